@@ -1,0 +1,199 @@
+"""What the engine asks of a server. One adapter a kind of server, chosen from what the live server says."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from contraflow.problems import Problem
+from contraflow.steps import Backfill, Hold, Online, Probe, Step, Sync
+
+__all__ = ["Adapter", "BackfillText", "Found", "LockTimeout", "ProbeText", "Profile", "Statement"]
+
+
+class LockTimeout(Exception):
+    """A lock could not be had in time; nothing of the block was done, or what was done is harmless. Try the block again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What a live server says of itself: enough to compile for it without a connection (``--sql``)."""
+
+    product: str
+    """``postgresql``, ``cockroachdb``, ``mysql``, ``mariadb`` or ``sqlite``."""
+    version: tuple[int, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Settings that change what is compiled or allowed: ``log_bin``, ``wsrep_on``, ``default_schema`` ..."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Profile:
+        """The value that :meth:`as_dict` was called on."""
+        return cls(product=data["product"], version=tuple(data["version"]), settings=dict(data["settings"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """One statement as it is sent, and the lock it takes."""
+
+    sql: str
+    lock: str = ""
+    """The strongest lock, in the server's own words; empty for none worth naming."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What stands in the database for one table: lets a step that is half or wholly done be told from one that is not."""
+
+    exists: bool
+    columns: Mapping[str, bool] = field(default_factory=dict)
+    """Column name to whether it is nullable."""
+    triggers: Mapping[str, str] = field(default_factory=dict)
+    """Trigger name to its text, as far as the server gives it."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only the adapter itself reads again (definitions, SQLite's CREATE TABLE text ...)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackfillText:
+    """The statements of a backfill, with named parameters (``:name``) for ``sqlalchemy.text``.
+
+    With a key: ``bound`` gives the last key of the next ``:limit`` rows after ``:k0, :k1 ...`` (``first_bound`` at the start), and ``fill``
+    writes the rows after ``:k0 ...`` (``first_fill``: from the start) up to ``:u0, :u1 ...``. Without one: ``fill`` writes at most ``:limit`` rows, and ``bound`` is None.
+    Each ``fill`` skips rows that are already synced; its rowcount is the number of rows written.
+    """
+
+    first_bound: str | None
+    bound: str | None
+    first_fill: str
+    fill: str
+    remaining: str
+    """Counts the rows never synced, exactly."""
+    estimate: str
+    """A cheap estimate of the number of rows in the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeText:
+    """Queries of a verification; each returns one count, or with ``:limit`` the counter-examples themselves."""
+
+    unsynced: str
+    differing: tuple[tuple[str, str], ...]
+    """For each group: its title and the count of rows whose sides disagree."""
+    show: tuple[tuple[str, str], ...]
+    """For each group: its title and a query of key, old and new columns of at most ``:limit`` such rows."""
+    nulls: Mapping[str, str]
+    """Column to the count of rows where it is NULL."""
+
+
+class Adapter(ABC):
+    """One kind of server. Compiles steps to statements, and knows how its locks, transactions and clocks work.
+
+    Compilation needs no connection; methods that take one say so.
+    """
+
+    transactional_ddl: ClassVar[bool]
+    """A hold is one transaction, together with the journal's own rows."""
+    sync_after_store: ClassVar[bool] = False
+    """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
+    marker_type: ClassVar[str] = "SMALLINT"
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+
+    # -- the server -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def matches(cls, connection: sa.Connection) -> Profile | None:
+        """The server's profile if this adapter is for the server behind ``connection``, else None."""
+
+    @abstractmethod
+    def preflight(self, connection: sa.Connection) -> list[Problem]:
+        """What on this server would keep an upgrade from working: privileges, versions, settings."""
+
+    @abstractmethod
+    def prepare(self, connection: sa.Connection) -> None:
+        """Put a fresh connection of the engine (isolation AUTOCOMMIT) into the known session state: strict mode, UTF-8, UTC."""
+
+    @abstractmethod
+    def server_time(self, connection: sa.Connection) -> float:
+        """The server's clock, seconds since 1970."""
+
+    # -- steps to statements ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
+        """What stands in the database for the table now."""
+
+    @abstractmethod
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """The statements of a hold, in an order of which every prefix is harmless to writers where DDL commits by itself.
+
+        With ``found``, only what is still to do; with None, everything, as on an untouched table.
+        """
+
+    @abstractmethod
+    def online(self, online: Online, found: Found | None) -> list[Statement]:
+        """The statements of an online step (not a backfill or probe)."""
+
+    @abstractmethod
+    def backfill(self, step: Backfill) -> BackfillText:
+        """The statements of a backfill."""
+
+    @abstractmethod
+    def probe(self, step: Probe) -> ProbeText:
+        """The queries of a verification."""
+
+    @abstractmethod
+    def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:
+        """The SQL of a lens expression over the table's own row (or over ``alias``)."""
+
+    # -- execution ------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> contextlib.AbstractContextManager[None]:
+        """Keep the writers of ``hold.table`` out while the block runs; on leaving without an error, make it last.
+
+        Where DDL is transactional this is one transaction, rolled back on an error. Raises :class:`LockTimeout` if the lock is
+        not had within ``timeout`` seconds; a statement inside may raise it too (see :meth:`translate`).
+        """
+
+    @abstractmethod
+    def running_online(self, connection: sa.Connection, timeout: float) -> contextlib.AbstractContextManager[None]:
+        """Run an online step with lock waits bounded by ``timeout`` seconds, outside of a transaction."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """A short data transaction (backfill batch, journal update), row-lock waits bounded by ``timeout`` seconds."""
+
+    @abstractmethod
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """Whether a statement failed because a lock was not had in time, or as a deadlock's victim: worth a new try."""
+
+    def execute(self, connection: sa.Connection, statements: Sequence[Statement]) -> None:
+        """Send statements as they are: no parameters, no percent signs doubled."""
+        for statement in statements:
+            self.send(connection, statement)
+
+    def send(self, connection: sa.Connection, statement: Statement) -> None:
+        """Send one statement as it is. Raises :class:`LockTimeout` where :meth:`is_lock_timeout` says so."""
+        try:
+            connection.exec_driver_sql(statement.sql, execution_options={"no_parameters": True})
+        except sa.exc.DBAPIError as error:
+            if self.is_lock_timeout(error):
+                raise LockTimeout(str(error.orig)) from error
+            raise
+
+    def steps_done(self, steps: Sequence[Step], found: Found) -> bool:
+        """Whether nothing of ``steps`` is left to do."""
+        return not self.hold(Hold(title="", table="", steps=tuple(steps)), found)

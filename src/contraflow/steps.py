@@ -1,0 +1,280 @@
+"""Steps: the closed vocabulary between operations and dialects. Pure values, no connection, no SQL.
+
+DDL steps are Alembic's own operation objects (``AddColumnOp``, ``DropColumnOp``, ``AlterColumnOp`` ...). This module adds what Alembic
+lacks: the sync, the data steps, and the blocks that say what must happen in one writer-atomic piece.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import sqlalchemy as sa
+from alembic.operations import ops
+
+from contraflow.lens import Group
+
+__all__ = [
+    "AddColumns",
+    "Backfill",
+    "Block",
+    "DropColumns",
+    "EnforceNotNull",
+    "Hold",
+    "Installed",
+    "InstallSync",
+    "Online",
+    "Phases",
+    "Probe",
+    "RelaxNotNull",
+    "RemoveSync",
+    "RestoreNotNull",
+    "SetNotNull",
+    "Step",
+    "Sync",
+    "SyncColumn",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncColumn:
+    """One column that a sync reads or writes."""
+
+    name: str
+    type: sa.types.TypeEngine[Any]
+    nullable: bool
+    """Whether the column's own schema (old or new) allows NULL."""
+    default: str | None = None
+    """The SQL text of the column's server default in its own schema, None if it has none."""
+    default_value: Any = None
+    """The default's Python value where it is a constant; meaningful only if ``default_constant``."""
+    default_constant: bool = False
+    identity: bool = False
+    """Filled by the server itself (AUTO_INCREMENT, identity, generated)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sync:
+    """Everything that keeps one table's groups in step: one marker column, one trigger for each event."""
+
+    table: str
+    schema: str | None = None
+    key: tuple[str, ...]
+    """The columns of the primary key; empty if the table has none."""
+    key_types: tuple[sa.types.TypeEngine[Any], ...] = ()
+    columns: Mapping[str, SyncColumn]
+    groups: tuple[Group, ...]
+    marker: str
+    name: str
+    """The stem of the names of triggers and functions; at most 50 bytes, unique in the schema."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the meaning of the sync changes; 16 hexadecimal digits."""
+        meaning = {
+            "table": [self.schema, self.table],
+            "groups": [group.describe() for group in self.groups],
+            "columns": [
+                [column.name, repr(column.type), column.nullable, column.default]
+                for _, column in sorted(self.columns.items())
+            ],
+        }
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddColumns:
+    """Add new columns: nullable, without default, hidden from ``SELECT *`` where the server can."""
+
+    table: str
+    schema: str | None = None
+    columns: tuple[ops.AddColumnOp, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropColumns:
+    """Drop columns that nobody uses any more, all in one statement where the server can."""
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallSync:
+    """Add the marker column and the triggers of ``sync``. Replaces a sync of the same name with another fingerprint."""
+
+    sync: Sync
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveSync:
+    """Drop the triggers (and function) of a sync, and its marker column.
+
+    ``fill_defaults`` are old NOT NULL columns that only the sync filled: while triggers and columns go one by one
+    (MySQL, MariaDB), they must not fail an INSERT that leaves them out.
+    """
+
+    table: str
+    schema: str | None = None
+    name: str
+    marker: str
+    fill_defaults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaxNotNull:
+    """Let old NOT NULL columns hold NULL for the length of a statement, where the sync can only act after the row is stored."""
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreNotNull:
+    """Undo :class:`RelaxNotNull` exactly."""
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnforceNotNull:
+    """Prove, without blocking writers, that the columns hold no NULL, so that :class:`SetNotNull` is short."""
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetNotNull:
+    """Give new columns their final shape: NOT NULL where ``not_null``, the server default of ``defaults``, visible."""
+
+    table: str
+    schema: str | None = None
+    not_null: tuple[str, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    """All new columns of the table: those that were hidden become visible."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backfill:
+    """Write the forward images of rows that were never synced, in short transactions."""
+
+    sync: Sync
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Count rows that were never synced, rows whose sides disagree, and NULLs where the new schema forbids them."""
+
+    sync: Sync
+    not_null: tuple[str, ...] = ()
+
+
+Step: TypeAlias = (
+    AddColumns
+    | DropColumns
+    | InstallSync
+    | RemoveSync
+    | RelaxNotNull
+    | RestoreNotNull
+    | EnforceNotNull
+    | SetNotNull
+    | Backfill
+    | Probe
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """Steps on one table that writers must see all at once: one transaction, or one lock hold of harmless prefixes."""
+
+    title: str
+    table: str
+    schema: str | None = None
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Online:
+    """One step that runs outside of any transaction, beside the writers, and may take long."""
+
+    title: str
+    table: str
+    schema: str | None = None
+    step: Step
+
+
+Block: TypeAlias = Hold | Online
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """What one table carries because of an upgrade: all that contract and rollback need, as plain data for the journal.
+
+    A later Contraflow can finish from this alone what an earlier one began, without evaluating a lens.
+    """
+
+    table: str
+    schema: str | None = None
+    sync: str | None = None
+    """The stem of the sync's object names; None if the table needs no sync."""
+    marker: str | None = None
+    fingerprint: str = ""
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    relaxed: tuple[str, ...] = ()
+    """Old NOT NULL columns without a default, which only the sync fills for the new release."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "table": self.table,
+            "schema": self.schema,
+            "sync": self.sync,
+            "marker": self.marker,
+            "fingerprint": self.fingerprint,
+            "added": list(self.added),
+            "dropped": list(self.dropped),
+            "not_null": list(self.not_null),
+            "defaults": dict(self.defaults),
+            "relaxed": list(self.relaxed),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Installed:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(
+            table=data["table"],
+            schema=data.get("schema"),
+            sync=data.get("sync"),
+            marker=data.get("marker"),
+            fingerprint=data.get("fingerprint", ""),
+            added=tuple(data.get("added", ())),
+            dropped=tuple(data.get("dropped", ())),
+            not_null=tuple(data.get("not_null", ())),
+            defaults=dict(data.get("defaults", {})),
+            relaxed=tuple(data.get("relaxed", ())),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phases:
+    """A planned upgrade: the blocks of each phase in order, and what will be installed."""
+
+    expand: tuple[Block, ...]
+    migrate: tuple[Block, ...]
+    verify: tuple[Block, ...]
+    contract: tuple[Block, ...]
+    rollback: tuple[Block, ...]
+    installed: tuple[Installed, ...]
