@@ -16,7 +16,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 20
 ATTEMPTS = 8
 _CONFLICTS = frozenset({"40001", "40P01", 1205, 1213})
-"""SQLSTATE or error number of: serialization failure, deadlock, and InnoDB's lock wait timeout and deadlock."""
+"""Serialization failure and deadlock on PostgreSQL; lock wait timeout and deadlock on MariaDB and MySQL."""
 
 
 class Database:

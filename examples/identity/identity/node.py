@@ -7,7 +7,9 @@ standard input) stops it: requests under way are finished first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -38,10 +40,11 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Node
 
-    def do_GET(self) -> None:
-        self._handle()
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    def __getattr__(self, name: str) -> Any:
+        # The base class looks up do_GET, do_POST ... by the request's method: the service answers them all.
+        if name.startswith("do_"):
+            return self._handle
+        raise AttributeError(name)
 
     def _handle(self) -> None:
         answer = self._answer()
@@ -69,16 +72,16 @@ class Handler(BaseHTTPRequestHandler):
             method=self.command,
             path=target.path,
             query=dict(parse_qsl(target.query)),
-            headers=self.headers,
+            headers={name.lower(): value for name, value in self.headers.items()},
             body=body,
         )
         try:
             return self.server.service.answer(request)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a node outlives a request that failed
             traceback.print_exc()
             return Answer(status=500, body={"error": f"{type(error).__name__}: {error}"})
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_arguments: Any) -> None:
         """Requests are not logged."""
 
 
@@ -99,7 +102,8 @@ class Node(ThreadingHTTPServer):
         with self._guard:
             self._open.add(request)
             if self.stopping.is_set():
-                request.shutdown(socket.SHUT_RD)
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RD)
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -112,7 +116,14 @@ class Node(ThreadingHTTPServer):
         with self._guard:
             self.stopping.set()
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RD)  # an idle one reads its end, a busy one answers first
+                with contextlib.suppress(OSError):  # the client may have left
+                    connection.shutdown(socket.SHUT_RD)  # an idle one reads its end, a busy one answers first
+
+
+def _wait_for_eof(stop: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stop.set()
 
 
 def main() -> None:
@@ -133,9 +144,9 @@ def main() -> None:
     with Node(service, options.port) as node:
         server = threading.Thread(target=node.serve_forever, kwargs={"poll_interval": 0.05})
         server.start()
-        print(f"release {options.release} listening on http://127.0.0.1:{node.server_port}", flush=True)
+        print(f"release {options.release} listening on http://127.0.0.1:{node.server_port}", flush=True)  # noqa: T201
         if options.until_eof:
-            threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+            threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
         stop.wait()
         node.stop()
         server.join()

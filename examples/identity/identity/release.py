@@ -10,7 +10,7 @@ from typing import Any
 Body = Mapping[str, Any]
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """The request's body does not say what this release can store."""
 
 
@@ -35,7 +35,7 @@ def text(body: Body, field: str, *, limit: int) -> str:
     """The text in ``field``, which must be there and not empty."""
     value = body.get(field)
     if not isinstance(value, str) or not 0 < len(value) <= limit:
-        raise BadRequest(f"{field}: a text of 1 to {limit} characters is required")
+        raise BadRequestError(f"{field}: a text of 1 to {limit} characters is required")
     return value
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from .release import BadRequest, Body, Release, optional_text, text
+from .release import BadRequestError, Body, Release, optional_text, text
 
 
 class Base(DeclarativeBase):
@@ -82,12 +82,12 @@ def fill_user(user: User, body: Body) -> None:
     if user.enabled is None or "enabled" in body:
         enabled = body.get("enabled", True)
         if not isinstance(enabled, bool):
-            raise BadRequest("enabled: true or false is required")
+            raise BadRequestError("enabled: true or false is required")
         user.enabled = enabled
     if "quota" in body:
         quota = optional_text(body, "quota", limit=9)
         if quota is not None and not (quota.isascii() and quota.isdigit()):
-            raise BadRequest("quota: digits are required")
+            raise BadRequestError("quota: digits are required")
         user.quota = quota
 
 

@@ -1,4 +1,4 @@
-"""Release 2: first and last name, the time a user was disabled, a quota that counts; projects have a handle."""
+"""Release 2: first and last name, the time of disabling, a quota that counts, project handles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from .release import BadRequest, Body, Release, optional_text, text
+from .release import BadRequestError, Body, Release, optional_text, text
 
 
 class Base(DeclarativeBase):
@@ -88,7 +88,7 @@ def fill_user(user: User, body: Body) -> None:
     if "quota_limit" in body:
         quota = body["quota_limit"]
         if quota is not None and (type(quota) is not int or not 0 <= quota <= 999_999_999):
-            raise BadRequest("quota_limit: a number up to 999999999 is required")
+            raise BadRequestError("quota_limit: a number up to 999999999 is required")
         user.quota_limit = quota
 
 
@@ -99,9 +99,9 @@ def _timestamp(body: Body, field: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise BadRequest(f"{field}: a time in UTC like 2026-01-31T12:00:00 is required") from None
+        raise BadRequestError(f"{field}: a time in UTC like 2026-01-31T12:00:00 is required") from None
     if moment.tzinfo is not None:
-        raise BadRequest(f"{field}: a time in UTC without an offset is required")
+        raise BadRequestError(f"{field}: a time in UTC without an offset is required")
     return moment.replace(microsecond=0)
 
 

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from .database import Database
 from .passwords import check_password, hash_password, hash_token, new_token
-from .release import BadRequest, Body, Release, now, optional_text, text
+from .release import BadRequestError, Body, Release, now, optional_text, text
 
 TOKEN_LIFETIME = timedelta(hours=1)
 PAGE = 50
@@ -40,6 +40,7 @@ class Request:
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    """By lower-case name."""
     body: Body
 
 
@@ -49,7 +50,7 @@ class Answer:
     body: object = None
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The request is understood and not carried out."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -74,9 +75,9 @@ class Service:
                 if method == request.method:
                     try:
                         return handler(self, request, *found.groups())
-                    except BadRequest as error:
+                    except BadRequestError as error:
                         return Answer(status=400, body={"error": str(error)})
-                    except Refused as error:
+                    except RefusedError as error:
                         return Answer(status=error.status, body={"error": str(error)})
         return Answer(
             status=405 if known_path else 404, body={"error": f"no {request.method} {request.path}"}
@@ -190,7 +191,7 @@ class Service:
             key = {"project_id": project_id, "user_id": user_id, "role": role}
             assignment = session.get(self.release.assignment, key)
             if assignment is None:
-                raise Refused(404, "no such assignment")
+                raise RefusedError(404, "no such assignment")
             session.delete(assignment)
             return Answer(status=204)
 
@@ -207,12 +208,12 @@ class Service:
         def work(session: Session) -> Answer:
             user = session.scalar(sa.select(self.release.user).where(self.release.user.name == name))
             credential = None if user is None else session.get(self.release.credential, user.id)
-            if credential is None or not check_password(password, credential.password_hash):
-                raise Refused(401, "unknown name or wrong password")
+            if user is None or credential is None or not check_password(password, credential.password_hash):
+                raise RefusedError(401, "unknown name or wrong password")
             if not self.release.may_log_in(user):
-                raise Refused(403, "the user is disabled")
+                raise RefusedError(403, "the user is disabled")
             if project_id is not None and not self._roles(session, project_id, user.id):
-                raise Refused(403, "the user has no role in this project")
+                raise RefusedError(403, "the user has no role in this project")
             issued = now()
             record = self.release.token(
                 id=hash_token(token),
@@ -232,7 +233,7 @@ class Service:
             record = self._valid_token(session, request)
             user = self._user(session, record.user_id)
             if not self.release.may_log_in(user):
-                raise Refused(403, "the user is disabled")
+                raise RefusedError(403, "the user is disabled")
             return Answer(status=200, body=self._show_token(session, record, user))
 
         return self.database.read(work)
@@ -281,10 +282,10 @@ class Service:
         return sorted(found)
 
     def _valid_token(self, session: Session, request: Request) -> Any:
-        token = request.headers.get("X-Subject-Token", "")
+        token = request.headers.get("x-subject-token", "")
         record = session.get(self.release.token, hash_token(token))
         if record is None or record.revoked_at is not None or record.expires_at <= now():
-            raise Refused(404, "no such token")
+            raise RefusedError(404, "no such token")
         return record
 
     def _show_token(self, session: Session, record: Any, user: Any) -> dict[str, object]:
@@ -300,7 +301,7 @@ class Service:
 def _get(session: Session, model: type[Any], key: str, what: str, *, for_update: bool) -> Any:
     found = session.get(model, key, with_for_update=for_update)
     if found is None:
-        raise Refused(404, f"no such {what}")
+        raise RefusedError(404, f"no such {what}")
     return found
 
 
@@ -308,7 +309,7 @@ def _flush_unique(session: Session, field: str) -> None:
     try:
         session.flush()
     except sa.exc.IntegrityError as error:
-        raise Refused(409, f"this {field} is taken") from error
+        raise RefusedError(409, f"this {field} is taken") from error
 
 
 Handler = Callable[..., Answer]
