@@ -49,6 +49,9 @@ CODES: dict[str, str] = {
     "CF203": "the server is too old or not supported",
     "CF204": "the driver is not installed",
     "CF205": "the server's settings make a phase unsafe",
+    "CF206": "a server program is missing and cannot be installed",
+    "CF207": "a scratch server does not start",
+    "CF208": "the server was not started here",
     # CF3xx: configuration and Alembic
     "CF301": "no configuration or database URL was found",
     "CF302": "the revisions cannot be planned as one upgrade",

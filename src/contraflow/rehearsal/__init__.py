@@ -1,0 +1,1 @@
+"""Rehearsals: whole upgrades run on scratch servers, under load and faults."""
