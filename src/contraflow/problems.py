@@ -58,6 +58,8 @@ CODES: dict[str, str] = {
     "CF303": "a contracted upgrade cannot be downgraded",
     "CF304": "SQL output needs a recorded server profile",
     "CF305": "the database is not at the upgrade's starting revision",
+    "CF306": "the migration environment keeps its transaction to itself",
+    "CF307": "the configuration is not valid",
     # CF4xx: nodes
     "CF401": "nodes of the other release are alive",
 }
