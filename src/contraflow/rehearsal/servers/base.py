@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from contraflow.problems import Problem, ProblemError
-from contraflow.rehearsal.servers.process import ServerProcess
+from contraflow.rehearsal.servers.process import Home, ServerProcess
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,6 +48,8 @@ class Server:
         (``postgresql``, ``cockroachdb``, ``mariadb``, ``mysql``, ``sqlite``).
     :ivar version: as the server tells it, numbers only, for example ``10.11.19``.
     :ivar process: the process that was started here, None if there is none.
+
+    ``home`` is the folder that is removed when it stops, None for a server that was not started here.
     """
 
     def __init__(
@@ -56,14 +58,14 @@ class Server:
         kind: str,
         version: str,
         databases: Databases,
-        process: ServerProcess | None,
-        owned: bool = True,
+        process: ServerProcess | None = None,
+        home: Home | None = None,
     ) -> None:
         self.kind = kind
         self.version = version
         self.process = process
         self._databases = databases
-        self._owned = owned
+        self._home = home
 
     @classmethod
     def started(cls, kind: str, databases: Databases, process: ServerProcess) -> Self:
@@ -74,7 +76,11 @@ class Server:
         try:
             process.start()
             return cls(
-                kind=kind, version=version_number(databases.version()), databases=databases, process=process
+                kind=kind,
+                version=version_number(databases.version()),
+                databases=databases,
+                process=process,
+                home=process.home,
             )
         except BaseException:
             process.home.close()
@@ -102,12 +108,11 @@ class Server:
         """Shut down in good order and remove every trace; nothing happens to an attached server."""
         if self.process is not None:
             self.process.stop()
-        self._databases.close()
-        if self.process is not None:
-            self.process.home.close()
+        if self._home is not None:
+            self._home.close()
 
     def kill(self) -> None:
-        """SIGKILL the server, as a crash would; its data stays for `restart`. SQLite has no process: no effect.
+        """SIGKILL the server, as a crash would; its data stays for `restart`. SQLite has no process to kill.
 
         :raises ProblemError: CF208 if the server was not started here.
         """
@@ -134,7 +139,7 @@ class Server:
         self.stop()
 
     def _must_be_ours(self, verb: str) -> None:
-        if not self._owned:
+        if self._home is None:
             raise ProblemError(
                 Problem(
                     code="CF208",
@@ -168,9 +173,6 @@ class Databases(abc.ABC):
     @abc.abstractmethod
     def version(self) -> str:
         """The server's own words about itself."""
-
-    def close(self) -> None:
-        """Let go of what is held outside the server; nothing by default."""
 
     def ready(self) -> bool:
         """Whether the server answers a query now."""
@@ -240,12 +242,14 @@ class PostgreSQLDatabases(Databases):
     """Databases of PostgreSQL, or of CockroachDB."""
 
     def drop(self, url: sa.URL) -> None:
+        """Drop the database of ``url``; PostgreSQL 13 and later end its sessions first."""
         if self.admin.get_backend_name() == "cockroachdb":
             self.execute(f"DROP DATABASE IF EXISTS {url.database} CASCADE")
         else:
             self.execute(f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")
 
     def version(self) -> str:
+        """For example ``PostgreSQL 18.6 on x86_64 ...``, ``10.11.18-MariaDB-deb12-log``, ``9.7.4``."""
         return str(self.scalar("SELECT version()"))
 
 
@@ -253,50 +257,56 @@ class MySQLDatabases(Databases):
     """Databases of MySQL or MariaDB, in the widest character set both have."""
 
     def drop(self, url: sa.URL) -> None:
+        """Drop the database of ``url``, after ending its sessions."""
         with self.connection() as connection:
             # An open transaction's metadata lock would keep DROP DATABASE waiting for ever.
             sessions = connection.exec_driver_sql(
                 "SELECT id FROM information_schema.processlist WHERE db = %s", (url.database,)
             ).scalars()
             for session in sessions.all():
-                try:
-                    connection.exec_driver_sql(f"KILL {session}")
-                except DBAPIError as error:
-                    if getattr(error.orig, "args", (0,))[0] != 1094:  # unknown thread: it has ended already
-                        raise
+                _kill_session(connection, session)
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {url.database}")
 
     def version(self) -> str:
+        """For example ``PostgreSQL 18.6 on x86_64 ...``, ``10.11.18-MariaDB-deb12-log``, ``9.7.4``."""
         return str(self.scalar("SELECT version()"))
 
     def _create_sql(self, name: str) -> str:
         return f"CREATE DATABASE {name} CHARACTER SET utf8mb4"
 
 
+def _kill_session(connection: sa.Connection, session: int) -> None:
+    try:
+        connection.exec_driver_sql(f"KILL {session}")
+    except DBAPIError as error:
+        if getattr(error.orig, "args", (0,))[0] != 1094:  # unknown thread: it has ended already
+            raise
+
+
 class SQLiteDatabases(Databases):
     """SQLite's databases: files in ``folder``, which is theirs alone."""
 
-    def __init__(self, folder: Path, remove: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(sa.URL.create("sqlite"))
         self._folder = folder
-        self._remove = remove
 
     def url(self, database: str) -> sa.URL:
+        """The URL of the file of ``database``."""
         return sa.URL.create("sqlite", database=str(self._folder / f"{database}.db"))
 
     def create(self) -> sa.URL:
+        """The URL of a new file; SQLite makes it at the first connection."""
         return self.url(f"cf_{uuid.uuid4().hex[:16]}")
 
     def drop(self, url: sa.URL) -> None:
+        """Remove the file of ``url`` and those beside it."""
         if url.database:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 Path(url.database + suffix).unlink(missing_ok=True)
 
     def version(self) -> str:
+        """For example ``3.40.1``."""
         return str(self.scalar("SELECT sqlite_version()"))
-
-    def close(self) -> None:
-        self._remove()
 
 
 def version_number(text: str) -> str:

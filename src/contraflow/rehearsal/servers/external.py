@@ -36,8 +36,6 @@ def attach(url: str | sa.URL, *, kind: str | None = None) -> Server:
         kind=kind or _kind(url, text),
         version=version_number(text),
         databases=databases,
-        process=None,
-        owned=False,
     )
 
 

@@ -144,7 +144,7 @@ def _is_ours(found: Programs) -> bool:
 
 
 def _template(found: Programs, progress: Progress) -> Path:
-    """An initialised data folder, made as mariadb-install-db does, which as a script would need more programs."""
+    """An initialised data folder, made from the files that mariadb-install-db takes."""
     version = found.version
 
     def build(work: Path, _final: Path) -> None:
@@ -167,9 +167,11 @@ def _template(found: Programs, progress: Progress) -> Path:
                         *_paths(found, data),
                         "--bootstrap",
                         "--log-warnings=0",
-                    ]
-                    + ["--enforce-storage-engine=", "--max-allowed-packet=8M", "--net-buffer-length=16K"]
-                    + ["--innodb-log-file-size=16M"],
+                        "--enforce-storage-engine=",
+                        "--max-allowed-packet=8M",
+                        "--net-buffer-length=16K",
+                        "--innodb-log-file-size=16M",
+                    ],
                     stdin=file,
                     cwd=data,
                 )

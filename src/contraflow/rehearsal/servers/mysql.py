@@ -96,8 +96,12 @@ def _template(prefix: Path, progress: Progress) -> Path:
             )
             data = home.path / "data"
             run_tool(
-                [*_command(prefix, data), "--initialize-insecure", f"--init-file={accounts}"]
-                + ["--innodb-redo-log-capacity=64M"],
+                [
+                    *_command(prefix, data),
+                    "--initialize-insecure",
+                    f"--init-file={accounts}",
+                    "--innodb-redo-log-capacity=64M",
+                ],
                 cwd=home.path,
             )
             (data / "auto.cnf").unlink(missing_ok=True)  # the server's identity: each copy gets its own

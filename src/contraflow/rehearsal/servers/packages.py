@@ -30,7 +30,18 @@ __all__ = ["debian_prefix", "wheel_folder"]
 
 _EXTRA = 'pip install "contraflow[servers]"'
 _SUITES = frozenset(
-    "oldoldstable oldstable stable testing unstable bullseye bookworm trixie forky duke sid".split()
+    {
+        "oldoldstable",
+        "oldstable",
+        "stable",
+        "testing",
+        "unstable",
+        "bookworm",
+        "trixie",
+        "forky",
+        "duke",
+        "sid",
+    }
 )
 _DESCRIPTIONS = (
     "DEP-11",
@@ -47,7 +58,7 @@ def missing(what: str, why: str, instead: str) -> ProblemError:
 
 
 def wheel_folder(distribution: str, requirement: str, package: str, progress: Progress) -> Path:
-    """The folder of the Python ``package`` of ``distribution``: the environment's, else one put into the cache.
+    """The folder of ``distribution``'s Python ``package``: the environment's, else one put into the cache.
 
     :param requirement: what pip is asked for, when it has to be installed.
     :raises ProblemError: CF206 if pip is not there or does not get it.
@@ -90,8 +101,10 @@ def _pip(distribution: str, requirement: str, target: Path, progress: Progress) 
     progress(f"installing the Python package {distribution}")
     try:
         run_tool(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            + ["--only-binary=:all:", "--target", str(target), requirement]
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+                *("--no-deps", "--only-binary=:all:", "--target", str(target), requirement),
+            ]
         )
     except subprocess.CalledProcessError as error:
         raise missing(
@@ -131,7 +144,7 @@ def debian_prefix(
 
 
 def _download(apt: Path, suite: str, packages: Sequence[str], progress: Progress) -> list[Path]:
-    """The files of ``packages`` and of all they depend on, fetched by an apt that knows of nothing installed."""
+    """The files of ``packages`` and of all they depend on, fetched by an apt that knows nothing installed."""
     archives = apt / "cache" / "archives"
     for sub in (apt / "lists" / "partial", archives / "partial", apt / "conf.d"):
         sub.mkdir(parents=True)
@@ -148,8 +161,9 @@ def _download(apt: Path, suite: str, packages: Sequence[str], progress: Progress
     )
     (apt / "apt.conf").write_text(
         f'Dir::State "{apt}";\nDir::State::Lists "{apt}/lists";\nDir::State::status "{apt}/status";\n'
-        f'Dir::Cache "{apt}/cache";\nDir::Etc::SourceList "{apt}/sources.list";\nDir::Etc::SourceParts "/dev/null";\n'
-        f'Dir::Etc::Parts "{apt}/conf.d";\nDir::Etc::Preferences "/dev/null";\nDir::Etc::PreferencesParts "/dev/null";\n'
+        f'Dir::Cache "{apt}/cache";\nDir::Etc::Parts "{apt}/conf.d";\n'
+        f'Dir::Etc::SourceList "{apt}/sources.list";\nDir::Etc::SourceParts "/dev/null";\n'
+        'Dir::Etc::Preferences "/dev/null";\nDir::Etc::PreferencesParts "/dev/null";\n'
         'APT::Sandbox::User "root";\nAcquire::Languages "none";\nAcquire::Retries "3";\n',
         encoding="utf-8",
     )
@@ -173,8 +187,8 @@ def _download(apt: Path, suite: str, packages: Sequence[str], progress: Progress
             raise missing(
                 f"{', '.join(packages)} of Debian {suite} cannot be downloaded.",
                 "apt says:\n" + _tail(error.output),
-                "see that the mirror can be reached (CONTRAFLOW_DEBIAN_MIRROR names another one), or leave this"
-                " server out.",
+                "see that the mirror can be reached (CONTRAFLOW_DEBIAN_MIRROR names another one),"
+                " or leave this server out.",
             ) from error
     return sorted(archives.glob("*.deb"))
 
@@ -220,8 +234,10 @@ def _relocate(work: Path, final: Path, programs: Sequence[str], patchelf: Path) 
         real = next(path for folder in libraries for path in folder.glob(loader) if path.is_file())
         # DT_RPATH, not RUNPATH: only that one is also used for the libraries of the libraries.
         run_tool(
-            [str(patchelf), "--set-interpreter", str(final / real.relative_to(work))]
-            + ["--force-rpath", "--set-rpath", search, str(program)]
+            [
+                *(str(patchelf), "--set-interpreter", str(final / real.relative_to(work))),
+                *("--force-rpath", "--set-rpath", search, str(program)),
+            ]
         )
 
 

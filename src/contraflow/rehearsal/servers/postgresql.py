@@ -81,8 +81,16 @@ def _template(programs: Path, progress: Progress) -> Path:
             data.mkdir()
             home.give_away(data)
             run_tool(
-                [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-                + ["--locale=C", "--no-sync", "--no-instructions"],
+                [
+                    str(programs / "initdb"),
+                    f"--pgdata={data}",
+                    "--username=postgres",
+                    "--auth=trust",
+                    "--encoding=UTF8",
+                    "--locale=C",
+                    "--no-sync",
+                    "--no-instructions",
+                ],
                 unprivileged=True,
                 cwd=home.path,
             )

@@ -76,9 +76,9 @@ class Home:
         """
         command, user = as_unprivileged(command, dying_with_starter=True, drop=unprivileged)
         with log.open("ab") as output:
-            child = _spawner.call(
-                functools.partial(
-                    subprocess.Popen,
+
+            def popen() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -90,14 +90,15 @@ class Home:
                     group=user,
                     extra_groups=None if user is None else [],
                 )
-            )
+
+            child = _spawner.call(popen)
         self._children.append(child)
         with (self.path / "pids").open("a") as pids:
             pids.write(f"{child.pid}\n")
         return child
 
     def give_away(self, path: Path) -> None:
-        """Let the user of unprivileged processes own ``path`` (and what is in it), where that is another one."""
+        """Let the user of unprivileged processes own ``path`` and all in it, if it is another one."""
         _, user = as_unprivileged(["true"], dying_with_starter=False, drop=True)
         if user is None:
             return

@@ -20,8 +20,8 @@ def start(settings: Mapping[str, str], progress: Progress) -> Server:
     return Server(
         kind="sqlite",
         version=sqlite3.sqlite_version,
-        databases=SQLiteDatabases(home.path, lambda: home.close()),  # keeps the folder until then
-        process=None,
+        databases=SQLiteDatabases(home.path),
+        home=home,
     )
 
 
