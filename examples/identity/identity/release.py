@@ -31,11 +31,11 @@ class Release:
     fill_project: Callable[[Any, Body], None]
 
 
-def text(body: Body, field: str, *, limit: int) -> str:
-    """The text in ``field``, which must be there and not empty."""
+def text(body: Body, field: str, *, limit: int, least: int = 1) -> str:
+    """The text in ``field``, which must be there and have ``least`` to ``limit`` characters."""
     value = body.get(field)
-    if not isinstance(value, str) or not 0 < len(value) <= limit:
-        raise BadRequestError(f"{field}: a text of 1 to {limit} characters is required")
+    if not isinstance(value, str) or not least <= len(value) <= limit:
+        raise BadRequestError(f"{field}: a text of {least} to {limit} characters is required")
     return value
 
 

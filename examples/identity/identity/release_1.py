@@ -76,7 +76,7 @@ def show_user(user: User) -> dict[str, object]:
 
 def fill_user(user: User, body: Body) -> None:
     if user.full_name is None or "full_name" in body:
-        user.full_name = text(body, "full_name", limit=200)
+        user.full_name = text(body, "full_name", limit=200, least=0)
     if "email_addr" in body:
         user.email_addr = optional_text(body, "email_addr", limit=255)
     if user.enabled is None or "enabled" in body:

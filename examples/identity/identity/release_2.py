@@ -78,9 +78,9 @@ def show_user(user: User) -> dict[str, object]:
 
 def fill_user(user: User, body: Body) -> None:
     if user.first_name is None or "first_name" in body:
-        user.first_name = text(body, "first_name", limit=90)
+        user.first_name = text(body, "first_name", limit=90, least=0)
     if user.last_name is None or "last_name" in body:
-        user.last_name = optional_text(body, "last_name", limit=90) or ""
+        user.last_name = text({"last_name": "", **body}, "last_name", limit=90, least=0)
     if "email" in body:
         user.email = optional_text(body, "email", limit=255)
     if "disabled_at" in body:
