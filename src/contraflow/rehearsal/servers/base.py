@@ -6,6 +6,7 @@ import abc
 import random
 import re
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ __all__ = [
 
 Progress = Callable[[str], None]
 """Called with one line of text now and then while something long goes on."""
+
+
+_creating = threading.Lock()
+"""SQLAlchemy loads its dialects in a way that fails in two threads at once (2.1.9: "circular import")."""
 
 
 class Server:
@@ -92,6 +97,11 @@ class Server:
     def url(self, database: str) -> sa.URL:
         """The URL of ``database`` on this server, existing or not; the account may do everything."""
         return self._databases.url(database)
+
+    @property
+    def address(self) -> sa.URL:
+        """A URL for `contraflow.rehearsal.servers.attach`, by which another process can use this server."""
+        return self._databases.address
 
     def create_database(self) -> sa.URL:
         """Create an empty database of a new, unique name and return its URL.
@@ -155,6 +165,11 @@ class Databases(abc.ABC):
 
     def __init__(self, admin: sa.URL) -> None:
         self.admin = admin
+
+    @property
+    def address(self) -> sa.URL:
+        """What the same server can be reached by from elsewhere."""
+        return self.admin
 
     def url(self, database: str) -> sa.URL:
         """The URL of ``database``."""
@@ -224,7 +239,8 @@ class Databases(abc.ABC):
 
     def _engine(self) -> sa.Engine:
         try:
-            return sa.create_engine(self.admin, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+            with _creating:
+                return sa.create_engine(self.admin, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         except (ImportError, NoSuchModuleError) as error:
             raise ProblemError(
                 Problem(
@@ -289,6 +305,11 @@ class SQLiteDatabases(Databases):
     def __init__(self, folder: Path) -> None:
         super().__init__(sa.URL.create("sqlite"))
         self._folder = folder
+
+    @property
+    def address(self) -> sa.URL:
+        """The folder, as if it were a database."""
+        return self.admin.set(database=str(self._folder))
 
     def url(self, database: str) -> sa.URL:
         """The URL of the file of ``database``."""

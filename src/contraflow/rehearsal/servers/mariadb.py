@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from contraflow.rehearsal.servers import cache
 from contraflow.rehearsal.servers.base import MySQLDatabases, Progress, Server, free_port, version_number
 from contraflow.rehearsal.servers.packages import debian_prefix
-from contraflow.rehearsal.servers.process import Home, ServerProcess, run_tool
+from contraflow.rehearsal.servers.process import Home, ServerProcess, run_setup
 
 __all__ = ["SETTINGS", "Programs", "admin_url", "copy_template", "install", "options", "programs", "start"]
 
@@ -54,7 +54,9 @@ class Programs:
     @property
     def version(self) -> str:
         """For example ``10.11.18``."""
-        return version_number(run_tool([str(self.server), "--no-defaults", "--version"]).partition("Ver")[2])
+        return version_number(
+            run_setup("mariadb", [str(self.server), "--no-defaults", "--version"]).partition("Ver")[2]
+        )
 
 
 def start(settings: Mapping[str, str], progress: Progress) -> Server:
@@ -160,7 +162,8 @@ def _template(found: Programs, progress: Progress) -> Path:
                 for name in _SYSTEM_TABLES:
                     file.write((found.share / name).read_bytes())
             with script.open("rb") as file:
-                run_tool(
+                run_setup(
+                    "mariadb",
                     [
                         str(found.server),
                         "--no-defaults",

@@ -12,7 +12,7 @@ from contraflow.rehearsal.servers import cache
 from contraflow.rehearsal.servers.base import MySQLDatabases, Progress, Server, free_port, version_number
 from contraflow.rehearsal.servers.mariadb import as_root
 from contraflow.rehearsal.servers.packages import debian_prefix
-from contraflow.rehearsal.servers.process import Home, ServerProcess, run_tool
+from contraflow.rehearsal.servers.process import Home, ServerProcess, run_setup
 
 __all__ = ["install", "start"]
 
@@ -81,7 +81,9 @@ def _prefix(progress: Progress) -> Path:
 
 def _template(prefix: Path, progress: Progress) -> Path:
     version = version_number(
-        run_tool([str(prefix / "usr/sbin/mysqld"), "--no-defaults", "--version"]).partition("Ver")[2]
+        run_setup("mysql", [str(prefix / "usr/sbin/mysqld"), "--no-defaults", "--version"]).partition("Ver")[
+            2
+        ]
     )
 
     def build(work: Path, _final: Path) -> None:
@@ -95,7 +97,8 @@ def _template(prefix: Path, progress: Progress) -> Path:
                 "GRANT ALL PRIVILEGES ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
             )
             data = home.path / "data"
-            run_tool(
+            run_setup(
+                "mysql",
                 [
                     *_command(prefix, data),
                     "--initialize-insecure",

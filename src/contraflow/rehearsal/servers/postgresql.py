@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from contraflow.rehearsal.servers import cache
 from contraflow.rehearsal.servers.base import PostgreSQLDatabases, Progress, Server, free_port, version_number
 from contraflow.rehearsal.servers.packages import debian_prefix, wheel_folder
-from contraflow.rehearsal.servers.process import Home, ServerProcess, run_tool
+from contraflow.rehearsal.servers.process import Home, ServerProcess, run_setup
 
 __all__ = ["install_debian", "install_newest", "start_debian", "start_newest"]
 
@@ -71,7 +71,7 @@ def _debian(progress: Progress) -> Path:
 
 def _template(programs: Path, progress: Progress) -> Path:
     """An initialised data folder; the superuser is ``postgres``, without a password."""
-    version = version_number(run_tool([str(programs / "postgres"), "--version"]))
+    version = version_number(run_setup("postgresql", [str(programs / "postgres"), "--version"]))
 
     def build(work: Path, _final: Path) -> None:
         progress(f"initialising a data folder for PostgreSQL {version}")
@@ -80,7 +80,8 @@ def _template(programs: Path, progress: Progress) -> Path:
             data = home.path / "data"
             data.mkdir()
             home.give_away(data)
-            run_tool(
+            run_setup(
+                "postgresql",
                 [
                     str(programs / "initdb"),
                     f"--pgdata={data}",

@@ -25,7 +25,7 @@ from typing import IO
 
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Home", "ServerProcess", "as_unprivileged", "run_tool"]
+__all__ = ["Home", "ServerProcess", "as_unprivileged", "run_setup", "run_tool"]
 
 NOBODY = 65534
 """The uid and gid that PostgreSQL runs as when the starter is root, which it refuses."""
@@ -282,6 +282,32 @@ def run_tool(
         group=user,
         extra_groups=None if user is None else [],
     ).stdout
+
+
+def run_setup(
+    name: str,
+    command: Sequence[str],
+    *,
+    unprivileged: bool = False,
+    stdin: IO[bytes] | None = None,
+    cwd: Path | None = None,
+) -> str:
+    """`run_tool` for a program of the server ``name`` that makes it ready to be started.
+
+    :raises ProblemError: CF207 if it fails, with what it printed.
+    """
+    try:
+        return run_tool(command, unprivileged=unprivileged, stdin=stdin, cwd=cwd)
+    except (OSError, subprocess.CalledProcessError) as error:
+        output = getattr(error, "output", None) or str(error)
+        raise ProblemError(
+            Problem(
+                code="CF207",
+                what=f"{name} cannot be made ready: {Path(command[0]).name} failed.",
+                why="the last lines of what it printed:\n" + "\n".join(output.strip().splitlines()[-15:]),
+                instead="remove the cause, or leave this server out.",
+            )
+        ) from error
 
 
 class ServerProcess:
