@@ -97,7 +97,8 @@ class Node:
 
     def last_words(self) -> str:
         """The last line of what the node has written to its standard error."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        written = self.log.read_text(errors="replace").strip().splitlines()
+        lines = [line for line in written if not line.startswith("(Background on this error")]
         return lines[-1] if lines else f"exit code {self.process.poll()}, no output"
 
 
