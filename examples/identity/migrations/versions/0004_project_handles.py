@@ -14,6 +14,7 @@ change = Change(
     AddColumn(
         table="projects",
         column=sa.Column("handle", sa.String(64), nullable=False),
+        reads=["name"],
         value=lambda row: lower(row.name),
         keep="fill",
     ),
