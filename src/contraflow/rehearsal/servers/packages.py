@@ -9,7 +9,6 @@ state of its own.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -193,7 +192,6 @@ def _download(apt: Path, suite: str, packages: Sequence[str], progress: Progress
     return sorted(archives.glob("*.deb"))
 
 
-@functools.cache
 def _mirror() -> str:
     """The Debian mirror that the system uses, or ``$CONTRAFLOW_DEBIAN_MIRROR``."""
     if own := os.environ.get("CONTRAFLOW_DEBIAN_MIRROR"):

@@ -14,6 +14,7 @@ import os
 import queue
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -163,10 +164,10 @@ def _started(pid: int) -> str:
 def _descendants(pid: int) -> list[int]:
     """The children of process ``pid``, their children and so on; none where there is no /proc."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
+            parent = int(file.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(file.parent.name))
     found = [pid]
     for parent in found:
         found.extend(children.get(parent, []))
@@ -244,6 +245,7 @@ def as_unprivileged(
     Root's processes become `NOBODY` if ``drop``: in a user namespace where the kernel allows one, since
     such a process still reads the files of root's home folder, else by setuid.
     """
+    program = shutil.which(command[0]) or command[0]
     setpriv = shutil.which("setpriv")
     if dying_with_starter and setpriv:
         # setpriv comes last: the kernel forgets the signal when credentials change.
@@ -252,7 +254,26 @@ def as_unprivileged(
         return list(command), None
     if _user_namespaces():
         return ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--", *command], None
+    _must_be_reachable(Path(program))
     return list(command), NOBODY
+
+
+def _must_be_reachable(program: Path) -> None:
+    """See that `NOBODY` may get at ``program``, which another user's home folder usually prevents.
+
+    :raises ProblemError: CF207 if not.
+    """
+    for folder in program.resolve().parents:
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            raise ProblemError(
+                Problem(
+                    code="CF207",
+                    what=f"{program} cannot be run as another user than root, who may not enter {folder}.",
+                    why="PostgreSQL refuses to run as root, and this system allows no user namespaces.",
+                    instead="run as a normal user, or install where everyone may read"
+                    " (for what is installed on demand: CONTRAFLOW_CACHE).",
+                )
+            )
 
 
 def run_tool(
