@@ -74,7 +74,7 @@ __all__ = [
 
 Expression = ColumnElement[Any]
 MAX_INTEGER_DIGITS = 18
-"""``to_integer`` takes at most this many digits, so that every result fits a 64-bit integer."""
+"""``to_integer`` and ``json_integer`` take at most this many digits, so that every result fits a 64-bit integer."""
 
 
 class Ref(ColumnElement[Any]):
@@ -121,7 +121,9 @@ FUNCTIONS: dict[str, Function] = {}
 """Every function of the language, by name."""
 
 
-def _function(name: str, *, deterministic: bool = True, strict: bool = True) -> Callable[[Callable[..., Any]], Function]:
+def _function(
+    name: str, *, deterministic: bool = True, strict: bool = True
+) -> Callable[[Callable[..., Any]], Function]:
     def register(python: Callable[..., Any]) -> Function:
         found = Function(name=name, python=python, deterministic=deterministic, strict=strict)
         FUNCTIONS[name] = found
@@ -431,11 +433,13 @@ def json_text(document: object, key: str) -> Expression:
 @_function("json_integer")
 def _json_integer(document: object, key: str) -> int | None:
     value = _json_object(document).get(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 10**MAX_INTEGER_DIGITS:
+        return None
+    return value
 
 
 def json_integer(document: object, key: str) -> Expression:
-    """The integer under ``key`` of a JSON object; NULL if there is none or it is not an integer."""
+    """The integer under ``key`` of a JSON object; NULL if there is none or it is not an integer of at most 18 digits."""
     _literal_argument("json_integer", key, str, _is_key(key))
     return _call(_json_integer, sa.BigInteger(), document, key)
 
@@ -557,7 +561,11 @@ def children(node: Expression) -> list[Expression]:  # noqa: C901, PLR0911 - one
         return [*parts, node.else_] if node.else_ is not None else parts
     if isinstance(node, elements.BooleanClauseList):
         return list(node.clauses)
-    if isinstance(node, elements.UnaryExpression) and node.operator in (operators.inv, operators.neg):
+    if isinstance(node, elements.ExpressionClauseList):
+        return _binary_children(pairwise(node))
+    if isinstance(node, elements.AsBoolean) or (
+        isinstance(node, elements.UnaryExpression) and node.operator in (operators.inv, operators.neg)
+    ):
         return [node.element]
     if isinstance(node, elements.BinaryExpression):
         return _binary_children(node)
@@ -571,8 +579,16 @@ def children(node: Expression) -> list[Expression]:  # noqa: C901, PLR0911 - one
     raise _refuse(type(node).__name__)
 
 
+def pairwise(node: elements.ExpressionClauseList[Any]) -> elements.BinaryExpression[Any]:
+    """``a + b + c``, which SQLAlchemy keeps as one flat list, as ``(a + b) + c``."""
+    first, *rest = cast("list[Expression]", list(node.clauses))
+    for clause in rest:
+        first = elements.BinaryExpression(first, clause, cast("Any", node.operator), type_=node.type)
+    return cast("elements.BinaryExpression[Any]", first)
+
+
 def _binary_children(node: elements.BinaryExpression[Any]) -> list[Expression]:
-    left, right = cast("Expression", node.left), cast("Expression", node.right)
+    left, right = node.left, node.right
     if node.operator in (operators.in_op, operators.not_in_op):
         return [left, *_in_values(right)]
     known = (
@@ -591,8 +607,15 @@ def _is_literal(value: object) -> bool:
     if isinstance(value, float):
         return False
     if isinstance(value, str):
-        return "\x00" not in value
-    return value is None or isinstance(value, (bool, int, decimal.Decimal, dt.datetime))
+        # No server stores the first; the others are halves of a character that UTF-8 cannot write.
+        return "\x00" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, decimal.Decimal):
+        return value.is_finite()
+    if isinstance(value, dt.datetime):
+        return value.tzinfo is None
+    return value is None
 
 
 def walk(expression: Expression) -> Iterator[Expression]:
@@ -670,6 +693,8 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901, PL
     if isinstance(node, functions.coalesce):
         return next((value for child in node.clauses if (value := evaluate(child, row)) is not None), None)
     values = [evaluate(child, row) for child in children(node)]
+    if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
+        node = pairwise(node)
     if isinstance(node, LensCall):
         if node.function.strict and any(value is None for value in values):
             return None
@@ -680,7 +705,9 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901, PL
         value = values[0]
         if value is None:
             return None
-        return not value if node.operator is operators.inv else -value
+        if node.operator is operators.neg:
+            return -value
+        return bool(value) if node.operator is operators.is_true else not value
     return _evaluate_binary(cast("elements.BinaryExpression[Any]", node), values)
 
 

@@ -88,9 +88,7 @@ class Lens:
 
     def images(self, direction: Literal["forward", "backward"], row: Row) -> dict[str, Expression]:
         """The expression for each column that ``direction`` writes, computed from ``row``."""
-        function, targets = (
-            (self.forward, self.new) if direction == "forward" else (self.backward, self.old)
-        )
+        function, targets = (self.forward, self.new) if direction == "forward" else (self.backward, self.old)
         images = {name: expressions.validate(image) for name, image in function(row).items()}
         if strangers := set(images) - set(targets):
             raise ProblemError(
@@ -192,9 +190,7 @@ def combine(
             if name in back:
                 raise _two_functions(name, "backward")
             back[name] = image
-    return tuple(
-        _merge(cluster, made, back, old_types, new_types) for cluster in _clusters(pieces) if cluster
-    )
+    return tuple(_merge(cluster, made, back, old_types, new_types) for cluster in _clusters(pieces) if cluster)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +237,7 @@ def _merge(
             )
         )
     if len(omitted) > 1:
-        raise _contradiction(
-            f"the lenses over {title} give different omitted=.", "give all of them the same omitted=."
-        )
+        raise _contradiction(f"the lenses over {title} give different omitted=.", "give all of them the same omitted=.")
     once = frozenset[str]().union(*(piece.once for piece in cluster))
     return Group(
         old=old,

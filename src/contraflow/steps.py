@@ -72,6 +72,16 @@ class Sync:
     """The stem of the names of triggers and functions; at most 50 bytes, unique in the schema."""
 
     @property
+    def enforced(self) -> tuple[str, ...]:
+        """Old NOT NULL columns without default that the new release does not name: only the sync fills them for it."""
+        return tuple(
+            name
+            for group in self.groups
+            for name in group.backward
+            if not self.columns[name].nullable and self.columns[name].default is None
+        )
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever the meaning of the sync changes; 16 hexadecimal digits."""
         meaning = {

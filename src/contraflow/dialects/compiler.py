@@ -21,7 +21,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
-from contraflow.expressions import LensCall, Ref, children
+from contraflow.expressions import LensCall, Ref, children, pairwise
 from contraflow.steps import SyncColumn
 
 __all__ = ["Compiler", "compiler_for"]
@@ -97,6 +97,8 @@ class Compiler(ABC):
             return self.compile(node.element, ref)
         if isinstance(node, elements.Case):
             return self._case(node, ref)
+        if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
+            return self.compile(pairwise(node), ref)
         operands = [self.compile(child, ref) for child in children(node)]
         if isinstance(node, LensCall):
             method = getattr(self, f"fn_{node.function.name}")
@@ -135,7 +137,10 @@ class Compiler(ABC):
             name = {self.true: "TRUE", self.false: "FALSE"}.get(right, right)
             return f"({left} {word} {name})"
         if found in (operators.is_distinct_from, operators.is_not_distinct_from):
-            type_ = next((child.type for child in nodes if not isinstance(child.type, sa.types.NullType)), nodes[0].type)
+            type_ = next(
+                (child.type for child in nodes if not isinstance(child.type, sa.types.NullType)),
+                nodes[0].type,
+            )
             same = self.same(left, right, type_)
             return f"({same})" if found is operators.is_not_distinct_from else f"(NOT ({same}))"
         if found is operators.concat_op or (found is operators.add and textual):
@@ -310,7 +315,9 @@ class PostgreSQLCompiler(Compiler):
 
     def fn_json_text(self, document: str, key: str) -> str:
         found = f"(CAST({document} AS jsonb) -> {key})"
-        return f"CASE WHEN jsonb_typeof({found}) = 'string' THEN (CAST({document} AS jsonb) ->> {key}){self.collate} END"
+        return (
+            f"CASE WHEN jsonb_typeof({found}) = 'string' THEN (CAST({document} AS jsonb) ->> {key}){self.collate} END"
+        )
 
     def fn_json_integer(self, document: str, key: str) -> str:
         spelled = f"(CAST({document} AS jsonb) ->> {key})"

@@ -15,7 +15,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.lens import Group, Side
 from contraflow.steps import Sync
 
-__all__ = ["TriggerText", "disagreement", "enforced", "trigger_statements"]
+__all__ = ["TriggerText", "disagreement", "trigger_statements"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +125,7 @@ class _Rule:
         Writing an image that is there changes nothing, so only a non-deterministic image needs the question, and it is answered by the
         other direction.
         """
-        deterministic = (
-            self.group.forward_deterministic if side == "new" else self.group.backward_deterministic
-        )
+        deterministic = self.group.forward_deterministic if side == "new" else self.group.backward_deterministic
         write = self.write(side, tracked_only=tracked_only)
         if deterministic or write is None:
             return write
@@ -138,19 +136,18 @@ class _Rule:
         loser = _other(self.group.winner)
         # The winner's own image onto the loser needs no question; the other direction does, unless it cannot be computed twice.
         counter = self.group.winner
-        deterministic = (
-            self.group.forward_deterministic if counter == "new" else self.group.backward_deterministic
-        )
+        deterministic = self.group.forward_deterministic if counter == "new" else self.group.backward_deterministic
         write = self.write_unless_agreed(loser, tracked_only=True)
         if write is None or not deterministic:
             return write
-        return If(condition=Agrees(group=self.group, direction=counter), otherwise=self.write(loser, tracked_only=True))
+        return If(
+            condition=Agrees(group=self.group, direction=counter),
+            otherwise=self.write(loser, tracked_only=True),
+        )
 
     def fill_new_defaults(self, then: Tree) -> Tree:
         columns = tuple(
-            name
-            for name in self.new
-            if name in self.group.forward and self.sync.columns[name].default is not None
+            name for name in self.new if name in self.group.forward and self.sync.columns[name].default is not None
         )
         return Fill(columns=columns, then=then) if columns else then
 
@@ -170,9 +167,7 @@ class _Rule:
             empty: Tree = If(
                 condition=Null(columns=self.old),
                 then=self.write_unless_agreed("old"),
-                otherwise=If(
-                    condition=at_default, then=self.write_unless_agreed("old"), otherwise=self.settle()
-                ),
+                otherwise=If(condition=at_default, then=self.write_unless_agreed("old"), otherwise=self.settle()),
             )
         else:
             empty = If(condition=at_default, then=self.write_unless_agreed("old"), otherwise=self.settle())
@@ -180,12 +175,8 @@ class _Rule:
 
     def insert(self) -> Tree:
         columns = self.sync.columns
-        required_new = any(
-            not columns[name].nullable and columns[name].default is None for name in self.group.forward
-        )
-        required_old = any(
-            not columns[name].nullable and columns[name].default is None for name in self.group.backward
-        )
+        required_new = any(not columns[name].nullable and columns[name].default is None for name in self.group.forward)
+        required_old = any(not columns[name].nullable and columns[name].default is None for name in self.group.backward)
         if required_new:
             neither = self.write("new")
         elif required_old:
@@ -193,7 +184,7 @@ class _Rule:
         else:
             neither = self.omitted()
         old_given = self.write("new")
-        if self._old_has_defaults and not required_new:
+        if self._old_has_defaults and all(columns[name].nullable for name in self.new):
             old_given = If(condition=AtDefault(columns=self.old), then=self.omitted(), otherwise=old_given)
         return If(
             condition=Null(columns=self.new),
@@ -205,9 +196,7 @@ class _Rule:
         only_old: Tree = self.write_unless_agreed("new", tracked_only=True)
         if self.group.once:
             only_old = If(condition=Unsynced(), then=self.write("new"), otherwise=only_old)
-        never_synced = If(
-            condition=Null(columns=self.new), then=self.write("new"), otherwise=self.insert_given()
-        )
+        never_synced = If(condition=Null(columns=self.new), then=self.write("new"), otherwise=self.insert_given())
         changed_old = If(
             condition=Changed(columns=self.old),
             then=only_old,
@@ -265,16 +254,6 @@ def insert_tree(sync: Sync, group: Group) -> Tree:
 def update_tree(sync: Sync, group: Group) -> Tree:
     """What an UPDATE that leaves the marker alone does to the group."""
     return _prune(_Rule(sync=sync, group=group).update())
-
-
-def enforced(sync: Sync) -> tuple[str, ...]:
-    """Old NOT NULL columns without default that the new release does not name: only the sync fills them for it."""
-    return tuple(
-        name
-        for group in sync.groups
-        for name in group.backward
-        if not sync.columns[name].nullable and sync.columns[name].default is None
-    )
 
 
 # --- conditions to SQL ------------------------------------------------------------------------------------------------
@@ -369,9 +348,7 @@ class _Before:
         lines: list[str] = []
         if isinstance(tree.condition, Agrees):
             images = (
-                tree.condition.group.forward
-                if tree.condition.direction == "new"
-                else tree.condition.group.backward
+                tree.condition.group.forward if tree.condition.direction == "new" else tree.condition.group.backward
             )
             for name in _compared(tree.condition):
                 image = self.words.compiler.image(images[name], self.words.sync.columns[name], self.words.new)
@@ -446,7 +423,8 @@ def _postgresql(sync: Sync, compiler: Compiler, *, row: str) -> list[TriggerText
         TriggerText(
             name=f"{sync.name}_i",
             event="insert",
-            create=f"CREATE TRIGGER {quote(sync.name + '_i')} BEFORE INSERT ON {table} " + execute.replace("{when}", ""),
+            create=f"CREATE TRIGGER {quote(sync.name + '_i')} BEFORE INSERT ON {table} "
+            + execute.replace("{when}", ""),
             function=function,
         ),
     ]
@@ -544,7 +522,7 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
     checks = [
         f"  SELECT RAISE(ABORT, {_text(f'NOT NULL constraint failed: {sync.table}.{name}')})"
         f" WHERE EXISTS (SELECT 1 FROM {table} WHERE {where} AND {quote(name)} IS NULL);"
-        for name in enforced(sync)
+        for name in sync.enforced
     ]
 
     def create(event: str, when: str, trees: list[Tree]) -> str:
@@ -612,9 +590,7 @@ def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
         parts = [
             compiler.same(
                 compiler.quote(name),
-                compiler.coerced(
-                    compiler.image(images[name], sync.columns[name], compiler.quote), sync.columns[name]
-                ),
+                compiler.coerced(compiler.image(images[name], sync.columns[name], compiler.quote), sync.columns[name]),
                 sync.columns[name].type,
             )
             for name in names

@@ -1,0 +1,1 @@
+"""Operations and planning: blind to dialects, no I/O."""

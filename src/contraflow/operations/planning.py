@@ -1,0 +1,518 @@
+"""From declared changes to phases: pure functions, no connection, no SQL of any server."""
+
+from __future__ import annotations
+
+import decimal
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import ops
+
+from contraflow import expressions
+from contraflow.lens import Group, Lens, combine
+from contraflow.operations.base import Operation, TableName
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import (
+    AddColumns,
+    Backfill,
+    Block,
+    DropColumns,
+    EnforceNotNull,
+    Hold,
+    Installed,
+    InstallSync,
+    Online,
+    Phases,
+    Probe,
+    RelaxNotNull,
+    RemoveSync,
+    RestoreNotNull,
+    SetNotNull,
+    Step,
+    Sync,
+    SyncColumn,
+)
+
+__all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_end", "tables_of"]
+
+MARKER = "cf_marker"
+"""The name of the marker column of a synced table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What one revision declares."""
+
+    revision: str
+    operations: tuple[Operation, ...]
+    doc: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the meaning of the declaration changes; 16 hexadecimal digits."""
+        meaning = json.dumps([operation.describe() for operation in self.operations], sort_keys=True)
+        return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upgrade:
+    """All changes between the old release's revision and the new one's, in their order."""
+
+    old: str | None
+    """The revision the old release runs on; None for an empty history."""
+    new: str
+    changes: tuple[Declared, ...]
+
+    @property
+    def id(self) -> str:
+        """``old:new``, the upgrade's name in the journal."""
+        return f"{self.old or 'base'}:{self.new}"
+
+
+def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
+    """The tables that the upgrade's operations touch."""
+    return frozenset(
+        (operation.schema, operation.table) for change in upgrade.changes for operation in change.operations
+    )
+
+
+@dataclass(kw_only=True)
+class _TablePlan:
+    """One table while its operations are gathered."""
+
+    name: TableName
+    table: sa.Table
+    columns: dict[str, sa.Column[Any]]
+    """The columns as the operations so far leave them."""
+    lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
+
+    @property
+    def original(self) -> Mapping[str, sa.Column[Any]]:
+        return {column.name: column for column in self.table.columns}
+
+    @property
+    def added(self) -> tuple[sa.Column[Any], ...]:
+        return tuple(column for name, column in self.columns.items() if name not in self.original)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return tuple(name for name in self.original if name not in self.columns)
+
+
+def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
+    """The phases of the upgrade.
+
+    ``tables`` are the tables of :func:`tables_of` in their old shape; a missing one gives ``CF101``. Raises
+    :class:`~contraflow.problems.ProblemError` with every problem that can be told from the declarations and the schema alone.
+    """
+    plans: dict[TableName, _TablePlan] = {
+        name: _TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
+        for name, table in tables.items()
+    }
+    for change in upgrade.changes:
+        for operation in change.operations:
+            _apply(operation, plans)
+    problems: list[Problem] = []
+    expand: list[Block] = []
+    migrate: list[Block] = []
+    verify: list[Block] = []
+    installed: list[Installed] = []
+    for table_plan in sorted(plans.values(), key=lambda found: (found.name[0] or "", found.name[1])):
+        try:
+            sync = _sync(table_plan)
+        except ProblemError as error:
+            problems.extend(error.problems)
+            continue
+        problems.extend(_table_problems(table_plan, sync))
+        expand.extend(_expand(table_plan, sync))
+        if sync:
+            not_null = tuple(column.name for column in table_plan.added if not column.nullable)
+            migrate.append(_online("backfill", sync, Backfill(sync=sync)))
+            verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
+        installed.append(_installed(table_plan, sync))
+    ProblemError.raise_any(problems)
+    contract, rollback = plan_end(installed)
+    return Phases(
+        expand=tuple(expand),
+        migrate=tuple(migrate),
+        verify=tuple(verify),
+        contract=contract,
+        rollback=rollback,
+        installed=tuple(installed),
+    )
+
+
+def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """The blocks of contract and of rollback, from what the journal says is installed."""
+    contract: list[Block] = []
+    rollback: list[Block] = []
+    for found in installed:
+        where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+        if found.not_null:
+            step = EnforceNotNull(**where, names=found.not_null)
+            contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
+        forward: list[Step] = []
+        backward: list[Step] = []
+        if found.added:
+            forward.append(SetNotNull(**where, not_null=found.not_null, defaults=found.defaults, names=found.added))
+        if found.sync and found.marker:
+            remove = RemoveSync(**where, name=found.sync, marker=found.marker, fill_defaults=found.relaxed)
+            forward.append(remove)
+            backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
+        if found.relaxed:
+            backward.append(RestoreNotNull(**where, names=found.relaxed))
+        if found.dropped:
+            forward.append(DropColumns(**where, names=found.dropped))
+        if found.added:
+            backward.append(DropColumns(**where, names=found.added))
+        if forward:
+            contract.append(Hold(title=f"contract {found.table}", steps=tuple(forward), **where))
+        if backward:
+            rollback.append(Hold(title=f"roll back {found.table}", steps=tuple(backward), **where))
+    return tuple(contract), tuple(reversed(rollback))
+
+
+# --- gathering ----------------------------------------------------------------------------------------------------------
+
+
+def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
+    fragment = operation.plan({name: found.columns for name, found in plans.items()})
+    found = plans[fragment.table]
+    for column in fragment.add:
+        if column.name in found.columns or column.name in found.original:
+            raise ProblemError(
+                Problem(
+                    code="CF112",
+                    what=f"table {fragment.table[1]} has a column {column.name} already.",
+                    why="both releases see one physical column: a changed meaning needs a new name.",
+                    instead="choose another name for the new column.",
+                )
+            )
+    if fragment.lens is not None:
+        found.lenses.append((fragment.lens, fragment.once))
+    for name in fragment.drop:
+        del found.columns[name]
+    for column in fragment.add:
+        found.columns[column.name] = column
+
+
+def _sync(found: _TablePlan) -> Sync | None:
+    if not found.lenses:
+        return None
+    groups = combine(
+        found.lenses,
+        old_types={name: column.type for name, column in found.original.items()},
+        new_types={name: column.type for name, column in found.columns.items()},
+    )
+    groups = tuple(group for group in groups if group.forward or group.backward)
+    if not groups:
+        return None
+    columns: dict[str, SyncColumn] = {}
+    for group in groups:
+        for name in group.columns:
+            column = found.original.get(name)
+            columns[name] = _sync_column(column if column is not None else found.columns[name])
+    _check_ends(found, groups, columns)
+    schema, table = found.name
+    digest = hashlib.sha256(json.dumps([schema, table]).encode()).hexdigest()[:8]
+    stem = table.encode()[:36].decode(errors="ignore")
+    key = tuple(found.table.primary_key.columns)
+    return Sync(
+        table=table,
+        schema=schema,
+        key=tuple(column.name for column in key),
+        key_types=tuple(column.type for column in key),
+        columns=columns,
+        groups=groups,
+        marker=MARKER,
+        name=f"cf_{stem}_{digest}",
+    )
+
+
+def _check_ends(found: _TablePlan, groups: tuple[Group, ...], columns: Mapping[str, SyncColumn]) -> None:
+    """A composed image may read end columns only."""
+    for group in groups:
+        for name, image in (*group.forward.items(), *group.backward.items()):
+            if lost := expressions.references(image) - set(columns):
+                raise ProblemError(
+                    Problem(
+                        code="CF116",
+                        what=f"{found.name[1]}.{name} is computed from {', '.join(sorted(lost))},"
+                        " which exists in neither release.",
+                        why="a column between two changes of one upgrade is never stored, so it has no present value.",
+                        instead="write one Lens from the first change's old columns to the last change's new ones.",
+                    )
+                )
+
+
+def _sync_column(column: sa.Column[Any]) -> SyncColumn:
+    text = default_text(column)
+    constant, value = _constant(text, column)
+    return SyncColumn(
+        name=column.name,
+        type=column.type,
+        nullable=bool(column.nullable),
+        default=text,
+        default_constant=constant,
+        default_value=value,
+        identity=column.identity is not None or column.computed is not None,
+    )
+
+
+def default_text(column: sa.Column[Any]) -> str | None:
+    """The SQL text of the column's server default, None if it has none."""
+    if column.identity is not None or column.computed is not None:
+        return None
+    argument = getattr(column.server_default, "arg", None)
+    if argument is None:
+        return None
+    if isinstance(argument, str):
+        quoted = argument.replace("'", "''")
+        return f"'{quoted}'"
+    if isinstance(argument, sa.sql.elements.TextClause):
+        return argument.text
+    return str(argument.compile(compile_kwargs={"literal_binds": True}))
+
+
+def _constant(text: str | None, column: sa.Column[Any]) -> tuple[bool, Any]:
+    """Whether a default is a constant, and its Python value."""
+    if text is None:
+        return False, None
+    bare = text.strip()
+    while bare.startswith("(") and bare.endswith(")"):
+        bare = bare[1:-1].strip()
+    value: Any
+    if match := re.fullmatch(r"(?:_utf8mb4)?'((?:[^']|'')*)'(?:::[\w\s\".()\[\]]+)?", bare):
+        value = match[1].replace("''", "'")
+    elif match := re.fullmatch(r"([+-]?\d+(?:\.\d+)?)(?:::\w+)?", bare):
+        value = match[1]
+    elif bare.lower() in ("true", "false"):
+        return True, bare.lower() == "true"
+    else:
+        return False, None
+    try:
+        if isinstance(column.type, sa.types.Boolean):
+            value = value.lower() in ("1", "t", "true")
+        elif isinstance(column.type, sa.types.Integer):
+            value = int(value)
+        elif isinstance(column.type, sa.types.Numeric):
+            value = decimal.Decimal(value)
+    except (ValueError, decimal.InvalidOperation):
+        return False, None
+    return True, value
+
+
+# --- blocks -------------------------------------------------------------------------------------------------------------
+
+
+def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
+    schema, table = found.name
+    steps: list[Step] = []
+    if found.added:
+        added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in found.added)
+        steps.append(AddColumns(table=table, schema=schema, columns=added))
+    if sync:
+        if sync.enforced:
+            steps.append(RelaxNotNull(table=table, schema=schema, names=sync.enforced))
+        steps.append(InstallSync(sync=sync))
+    return [Hold(title=f"expand {table}", table=table, schema=schema, steps=tuple(steps))] if steps else []
+
+
+def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
+    return Online(title=f"{verb} {sync.table}", table=sync.table, schema=sync.schema, step=step)
+
+
+def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
+    schema, table = found.name
+    defaults = {column.name: default_text(column) for column in found.added}
+    return Installed(
+        table=table,
+        schema=schema,
+        sync=sync.name if sync else None,
+        marker=sync.marker if sync else None,
+        fingerprint=sync.fingerprint if sync else "",
+        added=tuple(column.name for column in found.added),
+        dropped=found.dropped,
+        not_null=tuple(column.name for column in found.added if not column.nullable),
+        defaults={name: text for name, text in defaults.items() if text is not None},
+        relaxed=sync.enforced if sync else (),
+    )
+
+
+# --- what the declarations and the schema alone tell ---------------------------------------------------------------------
+
+
+def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
+    problems = [*_held_columns(found), *_new_column_problems(found)]
+    if MARKER in found.original:
+        problems.append(
+            Problem(
+                code="CF112",
+                what=f"table {found.name[1]} has a column {MARKER} already.",
+                why="Contraflow keeps there which rows were synced; it may be left from an upgrade the journal does not know.",
+                instead="contraflow status; drop the column if no upgrade is open.",
+            )
+        )
+    if sync:
+        for group in sync.groups:
+            problems.extend(_group_problems(found, sync, group))
+    return problems
+
+
+def _held_columns(found: _TablePlan) -> list[Problem]:
+    """Dropped columns that a key, constraint or index still holds."""
+    problems = []
+    for name in found.dropped:
+        for holder in _holders(found.table, name):
+            problems.append(
+                Problem(
+                    code="CF111",
+                    what=f"{found.name[1]}.{name} cannot be dropped: {holder} holds it.",
+                    why="dropping the column would silently drop that too, or fail after the new release relies on it.",
+                    instead=f"move {holder} to the new columns in a revision of its own, first.",
+                )
+            )
+    return problems
+
+
+def _holders(table: sa.Table, name: str) -> list[str]:
+    holders = []
+    for constraint in table.constraints:
+        label = f" {constraint.name}" if constraint.name else ""
+        if isinstance(constraint, sa.CheckConstraint):
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(constraint.sqltext), re.IGNORECASE):
+                holders.append(f"the check constraint{label}")
+        elif isinstance(constraint, sa.schema.ColumnCollectionConstraint) and name in constraint.columns:
+            kind = {
+                sa.PrimaryKeyConstraint: "primary key",
+                sa.UniqueConstraint: "unique constraint",
+                sa.ForeignKeyConstraint: "foreign key",
+            }.get(type(constraint), "constraint")
+            holders.append(f"the {kind}{label}")
+    unique_names = {constraint.name for constraint in table.constraints}
+    for index in table.indexes:
+        if name in index.columns and index.name not in unique_names:
+            holders.append(f"the index {index.name}")
+    return holders
+
+
+def _new_column_problems(found: _TablePlan) -> list[Problem]:
+    problems = []
+    for column in found.added:
+        title = f"{found.name[1]}.{column.name}"
+        if column.computed is not None or column.identity is not None:
+            problems.append(
+                Problem(
+                    code="CF110",
+                    what=f"{title} is generated by the server.",
+                    why="the sync could not write it.",
+                    instead="declare a plain column; turn it into a generated one in a later revision.",
+                )
+            )
+        if column.primary_key or column.unique or column.index or column.foreign_keys:
+            problems.append(
+                Problem(
+                    code="CF111",
+                    what=f"{title} is declared with a key, a unique constraint, an index or a foreign key.",
+                    why="a column operation makes plain columns only; building the rest would block writers.",
+                    instead="declare the column without it, and add it in a revision after this upgrade.",
+                )
+            )
+    return problems
+
+
+def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem]:
+    table = found.name[1]
+    problems = []
+    for name in (*group.forward, *group.backward):
+        if sync.columns[name].identity:
+            problems.append(
+                Problem(
+                    code="CF110",
+                    what=f"{table}.{name} is generated by the server.",
+                    why="the sync could not write it.",
+                    instead="leave it out of the lens.",
+                )
+            )
+    for name in group.backward:
+        if unique := [
+            held for held in _holders(found.table, name) if "unique" in held or "key" in held or "check" in held
+        ]:
+            problems.append(
+                Problem(
+                    code="CF109",
+                    what=f"{table}.{name} is computed from {', '.join(group.new)}, and {unique[0]} stands on it.",
+                    why="two different new values could have one image: a write of the new release would fail, or replace"
+                    " another row.",
+                    instead=f"drop {unique[0]} first, or keep {name} as it is in both releases.",
+                )
+            )
+    if group.forward_deterministic is False and group.backward_deterministic is False:
+        problems.append(
+            Problem(
+                code="CF115",
+                what=f"both directions of the lens over {table}.({', '.join(group.columns)}) are non-deterministic.",
+                why="nothing could tell whether the two sides agree.",
+                instead="make one direction deterministic.",
+            )
+        )
+    if group.omitted is None and (reason := _undecidable(sync, group)):
+        problems.append(
+            Problem(
+                code="CF106",
+                what=f"an INSERT into {table} that gives none of {', '.join(group.new or group.old)} is undecidable: {reason}.",
+                why="the values do not tell which release sent it, and the two would store different things.",
+                instead='say which release is meant: omitted="old" or omitted="new".',
+            )
+        )
+    return problems
+
+
+def _undecidable(sync: Sync, group: Group) -> str | None:
+    """Why ``omitted`` must be declared; None if it need not."""
+    columns = sync.columns
+    required = any(
+        not columns[name].nullable and columns[name].default is None for name in (*group.forward, *group.backward)
+    )
+    nothing = dict.fromkeys(group.columns)
+    if not required and not _agree_both(group, nothing):
+        return "with all of them NULL the two sides do not agree"
+    defaulted = [name for name in group.old if columns[name].default_constant]
+    may_be_null = all(columns[name].nullable for name in group.new)
+    if defaulted and may_be_null and group.new:
+        row = {**nothing, **{name: columns[name].default_value for name in defaulted}}
+        if any(value is not None for value in _images(group.forward, row)):
+            return f"the old release's default of {', '.join(defaulted)} may have been meant, or NULL"
+    if defaulted and not group.new and group.backward:
+        return f"the old release's default of {', '.join(defaulted)} may have been meant, or the computed value"
+    return None
+
+
+def _images(images: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
+    values = []
+    for image in images.values():
+        try:
+            values.append(expressions.evaluate(image, row))
+        except (TypeError, ValueError, ArithmeticError):
+            values.append(NotImplemented)
+    return values
+
+
+def _agree_both(group: Group, row: Mapping[str, Any]) -> bool:
+    def agrees(images: Mapping[str, Any]) -> bool:
+        return all(
+            value == row[name] and (value is None) == (row[name] is None)
+            for name, value in zip(images, _images(images, row), strict=True)
+        )
+
+    forward, backward = agrees(group.forward), agrees(group.backward)
+    if not group.forward_deterministic:
+        forward = backward
+    if not group.backward_deterministic:
+        backward = forward
+    return forward and backward
