@@ -476,10 +476,13 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
 def _undecidable(sync: Sync, group: Group) -> str | None:
     """Why ``omitted`` must be declared; None if it need not."""
     columns = sync.columns
-    required = any(
-        not columns[name].nullable and columns[name].default is None for name in (*group.forward, *group.backward)
-    )
     nothing = dict.fromkeys(group.columns)
+    # An old NOT NULL column is never NULL when the row is stored; of the new ones, those whose default is their image do not matter.
+    required = any(not columns[name].nullable for name in group.old) or any(
+        not columns[name].nullable
+        and (columns[name].default is None or _image_is_default(group, columns[name], nothing))
+        for name in group.forward
+    )
     if not required and not _agree_both(group, nothing):
         return "with all of them NULL the two sides do not agree"
     defaulted = [name for name in group.old if columns[name].default_constant]
@@ -501,6 +504,11 @@ def _images(images: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
         except (TypeError, ValueError, ArithmeticError):
             values.append(NotImplemented)
     return values
+
+
+def _image_is_default(group: Group, column: SyncColumn, row: Mapping[str, Any]) -> bool:
+    image = _images({column.name: group.forward[column.name]}, row)[0]
+    return column.default_constant and bool(image == column.default_value)
 
 
 def _agree_both(group: Group, row: Mapping[str, Any]) -> bool:
