@@ -57,9 +57,7 @@ class Caller:
     def __call__(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
-        self._connection.request(
-            method, path, None if body is None else json.dumps(body), dict(headers or {})
-        )
+        self._connection.request(method, path, None if body is None else json.dumps(body), dict(headers or {}))
         response = self._connection.getresponse()
         content = response.read()
         return response.status, json.loads(content) if content else None
@@ -81,9 +79,7 @@ def release(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def call(
-    release: int, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Caller]:
+def call(release: int, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
     create_tables(database.engine, release, monkeypatch)
     node = Node(
         name="node",

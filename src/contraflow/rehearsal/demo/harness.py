@@ -242,10 +242,7 @@ class _Demo:
         url = self.url.render_as_string(hide_password=False).replace("%", "%%")
         config = self.folder / "alembic.ini"
         config.write_text(
-            "[alembic]\n"
-            f"script_location = {self.example / 'migrations'}\n"
-            "path_separator = os\n"
-            f"sqlalchemy.url = {url}\n"
+            f"[alembic]\nscript_location = {self.example / 'migrations'}\npath_separator = os\nsqlalchemy.url = {url}\n"
         )
         return config
 

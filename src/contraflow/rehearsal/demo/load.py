@@ -430,9 +430,7 @@ class Client(threading.Thread):
                 f"{method} {path.partition('?')[0]} to {node.name} (release {node.release}): {reason}"
             ) from error
         seconds = time.monotonic() - sent
-        self.tally.samples.append(
-            Sample(sent=sent, seconds=seconds, release=node.release, write=method != "GET")
-        )
+        self.tally.samples.append(Sample(sent=sent, seconds=seconds, release=node.release, write=method != "GET"))
         parsed = json.loads(answered) if answered else {}
         return Answer(node=node, status=response.status, body=parsed, began=began)
 

@@ -77,9 +77,7 @@ class Node:
             late.cancel()
         if _READY not in line:
             self.stop()
-            raise ProblemError(
-                Problem(code="CF201", what=f"node {self.name} did not start: {self.last_words()}")
-            )
+            raise ProblemError(Problem(code="CF201", what=f"node {self.name} did not start: {self.last_words()}"))
         self.port = int(line.rpartition(":")[2])
 
     def stop(self) -> None:

@@ -35,10 +35,7 @@ class Since:
 
     def allows(self, moment: object) -> bool:
         """Whether ``moment`` lies between ``earliest`` and now."""
-        return (
-            isinstance(moment, dt.datetime)
-            and self.earliest - CLOCK_SLACK <= moment <= utc_now() + CLOCK_SLACK
-        )
+        return isinstance(moment, dt.datetime) and self.earliest - CLOCK_SLACK <= moment <= utc_now() + CLOCK_SLACK
 
     def __str__(self) -> str:
         return f"a time since {self.earliest.isoformat(sep=' ', timespec='seconds')}"
@@ -56,9 +53,7 @@ class Difference:
     writes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = (
-            f"{self.subject}: {self.field} is {_show(self.found)}, not {_show(self.expected)} ({self.where})"
-        )
+        text = f"{self.subject}: {self.field} is {_show(self.found)}, not {_show(self.expected)} ({self.where})"
         return f"{text}; written: {' | '.join(self.writes)}" if self.writes else text
 
 

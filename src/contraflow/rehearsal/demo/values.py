@@ -110,9 +110,7 @@ def _user(rng: random.Random, release: int) -> dict[str, Any]:
 
 
 def _project(rng: random.Random, release: int) -> dict[str, Any]:
-    return (
-        {"cost_code": f"C{rng.randrange(1000)}"} if release == 1 else {"handle": f"h-{rng.randrange(1000)}"}
-    )
+    return {"cost_code": f"C{rng.randrange(1000)}"} if release == 1 else {"handle": f"h-{rng.randrange(1000)}"}
 
 
 def _description(rng: random.Random) -> str | None:

@@ -87,9 +87,7 @@ def reports(phases: Iterable[tuple[str, float, float]], samples: Sequence[Sample
     """A report on each phase: its name, beginning and end (monotonic seconds)."""
     made = []
     for name, began, ended in phases:
-        under_way = [
-            sample for sample in samples if sample.sent < ended and sample.sent + sample.seconds > began
-        ]
+        under_way = [sample for sample in samples if sample.sent < ended and sample.sent + sample.seconds > began]
         times = sorted(sample.seconds for sample in under_way)
         made.append(
             PhaseReport(
@@ -125,9 +123,7 @@ def table(verdict: Verdict) -> RenderableType:
     for release, count in sorted(verdict.served.items()):
         facts.add_row(f"requests served by release {release}", str(count))
     facts.add_row("requests failed", _judged(verdict.failed))
-    facts.add_row(
-        f"values lost or differing, of {verdict.values_checked} checked", _judged(verdict.differing)
-    )
+    facts.add_row(f"values lost or differing, of {verdict.values_checked} checked", _judged(verdict.differing))
     parts: list[RenderableType] = [phases, facts]
     parts += [Text(problem, style="red") for problem in verdict.problems]
     parts += [Text(f"- {example}", style="red") for example in verdict.counterexamples]

@@ -1,0 +1,149 @@
+"""The demo as a whole: it passes on every server, and what is broken on purpose does not."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from contraflow.rehearsal import demo
+from contraflow.rehearsal.demo.nodes import find_example
+from tests.servers.shared import Database, new_engine
+
+SHORT = demo.Options(users=300, duration=4.0, rate=160.0)
+
+
+def test_one_live_upgrade(database: Database) -> None:
+    lines: list[str] = []
+    verdict = demo.run(replace(SHORT, url=database.url), progress=lines.append)
+    assert verdict.passed, verdict
+    assert min(verdict.served.values()) > 50
+    assert verdict.values_checked > 2 * 300 * 10
+    phases = ["release 1 alone", "expand", "migrate", "verify", "rolling the nodes", "contract", "release 2 alone"]
+    assert [phase.name for phase in verdict.phases] == phases
+    assert all(phase.requests > 0 for phase in verdict.phases)
+    for phase in phases:
+        assert any(line.startswith(phase) for line in lines), lines
+    with Console(width=100).capture() as _:
+        Console(width=100).print(demo.table(verdict))
+
+
+def test_a_server_is_started_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = psutil.Process().children()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert demo.run(replace(SHORT, duration=1.0)).passed
+    assert list(tmp_path.iterdir()) == []
+    assert psutil.Process().children() == before
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of the example service, to break."""
+    copy = tmp_path / "identity"
+    shutil.copytree(find_example(), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("revision", "old", "new", "column"),
+    [
+        (
+            "0002_names_and_email.py",
+            'concat(row.first_name, " ", row.last_name)',
+            'concat(row.last_name, " ", row.first_name)',
+            "full_name",
+        ),
+        ("0002_names_and_email.py", 'after(row.full_name, " ")', 'before(row.full_name, " ")', "last_name"),
+        ("0004_project_handles.py", "lower(row.name)", "row.name", "handle"),
+    ],
+)
+def test_a_broken_lens_is_caught(
+    database: Database, example: Path, revision: str, old: str, new: str, column: str
+) -> None:
+    edit(example / "migrations" / "versions" / revision, old, new)
+    verdict = demo.run(replace(SHORT, url=database.url, example=example))
+    assert not verdict.passed
+    assert verdict.differing > 0
+    assert any(f": {column} is " in example for example in verdict.counterexamples), verdict.counterexamples
+
+
+def test_removed_triggers_are_caught(database: Database) -> None:
+    def progress(line: str) -> None:
+        if line.startswith("rolling the nodes"):
+            drop_triggers(database)
+
+    verdict = demo.run(replace(SHORT, url=database.url), progress=progress)
+    assert not verdict.passed
+    assert verdict.counterexamples, verdict
+
+
+def drop_triggers(database: Database) -> None:
+    engine = new_engine(database.url, isolation_level="AUTOCOMMIT")
+    names = {
+        "sqlite": "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'",
+        "postgresql": "SELECT tgname, relname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE NOT tgisinternal",
+        "mysql": "SELECT trigger_name, event_object_table FROM information_schema.triggers "
+        "WHERE trigger_schema = database()",
+    }["mysql" if engine.dialect.name == "mariadb" else engine.dialect.name]
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(names).all()
+        assert found
+        for name, table in found:
+            on_table = f" ON {quote(table)}" if engine.dialect.name == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP TRIGGER {quote(name)}{on_table}")
+    engine.dispose()
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_refused_phase_is_in_the_verdict(database: Database, example: Path) -> None:
+    edit(example / "migrations" / "versions" / "0003_disabled_at_and_quota.py", '"quota"', '"quotas"')
+    verdict = demo.run(replace(SHORT, url=database.url, example=example, duration=1.0))
+    assert not verdict.passed
+    assert verdict.served[2] == 0
+    (problem,) = verdict.problems
+    assert "CF101" in problem
+
+
+@pytest.mark.parametrize("phase", ["release 1 alone", "rolling the nodes"])
+@pytest.mark.only_on("sqlite")
+def test_ctrl_c_leaves_nothing(database: Database, tmp_path: Path, phase: str) -> None:
+    program = (
+        "import sys\n"
+        "from contraflow.rehearsal import demo\n"
+        "demo.run(demo.Options(url=sys.argv[1], users=100, rate=60.0), progress=lambda line: print(line, flush=True))\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(database.url)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(phase):
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert complaints.rstrip().endswith("KeyboardInterrupt")
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert [child for child in alive if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(tmp_path.iterdir()) == []
