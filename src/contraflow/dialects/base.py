@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from contraflow.dialects.compiler import compiler_for
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, Hold, Online, Probe, Step, Sync
 
@@ -17,7 +18,7 @@ __all__ = ["Adapter", "BackfillText", "Found", "LockTimeout", "ProbeText", "Prof
 
 
 class LockTimeout(Exception):
-    """A lock could not be had in time; nothing of the block was done, or what was done is harmless. Try the block again."""
+    """A lock could not be had in time; nothing of the block was done, or what was done is harmless. Try it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What stands in the database for one table: lets a step that is half or wholly done be told from one that is not."""
+    """What stands in the database for one table: tells a step that is half or wholly done from one that is not."""
 
     exists: bool
     columns: Mapping[str, bool] = field(default_factory=dict)
@@ -66,8 +67,9 @@ class Found:
 class BackfillText:
     """The statements of a backfill, with named parameters (``:name``) for ``sqlalchemy.text``.
 
-    With a key: ``bound`` gives the last key of the next ``:limit`` rows after ``:k0, :k1 ...`` (``first_bound`` at the start), and ``fill``
-    writes the rows after ``:k0 ...`` (``first_fill``: from the start) up to ``:u0, :u1 ...``. Without one: ``fill`` writes at most ``:limit`` rows, and ``bound`` is None.
+    With a key: ``bound`` gives the last key of the next ``:limit`` rows after ``:k0, :k1 ...`` (``first_bound`` at the
+    start; no row if none are left), and ``fill`` writes the rows after ``:k0 ...`` (``first_fill``: from the start) up
+    to ``:u0, :u1 ...``. Without one: ``fill`` writes at most ``:limit`` rows, and ``bound`` is None.
     Each ``fill`` skips rows that are already synced; its rowcount is the number of rows written.
     """
 
@@ -100,6 +102,10 @@ class Adapter(ABC):
     Compilation needs no connection; methods that take one say so.
     """
 
+    product: ClassVar[str]
+    """The product of the profiles that this adapter serves."""
+    floor: ClassVar[tuple[int, ...]]
+    """The oldest version that works."""
     transactional_ddl: ClassVar[bool]
     """A hold is one transaction, together with the journal's own rows."""
     sync_after_store: ClassVar[bool] = False
@@ -108,8 +114,14 @@ class Adapter(ABC):
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
+        self.compiler = compiler_for(profile.product)
 
-    # -- the server -----------------------------------------------------------------------------------------------
+    # -- the server ------------------------------------------------------------------------------------
+
+    @classmethod
+    def serves(cls, profile: Profile) -> bool:
+        """Whether this adapter is the one for a recorded profile."""
+        return profile.product == cls.product
 
     @classmethod
     @abstractmethod
@@ -117,18 +129,21 @@ class Adapter(ABC):
         """The server's profile if this adapter is for the server behind ``connection``, else None."""
 
     @abstractmethod
-    def preflight(self, connection: sa.Connection) -> list[Problem]:
-        """What on this server would keep an upgrade from working: privileges, versions, settings."""
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """What on this server would keep an upgrade of ``tables`` (schema, name) from working.
+
+        Privileges, versions, settings. Reads only. Tables that do not exist are passed over: planning reports them.
+        """
 
     @abstractmethod
     def prepare(self, connection: sa.Connection) -> None:
-        """Put a fresh connection of the engine (isolation AUTOCOMMIT) into the known session state: strict mode, UTF-8, UTC."""
+        """Put a fresh connection of the engine (isolation AUTOCOMMIT) into the known state: strict mode, UTF-8, UTC."""
 
     @abstractmethod
     def server_time(self, connection: sa.Connection) -> float:
         """The server's clock, seconds since 1970."""
 
-    # -- steps to statements ------------------------------------------------------------------------------------------
+    # -- steps to statements ---------------------------------------------------------------------------
 
     @abstractmethod
     def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
@@ -136,7 +151,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
-        """The statements of a hold, in an order of which every prefix is harmless to writers where DDL commits by itself.
+        """The statements of a hold, in an order of which every prefix is harmless where DDL commits by itself.
 
         With ``found``, only what is still to do; with None, everything, as on an untouched table.
         """
@@ -146,25 +161,34 @@ class Adapter(ABC):
         """The statements of an online step (not a backfill or probe)."""
 
     @abstractmethod
-    def backfill(self, step: Backfill) -> BackfillText:
-        """The statements of a backfill."""
+    def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
+        """The statements of a backfill; ``found`` lets them leave columns alone that the server changes by itself."""
 
     @abstractmethod
     def probe(self, step: Probe) -> ProbeText:
         """The queries of a verification."""
 
-    @abstractmethod
-    def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:
-        """The SQL of a lens expression over the table's own row (or over ``alias``)."""
+    def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:  # noqa: ARG002
+        """The SQL of a lens expression over the table's own row (or over ``alias``), with no parameters in it."""
+        prefix = f"{self.compiler.quote(alias)}." if alias else ""
+        return self.compiler.compile(expression, lambda name: f"{prefix}{self.compiler.quote(name)}")
 
-    # -- execution ------------------------------------------------------------------------------------------------------
+    # -- execution -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:
+        """The statements by which :meth:`holding` begins: for showing a plan, and for SQL output."""
+
+    @abstractmethod
+    def closing(self, hold: Hold) -> list[Statement]:
+        """The statements by which :meth:`holding` ends without an error."""
 
     @abstractmethod
     def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> contextlib.AbstractContextManager[None]:
         """Keep the writers of ``hold.table`` out while the block runs; on leaving without an error, make it last.
 
-        Where DDL is transactional this is one transaction, rolled back on an error. Raises :class:`LockTimeout` if the lock is
-        not had within ``timeout`` seconds; a statement inside may raise it too (see :meth:`translate`).
+        Where DDL is transactional this is one transaction, rolled back on an error. Raises :class:`LockTimeout` if the
+        lock is not had within ``timeout`` seconds; a statement inside may raise it too (see :meth:`send`).
         """
 
     @abstractmethod
@@ -172,8 +196,7 @@ class Adapter(ABC):
         """Run an online step with lock waits bounded by ``timeout`` seconds, outside of a transaction."""
 
     @abstractmethod
-    @contextlib.contextmanager
-    def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+    def transaction(self, connection: sa.Connection, timeout: float) -> contextlib.AbstractContextManager[None]:
         """A short data transaction (backfill batch, journal update), row-lock waits bounded by ``timeout`` seconds."""
 
     @abstractmethod
@@ -194,6 +217,21 @@ class Adapter(ABC):
                 raise LockTimeout(str(error.orig)) from error
             raise
 
+    @contextlib.contextmanager
+    def unit(
+        self, connection: sa.Connection, opening: Sequence[Statement], closing: Sequence[Statement]
+    ) -> Iterator[None]:
+        """A server-side transaction between ``opening`` and ``closing``, rolled back on any error."""
+        try:
+            self.execute(connection, opening)
+            yield
+            self.execute(connection, closing)
+        except BaseException:
+            # The connection may be gone, or the transaction be over: the first error is the one that counts.
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.exec_driver_sql("ROLLBACK")
+            raise
+
     def steps_done(self, steps: Sequence[Step], found: Found) -> bool:
-        """Whether nothing of ``steps`` is left to do."""
+        """Whether nothing of ``steps``, which concern one table, is left to do."""
         return not self.hold(Hold(title="", table="", steps=tuple(steps)), found)

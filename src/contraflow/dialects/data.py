@@ -1,0 +1,110 @@
+"""Texts of the backfill and of the verification: alike on every server but for a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from contraflow.dialects.base import BackfillText, ProbeText
+from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.sync import disagreement
+from contraflow.lens import Group
+from contraflow.steps import Probe, Sync
+
+__all__ = ["backfill_text", "escape", "probe_text"]
+
+
+def escape(sql: str) -> str:
+    """``sql`` for ``sqlalchemy.text``, which would take ``:name`` inside a literal or a name for a parameter."""
+    return sql.replace(":", "\\:")
+
+
+def backfill_text(
+    sync: Sync,
+    compiler: Compiler,
+    *,
+    limited: str,
+    estimate: str,
+    keep: Sequence[str] = (),
+) -> BackfillText:
+    """The statements of a backfill.
+
+    ``limited`` is the condition, with ``{table}`` and ``{unsynced}`` (and ``:limit``), that picks the next rows of a
+    table without a key. ``keep`` are columns assigned to themselves, because the server would change them by itself.
+    """
+    quote = compiler.quote
+    table = compiler.table(sync.table, sync.schema)
+    unsynced = f"{quote(sync.marker)} IS NULL"
+    images = [
+        f"{quote(name)} = {compiler.image(image, sync.columns[name], quote)}"
+        for group in sync.groups
+        for name, image in group.forward.items()
+    ]
+    kept = [f"{quote(name)} = {quote(name)}" for name in keep]
+    update = f"UPDATE {table} SET {', '.join([*images, f'{quote(sync.marker)} = 1', *kept])} WHERE "
+    remaining = escape(f"SELECT count(*) FROM {table} WHERE {unsynced}")
+    if not sync.key:
+        picked = limited.replace("{table}", escape(table)).replace("{unsynced}", escape(unsynced))
+        fill = f"{escape(update)}{picked}"
+        return BackfillText(
+            first_bound=None, bound=None, first_fill=fill, fill=fill, remaining=remaining, estimate=estimate
+        )
+    columns = [escape(quote(name)) for name in sync.key]
+    after = _beyond(columns, ">", "k")
+    upto = _beyond(columns, "<", "u", inclusive=True)
+    names = ", ".join(columns)
+    backwards = ", ".join(f"{column} DESC" for column in columns)
+
+    def bound(where: str) -> str:
+        page = f"SELECT {names} FROM {escape(table)}{where} ORDER BY {names} LIMIT :limit"
+        return f"SELECT {names} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
+
+    fill = f"{escape(update)}{escape(unsynced)} AND {upto}"
+    return BackfillText(
+        first_bound=bound(""),
+        bound=bound(f" WHERE {after}"),
+        first_fill=fill,
+        fill=f"{fill} AND {after}",
+        remaining=remaining,
+        estimate=estimate,
+    )
+
+
+def _beyond(columns: Sequence[str], sign: str, parameter: str, *, inclusive: bool = False) -> str:
+    """``(a, b) > (:k0, :k1)``, written out, since MySQL and MariaDB use no index for a comparison of rows.
+
+    The bound on the first column alone is implied; it is what their optimisers make a range of.
+    """
+    branches = []
+    for place, column in enumerate(columns):
+        equal = [f"{columns[earlier]} = :{parameter}{earlier}" for earlier in range(place)]
+        last = f"{sign}=" if inclusive and place == len(columns) - 1 else sign
+        branches.append(" AND ".join([*equal, f"{column} {last} :{parameter}{place}"]))
+    if len(branches) == 1:
+        return branches[0]
+    alternatives = " OR ".join(f"({branch})" for branch in branches)
+    return f"{columns[0]} {sign}= :{parameter}0 AND ({alternatives})"
+
+
+def probe_text(step: Probe, compiler: Compiler) -> ProbeText:
+    """The queries of a verification."""
+    sync = step.sync
+    quote = compiler.quote
+    table = compiler.table(sync.table, sync.schema)
+    differing, show = [], []
+    for group in sync.groups:
+        title = _title(group)
+        where = escape(f"{quote(sync.marker)} IS NOT NULL AND {disagreement(sync, group, compiler)}")
+        names = ", ".join(escape(quote(name)) for name in dict.fromkeys((*sync.key, *group.old, *group.new)))
+        differing.append((title, f"SELECT count(*) FROM {escape(table)} WHERE {where}"))
+        show.append((title, f"SELECT {names} FROM {escape(table)} WHERE {where} LIMIT :limit"))
+    count = f"SELECT count(*) FROM {table} WHERE"
+    return ProbeText(
+        unsynced=escape(f"{count} {quote(sync.marker)} IS NULL"),
+        differing=tuple(differing),
+        show=tuple(show),
+        nulls={name: escape(f"{count} {quote(name)} IS NULL") for name in step.not_null},
+    )
+
+
+def _title(group: Group) -> str:
+    return f"{', '.join(group.old)} -> {', '.join(group.new)}"

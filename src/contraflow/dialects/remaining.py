@@ -1,0 +1,155 @@
+"""What of a hold is still to do on a table, given what stands there: the same question on every server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Found
+from contraflow.dialects.sync import TriggerText
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import (
+    AddColumns,
+    DropColumns,
+    Hold,
+    InstallSync,
+    RelaxNotNull,
+    RemoveSync,
+    RestoreNotNull,
+    SetNotNull,
+    Sync,
+)
+
+__all__ = ["Remaining", "fingerprint", "remaining"]
+
+_FINGERPRINT = re.compile(r"/\* contraflow ([0-9a-f]{16}) \*/")
+
+
+def fingerprint(text: str) -> str | None:
+    """The fingerprint of the sync that a trigger's text belongs to; None if the text does not tell."""
+    match = _FINGERPRINT.search(text)
+    return match.group(1) if match else None
+
+
+@dataclass(kw_only=True)
+class Remaining:
+    """The work left in a hold, by kind; an adapter puts it into the order that is safe on its server."""
+
+    table: str = ""
+    schema: str | None = None
+    add: list[sa.Column[Any]] = field(default_factory=list)
+    add_marker: str | None = None
+    reset_marker: str | None = None
+    """A marker left by another sync, to be dropped and added again, so that every row counts as never synced."""
+    create: list[TriggerText] = field(default_factory=list)
+    drop_triggers: list[str] = field(default_factory=list)
+    """INSERT trigger first: an INSERT trigger alone would mark rows whose later UPDATEs nobody follows."""
+    drop_function: str | None = None
+    drop: list[str] = field(default_factory=list)
+    """Columns, the marker last."""
+    relax: list[str] = field(default_factory=list)
+    restore: list[str] = field(default_factory=list)
+    not_null: list[str] = field(default_factory=list)
+    defaults: dict[str, str] = field(default_factory=dict)
+    show: list[str] = field(default_factory=list)
+    """Hidden columns to be made visible."""
+    fill_defaults: list[str] = field(default_factory=list)
+
+
+def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequence[TriggerText]]) -> Remaining:
+    """What is left of ``hold``; everything if ``found`` is None.
+
+    Of a table that does not exist, nothing is left to be taken away. Raises CF101 if something is to be put on it.
+    """
+    work = Remaining(table=hold.table, schema=hold.schema)
+    for step in hold.steps:
+        target = step.sync if isinstance(step, InstallSync) else step
+        if not isinstance(
+            target, (Sync, AddColumns, DropColumns, RelaxNotNull, RemoveSync, RestoreNotNull, SetNotNull)
+        ):
+            raise TypeError(f"{type(step).__name__} is not a step of a hold")
+        work.table, work.schema = target.table, target.schema
+        if found is not None and not found.exists:
+            if isinstance(step, (DropColumns, RemoveSync, RestoreNotNull)):
+                continue
+            raise _no_table(target.table)
+        if isinstance(step, AddColumns):
+            work.add += [op.column for op in step.columns if found is None or op.column.name not in found.columns]
+        elif isinstance(step, InstallSync):
+            _install(work, step.sync, found, triggers(step.sync))
+        elif isinstance(step, SetNotNull):
+            _final_shape(work, step, found)
+        elif isinstance(step, RelaxNotNull):
+            work.relax += [name for name in step.names if found is None or not found.columns.get(name, True)]
+        elif isinstance(step, RestoreNotNull):
+            work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]
+        elif isinstance(step, RemoveSync):
+            _remove(work, step, found)
+        elif isinstance(step, DropColumns):
+            work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
+    return work
+
+
+def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[TriggerText]) -> None:
+    if found is None:
+        work.add_marker = sync.marker
+        work.create += texts
+        return
+    present = [text for text in texts if text.name in found.triggers]
+    # A server that keeps no comments (CockroachDB) does not tell: there the name alone counts.
+    current = [text for text in present if fingerprint(found.triggers[text.name]) in (sync.fingerprint, None)]
+    marker = sync.marker in found.columns
+    if len(current) < len(present) or not current:
+        # Nothing of this sync, or something of another: a marker that stands there is not this sync's.
+        work.drop_triggers += reversed([text.name for text in present])
+        work.drop_function = sync.name if present else None
+        work.reset_marker = sync.marker if marker else None
+        work.add_marker = None if marker else sync.marker
+        work.create += texts
+        return
+    work.add_marker = None if marker else sync.marker
+    work.create += [text for text in texts if text not in current]
+
+
+def _remove(work: Remaining, step: RemoveSync, found: Found | None) -> None:
+    names = [f"{step.name}_i", f"{step.name}_u"]
+    triggers = [name for name in names if found is None or name in found.triggers]
+    marker = found is None or step.marker in found.columns
+    work.drop_triggers += triggers
+    # The function has no other trace that find() sees; it goes before the marker does.
+    work.drop_function = step.name if triggers or marker else None
+    if marker:
+        work.drop.append(step.marker)
+    work.fill_defaults += [
+        name
+        for name in step.fill_defaults
+        if found is None or (found.columns.get(name) is False and name not in found.details.get("defaults", ()))
+    ]
+
+
+def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None:
+    if found is None:
+        work.not_null += step.not_null
+        work.defaults.update(step.defaults)
+        work.show += step.names
+        return
+    work.not_null += [name for name in step.not_null if found.columns.get(name, True)]
+    work.defaults.update(
+        {name: text for name, text in step.defaults.items() if name not in found.details.get("defaults", ())}
+    )
+    work.show += [name for name in step.names if name in found.details.get("invisible", ())]
+
+
+def _no_table(name: str) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF101",
+            what=f"the table {name} does not exist.",
+            why="it was dropped or renamed after the upgrade was planned.",
+            instead="bring it back, or roll the upgrade back.",
+        )
+    )

@@ -1,0 +1,294 @@
+"""SQLite 3.35 and later.
+
+One writer at a time, transactional DDL: a hold is one ``BEGIN IMMEDIATE`` transaction. What SQLite cannot alter
+(NOT NULL, DEFAULT) is changed in the table's own text in ``sqlite_schema``, as part 7 of
+https://www.sqlite.org/lang_altertable.html describes; other connections notice by the schema version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from contraflow.dialects import data, sqlite_text
+from contraflow.dialects.base import (
+    Adapter,
+    BackfillText,
+    Found,
+    LockTimeout,
+    ProbeText,
+    Profile,
+    Statement,
+)
+from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.problems import Problem
+from contraflow.steps import Backfill, Hold, Online, Probe, Sync
+
+__all__ = ["SQLiteAdapter"]
+
+_RESERVED = "RESERVED (one writer at a time; readers go on in WAL mode)"
+_REWRITE = f"{_RESERVED}, for as long as rewriting every row takes"
+_BUSY = (5, 6)
+"""SQLITE_BUSY and SQLITE_LOCKED; Python names them from 3.11 on only."""
+
+
+class SQLiteAdapter(Adapter):
+    """SQLite in a file, through Python's ``sqlite3``."""
+
+    product = "sqlite"
+    floor = (3, 35)
+    transactional_ddl: ClassVar[bool] = True
+    sync_after_store: ClassVar[bool] = True
+
+    @classmethod
+    def matches(cls, connection: sa.Connection) -> Profile | None:
+        """See :meth:`Adapter.matches`."""
+        if connection.dialect.name != "sqlite":
+            return None
+        version = str(connection.exec_driver_sql("SELECT sqlite_version()").scalar())
+        journal = str(connection.exec_driver_sql("PRAGMA journal_mode").scalar())
+        return Profile(
+            product=cls.product,
+            version=tuple(int(part) for part in version.split(".")),
+            settings={"journal_mode": journal, "default_schema": "main"},
+        )
+
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """See :meth:`Adapter.preflight`."""
+        problems = []
+        if connection.exec_driver_sql("PRAGMA query_only").scalar():
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="the connection is read-only (PRAGMA query_only).",
+                    instead="connect without it.",
+                )
+            )
+        if not self._may_edit_schema(connection):
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="this build of SQLite opens databases in defensive mode.",
+                    why="NOT NULL cannot be relaxed or set without editing sqlite_schema (PRAGMA writable_schema).",
+                    instead="use a Python whose sqlite3 leaves SQLITE_DBCONFIG_DEFENSIVE off.",
+                )
+            )
+        for schema, table in tables:
+            sql = self._table_sql(connection, table, schema)
+            if sql is not None and sql.lstrip().upper().startswith("CREATE VIRTUAL"):
+                problems.append(
+                    Problem(
+                        code="CF205",
+                        what=f"{table} is a virtual table.",
+                        why="SQLite has no triggers on virtual tables.",
+                        instead="move the columns to an ordinary table first.",
+                    )
+                )
+        return problems
+
+    def _may_edit_schema(self, connection: sa.Connection) -> bool:
+        connection.exec_driver_sql("PRAGMA writable_schema = ON")
+        try:
+            connection.exec_driver_sql("UPDATE sqlite_schema SET sql = sql WHERE 0")
+        except sa.exc.DBAPIError as error:
+            return self.is_lock_timeout(error)  # a lock is asked for only once the statement is allowed
+        finally:
+            connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+        return True
+
+    def prepare(self, connection: sa.Connection) -> None:
+        """See :meth:`Adapter.prepare`. Transactions are begun by this adapter, never by Python's driver."""
+        dbapi: Any = connection.connection.dbapi_connection
+        if getattr(dbapi, "autocommit", True) is False:  # Python 3.12: a transaction is always open
+            dbapi.autocommit = True
+        dbapi.isolation_level = None
+
+    def server_time(self, connection: sa.Connection) -> float:
+        """See :meth:`Adapter.server_time`; to the millisecond."""
+        days = connection.exec_driver_sql("SELECT julianday('now') - 2440587.5").scalar_one()
+        return float(days) * 86400.0
+
+    # -- what stands there -----------------------------------------------------------------------------
+
+    def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
+        """See :meth:`Adapter.find`."""
+        sql = self._table_sql(connection, table, schema)
+        if sql is None:
+            return Found(exists=False)
+        prefix = f"{self.compiler.quote(schema)}." if schema else ""
+        columns, defaults = {}, set()
+        rows = connection.exec_driver_sql(f"PRAGMA {prefix}table_xinfo({self.compiler.quote(table)})")
+        for row in rows.mappings():
+            columns[str(row["name"])] = not row["notnull"]
+            if row["dflt_value"] is not None:
+                defaults.add(str(row["name"]))
+        triggers = connection.execute(
+            sa.text(
+                f"SELECT name, sql FROM {data.escape(prefix)}sqlite_schema"
+                " WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
+            ),
+            {"table": table},
+        )
+        version = connection.exec_driver_sql(f"PRAGMA {prefix}schema_version").scalar_one()
+        return Found(
+            exists=True,
+            columns=columns,
+            triggers={str(name): str(text) for name, text in triggers},
+            details={"sql": sql, "schema_version": int(version), "defaults": frozenset(defaults)},
+        )
+
+    def _table_sql(self, connection: sa.Connection, table: str, schema: str | None) -> str | None:
+        prefix = f"{data.escape(self.compiler.quote(schema))}." if schema else ""
+        found = connection.execute(
+            sa.text(f"SELECT sql FROM {prefix}sqlite_schema WHERE type = 'table' AND lower(name) = lower(:table)"),
+            {"table": table},
+        ).scalar()
+        return None if found is None else str(found)
+
+    # -- steps to statements ---------------------------------------------------------------------------
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`."""
+        sql = None if found is None else found.details.get("sql")
+
+        def triggers(sync: Sync) -> list[TriggerText]:
+            without_rowid = sql is not None and sqlite_text.is_without_rowid(sql)
+            return trigger_statements(sync, self.product, self.compiler, without_rowid=without_rowid)
+
+        work = remaining(hold, found, triggers)
+        table = self.compiler.table(work.table, work.schema)
+        quote = self.compiler.quote
+        prefix = f"{quote(work.schema)}." if work.schema else ""
+        sent = [
+            *(Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_RESERVED) for name in work.drop_triggers),
+            *self._edit(work, found),
+        ]
+        if work.reset_marker:
+            sent.append(self._drop(table, work.reset_marker))
+        for column in work.add:
+            type_ = self.compiler.type_text(column.type)
+            sent.append(Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {type_}", lock=_RESERVED))
+        if marker := work.add_marker or work.reset_marker:
+            sent.append(
+                Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(marker)} {self.marker_type}", lock=_RESERVED)
+            )
+        sent += [Statement(sql=text.create, lock=_RESERVED) for text in work.create]
+        return [*sent, *(self._drop(table, name) for name in work.drop)]
+
+    def _drop(self, table: str, name: str) -> Statement:
+        return Statement(sql=f"ALTER TABLE {table} DROP COLUMN {self.compiler.quote(name)}", lock=_REWRITE)
+
+    def _edit(self, work: Remaining, found: Found | None) -> list[Statement]:
+        """One change of the table's text for all that ALTER TABLE cannot do.
+
+        It comes before any ALTER TABLE of the hold: those take the places of columns from the schema in memory.
+        """
+        if not (work.relax or work.restore or work.not_null or work.defaults):
+            return []
+        quote = self.compiler.quote
+        prefix = f"{quote(work.schema)}." if work.schema else ""
+        if found is None:
+            new, version = f"<the text of {quote(work.table)}, changed>", "<one more>"
+        else:
+            text = str(found.details["sql"])
+            text = sqlite_text.relax(text, work.relax)
+            text = sqlite_text.restore(text, work.restore)
+            text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
+            if text == found.details["sql"]:
+                return []
+            new, version = _literal(text), str((found.details["schema_version"] + len(work.drop_triggers) + 1) % 2**31)
+        where = f"type = 'table' AND lower(name) = lower({_literal(work.table)})"
+        table = self.compiler.table(work.table, work.schema)
+        return [
+            Statement(sql="PRAGMA writable_schema = ON"),
+            Statement(sql=f"UPDATE {prefix}sqlite_schema SET sql = {new} WHERE {where}", lock=_RESERVED),
+            Statement(sql=f"PRAGMA {prefix}schema_version = {version}", lock=_RESERVED),
+            # RESET also reads the schema again, so that the following statements see the new text.
+            Statement(sql="PRAGMA writable_schema = RESET"),
+            # Fails if there is a NULL after all: the changed text by itself is not checked against the rows.
+            *(
+                Statement(
+                    sql=f"UPDATE {table} SET {quote(name)} = {quote(name)} WHERE {quote(name)} IS NULL", lock=_RESERVED
+                )
+                for name in work.not_null
+            ),
+        ]
+
+    def online(self, online: Online, found: Found | None) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.online`. Nothing to prove beforehand: the hold checks, and it alone can."""
+        return []
+
+    def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.backfill`."""
+        table = data.escape(self.compiler.table(step.sync.table, step.sync.schema))
+        return data.backfill_text(
+            step.sync,
+            self.compiler,
+            limited="_rowid_ IN (SELECT _rowid_ FROM {table} WHERE {unsynced} LIMIT :limit)",
+            # Exact, but cheap: SQLite counts the entries of the smallest index.
+            estimate=f"SELECT count(*) FROM {table}",
+        )
+
+    def probe(self, step: Probe) -> ProbeText:
+        """See :meth:`Adapter.probe`."""
+        return data.probe_text(step, self.compiler)
+
+    # -- execution -------------------------------------------------------------------------------------
+
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.opening`."""
+        return [_busy_timeout(timeout), Statement(sql="BEGIN IMMEDIATE", lock=_RESERVED)]
+
+    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.closing`."""
+        return [Statement(sql="COMMIT")]
+
+    @contextlib.contextmanager
+    def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.holding`."""
+        try:
+            with self.unit(connection, self.opening(hold, timeout), self.closing(hold)):
+                yield
+        except BaseException:
+            # The switch belongs to the connection, not to the transaction.
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.exec_driver_sql("PRAGMA writable_schema = RESET")
+            raise
+
+    @contextlib.contextmanager
+    def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.running_online`."""
+        self.send(connection, _busy_timeout(timeout))
+        yield
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.transaction`."""
+        opening = [_busy_timeout(timeout), Statement(sql="BEGIN IMMEDIATE", lock=_RESERVED)]
+        with self.unit(connection, opening, [Statement(sql="COMMIT")]):
+            yield
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """See :meth:`Adapter.is_lock_timeout`."""
+        if isinstance(error, LockTimeout):
+            return True
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        if not isinstance(cause, sqlite3.OperationalError):
+            return False
+        code = getattr(cause, "sqlite_errorcode", None)  # Python 3.11
+        if code is not None:
+            return (code & 0xFF) in _BUSY
+        return str(cause) in ("database is locked", "database table is locked", "database schema is locked: main")
+
+
+def _busy_timeout(seconds: float) -> Statement:
+    return Statement(sql=f"PRAGMA busy_timeout = {max(1, round(seconds * 1000))}")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

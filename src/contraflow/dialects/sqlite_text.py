@@ -1,0 +1,175 @@
+"""Editing the text of a CREATE TABLE as SQLite keeps it, so that taking the edit back gives the same bytes.
+
+SQLite before 3.54 cannot change a column's NOT NULL, and 3.54 cannot give back the text it took away (a named
+constraint, a conflict clause, spelling). So the constraint is put into comments where it stands, one for each of
+its words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+__all__ = ["is_without_rowid", "relax", "restore", "set_final"]
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space>\s+|--[^\n]*\n?|/\*.*?(?:\*/|$))
+    | (?P<name>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
+    | (?P<text>'(?:[^']|'')*')
+    | (?P<word>[^\W\d][\w$]*)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_HIDDEN = re.compile(r"/\*contraflow:(.*?)\*/", re.DOTALL)
+_SIMPLE_DEFAULT = re.compile(
+    r"[+-]?\d+(\.\d+)?|'(?:[^']|'')*'|NULL|TRUE|FALSE|CURRENT_(TIME|DATE|TIMESTAMP)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    @property
+    def upper(self) -> str:
+        return self.text.upper() if self.kind == "word" else ""
+
+    @property
+    def identifier(self) -> str:
+        if self.kind == "name" or (self.kind == "text" and self.text[0] == "'"):
+            quote = self.text[-1]
+            inner = self.text[1:-1]
+            return inner if quote == "]" else inner.replace(quote * 2, quote)
+        return self.text
+
+
+def _tokens(sql: str) -> list[_Token]:
+    return [_Token(str(match.lastgroup), match.group(), match.start()) for match in _TOKEN.finditer(sql)]
+
+
+def _definitions(sql: str) -> Iterator[list[_Token]]:
+    """The significant tokens of each item between the table's outer parentheses; nested ones stand for themselves."""
+    depth = 0
+    item: list[_Token] = []
+    for token in _tokens(sql):
+        if token.text == "(":
+            depth += 1
+            if depth == 1:
+                continue
+        elif token.text == ")":
+            depth -= 1
+            if depth == 0:
+                yield item
+                return
+        if depth == 1 and token.text == ",":
+            yield item
+            item = []
+        elif depth >= 1 and token.kind != "space":
+            item.append(token)
+    raise ValueError(f"not the text of a table with columns: {sql!r}")
+
+
+def _column(sql: str, name: str) -> list[_Token]:
+    for item in _definitions(sql):
+        # SQLite folds the case of ASCII letters only.
+        if item and _fold(item[0].identifier) == _fold(name):
+            return item
+    raise ValueError(f"no column {name!r} in {sql!r}")
+
+
+def _fold(name: str) -> str:
+    return "".join(letter.lower() if letter.isascii() else letter for letter in name)
+
+
+def _not_null(item: list[_Token]) -> list[_Token]:
+    """The tokens of the column's NOT NULL constraint, with its name and its conflict clause."""
+    depth = 0
+    for place, token in enumerate(item):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 and token.upper == "NOT" and place + 1 < len(item) and item[place + 1].upper == "NULL":
+            first, last = place, place + 2
+            if place >= 2 and item[place - 2].upper == "CONSTRAINT":
+                first = place - 2
+            if [other.upper for other in item[last : last + 2]] == ["ON", "CONFLICT"]:
+                last += 3
+            return item[first:last]
+    return []
+
+
+def relax(sql: str, names: Iterable[str]) -> str:
+    """The table's text with the NOT NULL of the columns put into comments; columns that have none stay as they are."""
+    for name in names:
+        for token in reversed(_not_null(_column(sql, name))):
+            hidden = token.text.replace("%", "%25").replace("*", "%2A")
+            sql = f"{sql[: token.start]}/*contraflow:{hidden}*/{sql[token.end :]}"
+    return sql
+
+
+def restore(sql: str, names: Iterable[str]) -> str:
+    """The text as it was before :func:`relax`, byte for byte."""
+    for name in names:
+        start, end = _extent(sql, name)
+        inner = _HIDDEN.sub(lambda match: match.group(1).replace("%2A", "*").replace("%25", "%"), sql[start:end])
+        sql = f"{sql[:start]}{inner}{sql[end:]}"
+    return sql
+
+
+def _extent(sql: str, name: str) -> tuple[int, int]:
+    """Where the column's definition begins and ends, comments behind it included."""
+    start = _column(sql, name)[0].start
+    depth = 1
+    for token in _tokens(sql):
+        if token.start < start:
+            continue
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 or (depth == 1 and token.text == ","):
+            return start, token.start
+    raise ValueError(f"no end of column {name!r} in {sql!r}")
+
+
+def set_final(sql: str, *, not_null: Iterable[str], defaults: Mapping[str, str]) -> str:
+    """The text with NOT NULL and defaults (SQL text) added to columns."""
+    for name, default in defaults.items():
+        value = default if _SIMPLE_DEFAULT.fullmatch(default) or _is_enclosed(default) else f"({default})"
+        sql = _append(sql, name, f" DEFAULT {value}")
+    for name in not_null:
+        if not _not_null(_column(sql, name)):
+            sql = _append(sql, name, " NOT NULL")
+    return sql
+
+
+def _is_enclosed(text: str) -> bool:
+    """Whether one pair of parentheses encloses the whole text."""
+    depth = 0
+    for token in _tokens(text):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 and token.end < len(text):
+            return False
+    return text.startswith("(") and text.endswith(")")
+
+
+def _append(sql: str, name: str, text: str) -> str:
+    end = _column(sql, name)[-1].end
+    return f"{sql[:end]}{text}{sql[end:]}"
+
+
+def is_without_rowid(sql: str) -> bool:
+    """Whether the table's text ends in WITHOUT ROWID."""
+    depth = 0
+    options: list[str] = []
+    for token in _tokens(sql):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if token.text == ")":
+            options = []
+        elif depth == 0 and token.kind == "word":
+            options.append(token.upper)
+    return "WITHOUT" in options
