@@ -175,7 +175,11 @@ class _Rule:
 
     def insert(self) -> Tree:
         columns = self.sync.columns
-        required_new = any(not columns[name].nullable and columns[name].default is None for name in self.group.forward)
+        # Where nobody had to say whose omission it is (CF106), a default is its column's image.
+        required_new = any(
+            not columns[name].nullable and (columns[name].default is None or self.group.omitted is None)
+            for name in self.group.forward
+        )
         required_old = any(not columns[name].nullable and columns[name].default is None for name in self.group.backward)
         if required_new:
             neither = self.write("new")
