@@ -110,7 +110,7 @@ class Compiler(ABC):
             return f"({word.join(operands)})"
         if isinstance(node, elements.UnaryExpression):
             if node.operator is operators.neg:
-                return f"(- {operands[0]})"
+                return f"(- {self.widened(operands[0], node.element.type)})"
             return operands[0] if node.operator is operators.is_true else f"(NOT {operands[0]})"
         return self._binary(cast("elements.BinaryExpression[Any]", node), operands)
 
@@ -146,7 +146,7 @@ class Compiler(ABC):
         if found is operators.concat_op or (found is operators.add and textual):
             return f"({self.fn_concat(left, right)})"
         if found in (operators.add, operators.sub, operators.mul):
-            return f"({left} {_OPERATORS[found]} {right})"
+            return f"({self.widened(left, nodes[0].type)} {_OPERATORS[found]} {right})"
         return f"({self.comparison(left, _OPERATORS[found], right, textual)})"
 
     def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:  # noqa: ARG002 - for subclasses
@@ -200,11 +200,17 @@ class Compiler(ABC):
         return f"(({number} % {divisor}) + {divisor}) % {divisor}"
 
     def fn_div(self, number: str, divisor: str) -> str:
-        return f"({self.big(number)} - ({self.fn_mod(number, divisor)})) / {divisor}"
+        # All servers truncate towards zero, and the remainder has the number's sign. Nothing on the way overflows.
+        number = self.big(number)
+        return f"({number} / {divisor}) - (CASE WHEN ({number} % {divisor}) < 0 THEN 1 ELSE 0 END)"
 
     def big(self, number: str) -> str:
         """The integer with 64 bits, so that arithmetic on the way does not overflow."""
         return number
+
+    def widened(self, operand: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """The left operand of arithmetic: with 64 bits if it is an integer."""
+        return self.big(operand) if isinstance(type_, sa.types.Integer) else operand
 
 
 class PostgreSQLCompiler(Compiler):
@@ -370,7 +376,10 @@ class MySQLCompiler(Compiler):
         return f"(CONVERT({text} USING utf8mb4) COLLATE {self.collation})"
 
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
-        return self.bytewise(text) if is_text(type_) else text
+        if is_text(type_):
+            return self.bytewise(text)
+        # A difference of unsigned integers fails where it is negative.
+        return f"CAST({text} AS SIGNED)" if getattr(type_, "unsigned", False) else text
 
     def literal(self, value: object) -> str:
         if value is None:
@@ -467,7 +476,7 @@ class MySQLCompiler(Compiler):
         return self.bytewise(f"CAST({number} AS CHAR)")
 
     def fn_div(self, number: str, divisor: str) -> str:
-        return f"({self.big(number)} - ({self.fn_mod(number, divisor)})) DIV {divisor}"
+        return f"({number} DIV {divisor}) - (CASE WHEN ({number} % {divisor}) < 0 THEN 1 ELSE 0 END)"
 
     def fn_decimal_shift(self, number: str, digits: str) -> str:
         return f"CAST({number} AS DECIMAL(30, 0)) * 0.{'0' * (int(digits) - 1)}1"
@@ -484,23 +493,19 @@ class MySQLCompiler(Compiler):
     def fn_from_epoch_us(self, number: str) -> str:
         return f"TIMESTAMPADD(MICROSECOND, {number}, TIMESTAMP'1970-01-01 00:00:00.000000')"
 
-    def _json_typed(self, document: str, key: str, kind: str, value: str) -> str:
-        found = f"JSON_EXTRACT({document}, {_path(key)})"
-        return (
-            f"CASE WHEN JSON_VALID({document}) THEN"
-            f" CASE WHEN JSON_TYPE({found}) = '{kind}' THEN {value.format(found)} END END"
-        )
+    def _json_typed(self, document: str, key: str, kinds: str, value: str) -> str:
+        found = _found(document, key)
+        return f"CASE WHEN JSON_VALID({document}) THEN CASE WHEN JSON_TYPE({found}) IN ({kinds}) THEN {value} END END"
 
     def fn_json_text(self, document: str, key: str) -> str:
-        return self._json_typed(document, key, "STRING", self.bytewise("JSON_UNQUOTE({})"))
+        value = self.bytewise(f"JSON_UNQUOTE({_found(document, key)})")
+        return self._json_typed(document, key, "'STRING'", value)
 
     def fn_json_integer(self, document: str, key: str) -> str:
-        return self._json_typed(
-            document,
-            key,
-            "INTEGER",
-            "CASE WHEN ABS(CAST({0} AS SIGNED)) < 1000000000000000000 THEN CAST({0} AS SIGNED) END",
-        )
+        # MySQL calls long integers unsigned. Digits first: a cast of more of them than fit is an error in strict mode.
+        digits = self.bytewise(f"JSON_UNQUOTE({_found(document, key)})")
+        value = f"({self.fn_to_integer(digits)})"
+        return self._json_typed(document, key, "'INTEGER', 'UNSIGNED INTEGER'", value)
 
     def fn_json_put(self, document: str, key: str, value: str) -> str:
         base = (
@@ -609,19 +614,17 @@ class SQLiteCompiler(Compiler):
         seconds, fraction = self.fn_div(number, "1000000"), self.fn_mod(number, "1000000")
         return f"strftime('%Y-%m-%d %H:%M:%S', {seconds}, 'unixepoch') || '.' || printf('%06d', {fraction})"
 
+    def _json_typed(self, document: str, key: str, kind: str, value: str) -> str:
+        found = f"json_type({document}, {_path(key)})"
+        return f"CASE WHEN json_valid({document}) THEN CASE WHEN {found} = '{kind}' THEN {value} END END"
+
     def fn_json_text(self, document: str, key: str) -> str:
-        return self._json_typed(document, key, "text", "json_extract({0}, {1})")
+        return self._json_typed(document, key, "text", f"json_extract({document}, {_path(key)})")
 
     def fn_json_integer(self, document: str, key: str) -> str:
-        value = "CASE WHEN abs(json_extract({0}, {1})) < 1000000000000000000 THEN json_extract({0}, {1}) END"
-        return self._json_typed(document, key, "integer", value)
-
-    def _json_typed(self, document: str, key: str, kind: str, value: str) -> str:
-        path = _path(key)
-        return (
-            f"CASE WHEN json_valid({document}) THEN CASE WHEN json_type({document}, {path}) = '{kind}'"
-            f" THEN {value.format(document, path)} END END"
-        )
+        value = f"json_extract({document}, {_path(key)})"
+        fits = f"{value} BETWEEN -999999999999999999 AND 999999999999999999"
+        return self._json_typed(document, key, "integer", f"CASE WHEN {fits} THEN {value} END")
 
     def fn_json_put(self, document: str, key: str, value: str) -> str:
         base = (
@@ -636,6 +639,10 @@ def _replace_letters(text: str, letters: str, others: str) -> str:
     for letter, other in zip(letters, others, strict=True):
         text = f"REPLACE({text}, '{letter}', '{other}')"
     return text
+
+
+def _found(document: str, key: str) -> str:
+    return f"JSON_EXTRACT({document}, {_path(key)})"
 
 
 def _path(key: str) -> str:
