@@ -19,6 +19,7 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.sqlite import SQLiteAdapter
 from contraflow.problems import Problem, ProblemError
 
@@ -35,7 +36,7 @@ __all__ = [
     "for_profile",
 ]
 
-_BUILT_IN: tuple[type[Adapter], ...] = (SQLiteAdapter,)
+_BUILT_IN: tuple[type[Adapter], ...] = (PostgreSQLAdapter, SQLiteAdapter)
 
 
 def adapters() -> tuple[type[Adapter], ...]:

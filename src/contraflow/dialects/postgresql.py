@@ -1,0 +1,385 @@
+"""PostgreSQL 13 and later.
+
+DDL is transactional: a hold is one transaction that takes the strongest lock it needs first, with ``lock_timeout``, so
+that no lock is upgraded on the way. The lock of each statement is the one its manual page names
+(https://www.postgresql.org/docs/current/explicit-locking.html, ``ALTER TABLE``, ``CREATE TRIGGER``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from contraflow.dialects import data
+from contraflow.dialects.base import (
+    Adapter,
+    BackfillText,
+    Found,
+    LockTimeout,
+    ProbeText,
+    Profile,
+    Statement,
+)
+from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.problems import Problem
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
+
+__all__ = ["PostgreSQLAdapter"]
+
+
+class PostgreSQLAdapter(Adapter):
+    """PostgreSQL, through any driver whose errors carry a SQLSTATE."""
+
+    product = "postgresql"
+    floor = (13,)
+    transactional_ddl: ClassVar[bool] = True
+    exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
+    row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
+
+    @classmethod
+    def matches(cls, connection: sa.Connection) -> Profile | None:
+        """See :meth:`Adapter.matches`."""
+        if connection.dialect.name not in ("postgresql", "cockroachdb"):
+            return None
+        if "CockroachDB" in str(connection.exec_driver_sql("SELECT version()").scalar_one()):
+            return None
+        number = int(connection.exec_driver_sql("SHOW server_version_num").scalar_one())
+        schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
+        return Profile(
+            product=cls.product,
+            version=(number // 10000, number % 10000),
+            settings={"default_schema": str(schema or "")},
+        )
+
+    # -- preflight ---------------------------------------------------------------------------------
+
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """See :meth:`Adapter.preflight`."""
+        problems = []
+        if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
+            problems.append(Problem(code="CF205", what="the server is a standby.", instead="connect to the primary."))
+        if not connection.exec_driver_sql("SELECT 1 FROM pg_language WHERE lanname = 'plpgsql'").scalar():
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="the language plpgsql is not installed in this database.",
+                    why="the sync's triggers are written in it.",
+                    instead="CREATE EXTENSION plpgsql;",
+                )
+            )
+        for schema, table in tables:
+            problems += self._table_problems(connection, table, schema)
+        return problems
+
+    def _table_problems(self, connection: sa.Connection, table: str, schema: str | None) -> list[Problem]:
+        row = (
+            connection.execute(
+                sa.text(
+                    "SELECT c.relkind = ANY (ARRAY['r', 'p']) AS is_table, c.relispartition AS is_partition,"
+                    " c.relkind = 'r' AND c.relhassubclass AS has_children,"
+                    " pg_has_role(c.relowner, 'USAGE') AS is_owner, pg_get_userbyid(c.relowner) AS owner,"
+                    " c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper AS sees_part,"
+                    " has_schema_privilege(coalesce(CAST(:schema AS text), current_schema()), 'CREATE') AS may_create,"
+                    " current_user AS me, coalesce(CAST(:schema AS text), current_schema()) AS schema"
+                    " FROM pg_class c, pg_roles r"
+                    " WHERE c.oid = to_regclass(:name) AND r.rolname = current_user"
+                ),
+                {"name": self.compiler.table(table, schema), "schema": schema},
+            )
+            .mappings()
+            .first()
+        )
+        if row is None:
+            return []
+        problems = []
+        if not row["is_table"] or row["is_partition"] or row["has_children"]:
+            kind = "a partition" if row["is_partition"] else "a table with children"
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what=f"{table} is {kind if row['is_table'] else 'not a table'}.",
+                    why="the sync's triggers would not see every row.",
+                    instead="declare the change on the partitioned table, or on an ordinary one.",
+                )
+            )
+        if not row["is_owner"]:
+            problems.append(
+                Problem(
+                    code="CF202",
+                    what=f"{row['me']} does not own {table}; {row['owner']} does.",
+                    why="only the owner may alter a table.",
+                    instead=f"connect as {row['owner']}, or GRANT {row['owner']} TO {row['me']};",
+                )
+            )
+        if not row["may_create"]:
+            problems.append(
+                Problem(
+                    code="CF202",
+                    what=f"{row['me']} may not create functions in the schema {row['schema']}.",
+                    why="the sync's triggers call one.",
+                    instead=f"GRANT CREATE ON SCHEMA {row['schema']} TO {row['me']};",
+                )
+            )
+        if row["sees_part"]:
+            problems.append(
+                Problem(
+                    code="CF202",
+                    what=f"row-level security is forced on {table}, and {row['me']} is subject to it.",
+                    why="rows that a policy hides would not be backfilled.",
+                    instead=f"connect as a role with BYPASSRLS, or ALTER ROLE {row['me']} BYPASSRLS;",
+                )
+            )
+        return problems
+
+    def prepare(self, connection: sa.Connection) -> None:
+        """See :meth:`Adapter.prepare`. Limits that the role or database sets for applications do not hold here."""
+        settings = {
+            "statement_timeout": "0",
+            "idle_in_transaction_session_timeout": "0",
+            "standard_conforming_strings": "on",
+            "client_min_messages": "warning",
+            "timezone": "UTC",
+            # A query that row-level security would cut short fails instead.
+            "row_security": "off",
+            **({"transaction_timeout": "0"} if self.profile.version >= (17,) else {}),
+        }
+        for name, value in settings.items():
+            connection.exec_driver_sql(f"SET {name} = '{value}'")
+
+    def server_time(self, connection: sa.Connection) -> float:
+        """See :meth:`Adapter.server_time`."""
+        return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+
+    # -- what stands there -------------------------------------------------------------------------
+
+    def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
+        """See :meth:`Adapter.find`."""
+        oid = connection.execute(
+            sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": self.compiler.table(table, schema)}
+        ).scalar()
+        if oid is None:
+            return Found(exists=False)
+
+        def rows(query: str) -> list[sa.Row[Any]]:
+            return list(connection.execute(sa.text(query), {"oid": int(oid)}).all())
+
+        columns = rows(
+            "SELECT attname, attnotnull, atthasdef FROM pg_attribute"
+            " WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+        )
+        constraints = rows("SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype = 'c'")
+        functions = rows(
+            "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+            " WHERE p.prorettype = CAST('trigger' AS regtype) AND n.nspname <> 'pg_catalog' AND"
+            " (pg_function_is_visible(p.oid)"
+            " OR n.oid = (SELECT relnamespace FROM pg_class WHERE oid = :oid))"
+        )
+        return Found(
+            exists=True,
+            columns={str(name): not not_null for name, not_null, _ in columns},
+            triggers=self._triggers(connection, table, schema, int(oid)),
+            details={
+                "defaults": frozenset(str(name) for name, _, has_default in columns if has_default),
+                "constraints": {str(name): bool(valid) for name, valid in constraints},
+                "functions": frozenset(str(name) for (name,) in functions),
+            },
+        )
+
+    def _triggers(
+        self,
+        connection: sa.Connection,
+        table: str,  # noqa: ARG002 - for subclasses
+        schema: str | None,  # noqa: ARG002
+        oid: int,
+    ) -> dict[str, str]:
+        found = connection.execute(
+            sa.text(
+                "SELECT t.tgname, pg_get_triggerdef(t.oid), p.prosrc FROM pg_trigger t"
+                " JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = :oid AND NOT t.tgisinternal"
+            ),
+            {"oid": oid},
+        )
+        return {str(name): f"{definition}\n{source}" for name, definition, source in found}
+
+    # -- steps to statements -----------------------------------------------------------------------
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`."""
+        work = remaining(hold, found, self._texts)
+        functions = None if found is None else found.details.get("functions", frozenset())
+        constraints = None if found is None else found.details.get("constraints", {})
+        table = self.compiler.table(work.table, work.schema)
+        quote = self.compiler.quote
+        sent = [
+            *self._fill_defaults(work, table),
+            *self._final_shape(work, table, constraints),
+            *(
+                Statement(sql=f"DROP TRIGGER {quote(name)} ON {table}", lock=self.exclusive)
+                for name in work.drop_triggers
+            ),
+        ]
+        creating = next((text for text in work.create if text.function), None)
+        if creating is not None and found is not None:
+            # With one of the two triggers in place, so is the function.
+            creating = creating if len(work.create) > 1 else None
+        outdated = work.drop_function or (creating.name[:-2] if creating is not None and found is not None else None)
+        if outdated and (functions is None or outdated in functions):
+            name = self.compiler.table(outdated, work.schema)
+            sent.append(Statement(sql=f"DROP FUNCTION {name}()"))
+        if work.reset_marker:
+            sent.append(self._alter(table, f"DROP COLUMN {quote(work.reset_marker)}"))
+        sent += self._add(work, table)
+        if creating is not None and creating.function:
+            sent.append(Statement(sql=creating.function))
+        sent += [Statement(sql=text.create, lock=self.row_exclusive) for text in work.create]
+        drops = [f"DROP COLUMN {quote(name)}" for name in work.drop]
+        return [*sent, self._alter(table, ", ".join(drops))] if drops else sent
+
+    def _texts(self, sync: Sync) -> list[TriggerText]:
+        return trigger_statements(sync, self.product, self.compiler)
+
+    def _alter(self, table: str, what: str) -> Statement:
+        return Statement(sql=f"ALTER TABLE {table} {what}", lock=self.exclusive)
+
+    def _add(self, work: Remaining, table: str) -> list[Statement]:
+        quote = self.compiler.quote
+        parts = [f"ADD COLUMN {quote(column.name)} {self.compiler.type_text(column.type)}" for column in work.add]
+        if marker := work.add_marker or work.reset_marker:
+            parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type}")
+        sent = [self._alter(table, ", ".join(parts))] if parts else []
+        for column in work.add:
+            if column.comment:
+                text = self.compiler.dialect.identifier_preparer.quote_identifier(column.name)
+                literal = "'" + column.comment.replace("'", "''") + "'"
+                sent.append(
+                    Statement(sql=f"COMMENT ON COLUMN {table}.{text} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
+                )
+        return sent
+
+    def _fill_defaults(self, work: Remaining, table: str) -> list[Statement]:  # noqa: ARG002 - for subclasses
+        """Nothing: no writer sees the table between two statements of a transaction."""
+        return []
+
+    def _final_shape(self, work: Remaining, table: str, constraints: dict[str, bool] | None) -> list[Statement]:
+        quote = self.compiler.quote
+        parts = [f"ALTER COLUMN {quote(name)} SET DEFAULT {default}" for name, default in work.defaults.items()]
+        parts += [f"ALTER COLUMN {quote(name)} SET NOT NULL" for name in work.not_null]
+        if not parts:
+            return []
+        # A valid CHECK (x IS NOT NULL) spares SET NOT NULL its scan (PostgreSQL 12); so it is dropped afterwards.
+        checks = [_check_name(work.table, name) for name in work.not_null]
+        proven = constraints is None or all(constraints.get(check) for check in checks)
+        lock = self.exclusive if proven else f"{self.exclusive}, for as long as reading the whole table takes"
+        sent = [Statement(sql=f"ALTER TABLE {table} {', '.join(parts)}", lock=lock)]
+        drops = [f"DROP CONSTRAINT {quote(check)}" for check in checks if constraints is None or check in constraints]
+        return [*sent, self._alter(table, ", ".join(drops))] if drops else sent
+
+    def online(self, online: Online, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.online`."""
+        step = online.step
+        if not isinstance(step, EnforceNotNull):
+            raise TypeError(f"{type(step).__name__} is not sent as statements")
+        table = self.compiler.table(step.table, step.schema)
+        quote = self.compiler.quote
+        constraints = {} if found is None else found.details.get("constraints", {})
+        names = [name for name in step.names if found is None or found.columns.get(name, True)]
+        missing = [name for name in names if _check_name(step.table, name) not in constraints]
+        unproven = [name for name in names if not constraints.get(_check_name(step.table, name))]
+        added = ", ".join(
+            f"ADD CONSTRAINT {quote(_check_name(step.table, name))} CHECK ({quote(name)} IS NOT NULL) NOT VALID"
+            for name in missing
+        )
+        return [
+            *([self._alter(table, added)] if added else []),
+            *(
+                Statement(
+                    sql=f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote(_check_name(step.table, name))}",
+                    lock="SHARE UPDATE EXCLUSIVE (writers go on)",
+                )
+                for name in unproven
+            ),
+        ]
+
+    def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.backfill`."""
+        name = data.escape(_text(self.compiler.table(step.sync.table, step.sync.schema)))
+        return data.backfill_text(
+            step.sync,
+            self.compiler,
+            # A row that moved between the two parts is left for the next batch.
+            limited="ctid IN (SELECT ctid FROM {table} WHERE {unsynced} LIMIT :limit) AND {unsynced}",
+            estimate=f"SELECT greatest(CAST(reltuples AS bigint), 0) FROM pg_class WHERE oid = to_regclass({name})",
+        )
+
+    def probe(self, step: Probe) -> ProbeText:
+        """See :meth:`Adapter.probe`."""
+        return data.probe_text(step, self.compiler)
+
+    # -- execution ---------------------------------------------------------------------------------
+
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:
+        """See :meth:`Adapter.opening`."""
+        table = self.compiler.table(hold.table, hold.schema)
+        return [
+            *_begin(timeout),
+            Statement(sql=f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", lock=self.exclusive),
+        ]
+
+    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.closing`."""
+        return [Statement(sql="COMMIT")]
+
+    @contextlib.contextmanager
+    def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.holding`."""
+        with self.unit(connection, self.opening(hold, timeout), self.closing(hold)):
+            yield
+
+    @contextlib.contextmanager
+    def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.running_online`."""
+        self.send(connection, Statement(sql=f"SET lock_timeout = '{_milliseconds(timeout)}ms'"))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(sa.exc.DBAPIError):
+                connection.exec_driver_sql("RESET lock_timeout")
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.transaction`."""
+        with self.unit(connection, _begin(timeout), [Statement(sql="COMMIT")]):
+            yield
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """See :meth:`Adapter.is_lock_timeout`: lock_not_available, deadlock_detected, serialization_failure."""
+        if isinstance(error, LockTimeout):
+            return True
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+        return state in ("55P03", "40P01", "40001")
+
+
+def _begin(timeout: float) -> list[Statement]:
+    return [
+        Statement(sql="BEGIN ISOLATION LEVEL READ COMMITTED"),
+        Statement(sql=f"SET LOCAL lock_timeout = '{_milliseconds(timeout)}ms'"),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))  # 0 would mean: wait for ever
+
+
+def _check_name(table: str, column: str) -> str:
+    digest = hashlib.sha256(f"{table}\0{column}".encode()).hexdigest()[:16]
+    return f"contraflow_{digest}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
