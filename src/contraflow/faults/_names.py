@@ -76,9 +76,7 @@ def mysql(fault: Fault, text: str) -> Names:
         if not found:
             return {}
         constraint = found[0].rpartition(".")[2]
-        return (
-            {"constraint": constraint, "table": found[-1]} if len(found) > 2 else {"constraint": constraint}
-        )
+        return {"constraint": constraint, "table": found[-1]} if len(found) > 2 else {"constraint": constraint}
     if fault is Fault.NO_SUCH_TABLE:
         found = _QUOTED.findall(text)
         return {"table": found[0].rpartition(".")[2]} if found else {}

@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-class DatabaseFault(DBAPIError):  # noqa: N818 - the design's word
+class DatabaseFault(DBAPIError):
     """A database error whose fault is known; base of all typed exceptions.
 
     Each raised one is also an instance of the class that SQLAlchemy would have raised, for example
@@ -310,7 +310,8 @@ def typed(error: Exception, diagnosis: Diagnosis | None = None) -> DatabaseFault
     """The typed exception for ``error``: a copy of it that is an instance of its class and of the fault's.
 
     ``error`` is SQLAlchemy's, or one of the operating system's that asyncpg lets through (a failed connect
-    raises those past SQLAlchemy's events, so they stay as they are even on an installed engine). ``diagnosis`` overrides what `diagnose` would find. The caller raises it
+    raises those past SQLAlchemy's events, so they stay as they are even on an installed engine). ``diagnosis``
+    overrides what `diagnose` would find. The caller raises it
     ``from error.orig``.
     """
     diagnosis = diagnosis or diagnose(error)
