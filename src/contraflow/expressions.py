@@ -5,7 +5,8 @@ references, literals, ``+ - *``, comparisons, ``and_``/``or_``/``not_``, ``case`
 literals, and the functions of this module. Each function is declared here with its Python meaning; each dialect
 says how its server computes the same. :func:`evaluate` is that Python meaning applied to a whole expression.
 
-Everything else (``cast``, ``text()``, subqueries, aggregates, ``func.anything``) is refused when the lens is declared, with
+Everything else (``cast``, ``text()``, subqueries, aggregates, ``func.anything``) is refused when the lens is
+declared, with
 problem ``CF103``, because its meaning differs between servers.
 
 Meanings that all servers share, and that Core alone would not give:
@@ -364,7 +365,7 @@ def decimal_shift(number: object, digits: int) -> Expression:
 
 
 @_function("to_minor_units")
-def _to_minor_units(number: decimal.Decimal | int | float, digits: int) -> int:
+def _to_minor_units(number: decimal.Decimal | float, digits: int) -> int:
     exact = decimal.Decimal(repr(number)) if isinstance(number, float) else decimal.Decimal(number)
     return int(exact.scaleb(digits).quantize(decimal.Decimal(1), rounding=decimal.ROUND_HALF_UP))
 
@@ -439,7 +440,7 @@ def _json_integer(document: object, key: str) -> int | None:
 
 
 def json_integer(document: object, key: str) -> Expression:
-    """The integer under ``key`` of a JSON object; NULL if there is none or it is not an integer of at most 18 digits."""
+    """The integer under ``key`` of a JSON object; NULL if it is not an integer of at most 18 digits."""
     _literal_argument("json_integer", key, str, _is_key(key))
     return _call(_json_integer, sa.BigInteger(), document, key)
 
@@ -542,7 +543,7 @@ def _in_values(right: Any) -> list[Any]:
     raise _refuse("in_() over something else than literals")
 
 
-def children(node: Expression) -> list[Expression]:  # noqa: C901, PLR0911 - one arm per kind of node, closed on purpose
+def children(node: Expression) -> list[Expression]:  # noqa: C901 - one arm per kind of node, closed on purpose
     """The operands of ``node``; raises ``CF103`` if the node is not of the language."""
     if isinstance(node, (Ref, elements.Null, elements.True_, elements.False_)):
         return []
@@ -669,10 +670,11 @@ def describe(node: Expression) -> str:
 # --- the Python meaning -----------------------------------------------------------------------------------------------
 
 
-def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901, PLR0911 - one arm per kind of node
+def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - one arm per kind of node
     """The value of the expression for ``row`` (column name to Python value), by the meanings declared in this module.
 
-    ``None`` is NULL, with SQL's three-valued logic. Raises ``KeyError`` for a column that ``row`` lacks, and what the Python
+    ``None`` is NULL, with SQL's three-valued logic. Raises ``KeyError`` for a column that ``row`` lacks, and
+    what the Python
     meaning of a function raises for a value outside its domain.
     """
     if isinstance(node, Ref):

@@ -53,14 +53,21 @@ def _nothing(_row: Row) -> Mapping[str, Any]:
 class Lens:
     """How the ``old`` columns of a row and the ``new`` ones determine each other.
 
-    ``forward`` receives the row and gives an expression for each new column; ``backward`` gives one for each old column. They are
-    written in the language of :mod:`contraflow.expressions`. Each may also read its own target's present value, so that a JSON
+    ``forward`` receives the row and gives an expression for each new column; ``backward`` gives one for each
+    old column. They are
+    written in the language of :mod:`contraflow.expressions`. Each may also read its own target's present
+    value, so that a JSON
     document keeps keys the other side does not know.
 
-    ``winner`` says which side counts when one statement writes both sides and they disagree. ``omitted`` says which release is
+    ``winner`` says which side counts when one statement writes both sides and they disagree. ``omitted`` says
+    which release is
     taken to have sent an INSERT that gives neither side, where the values cannot tell (problem ``CF106`` asks for it).
 
-    Raises :class:`~contraflow.problems.ProblemError` with ``CF102``, ``CF103`` or ``CF116`` when the declaration is not valid.
+    ``lossy`` accepts that ``backward(forward(old))`` is not always ``old``: without it, rows of which that is
+    true are a problem (``CF108``).
+
+    Raises :class:`~contraflow.problems.ProblemError` with ``CF102``, ``CF103`` or ``CF116`` when the
+    declaration is not valid.
     """
 
     old: Sequence[str]
@@ -69,6 +76,7 @@ class Lens:
     backward: LensFunction = _nothing
     winner: Side = "new"
     omitted: Side | None = None
+    lossy: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "old", tuple(self.old))
@@ -109,7 +117,8 @@ def _contradiction(what: str, instead: str) -> ProblemError:
 class Group:
     """The lenses of one upgrade on one table that belong together, composed into one.
 
-    ``forward`` has one expression for each new column, ``backward`` one for each old column that is written back; a column
+    ``forward`` has one expression for each new column, ``backward`` one for each old column that is written
+    back; a column
     without one is only read. Expressions refer to end columns only.
     """
 
@@ -121,6 +130,8 @@ class Group:
     omitted: Side | None = None
     once: frozenset[str] = field(default=frozenset())
     """Columns filled when a row is inserted or first synced, and then left to their writers."""
+    lossy: bool = False
+    """It is declared that the round trip from old to new and back may lose something."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -158,11 +169,14 @@ def combine(
 ) -> tuple[Group, ...]:
     """Combine the lenses of one table, in the order of their revisions, into groups over end columns.
 
-    A lens comes with the set of its columns that are filled once. ``old_types`` are the columns that exist before the upgrade,
-    ``new_types`` those that exist after it; a column that an earlier lens makes and a later one takes away is in neither: such
+    A lens comes with the set of its columns that are filled once. ``old_types`` are the columns that exist
+    before the upgrade,
+    ``new_types`` those that exist after it; a column that an earlier lens makes and a later one takes away is
+    in neither: such
     lenses chain, and are composed. Lenses that share a column are merged.
 
-    Raises :class:`~contraflow.problems.ProblemError`: ``CF104`` if two functions write one column, ``CF105`` if the winners
+    Raises :class:`~contraflow.problems.ProblemError`: ``CF104`` if two functions write one column, ``CF105``
+    if the winners
     of one group differ, ``CF116`` if their ``omitted`` differ.
     """
     types = {**new_types, **old_types}
@@ -247,6 +261,7 @@ def _merge(
         winner=winners.pop(),
         omitted=omitted.pop() if omitted else None,
         once=once & {*old, *new},
+        lossy=any(piece.lens.lossy for piece in cluster),
     )
 
 

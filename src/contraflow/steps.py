@@ -1,6 +1,7 @@
 """Steps: the closed vocabulary between operations and dialects. Pure values, no connection, no SQL.
 
-DDL steps are Alembic's own operation objects (``AddColumnOp``, ``DropColumnOp``, ``AlterColumnOp`` ...). This module adds what Alembic
+DDL steps are Alembic's own operation objects (``AddColumnOp``, ``DropColumnOp``, ``AlterColumnOp`` ...). This
+module adds what Alembic
 lacks: the sync, the data steps, and the blocks that say what must happen in one writer-atomic piece.
 """
 
@@ -24,8 +25,8 @@ __all__ = [
     "DropColumns",
     "EnforceNotNull",
     "Hold",
-    "Installed",
     "InstallSync",
+    "Installed",
     "Online",
     "Phases",
     "Probe",
@@ -137,7 +138,7 @@ class RemoveSync:
 
 @dataclass(frozen=True, kw_only=True)
 class RelaxNotNull:
-    """Let old NOT NULL columns hold NULL for the length of a statement, where the sync can only act after the row is stored."""
+    """Let old NOT NULL columns hold NULL within a statement, where the sync can only act after the row is stored."""
 
     table: str
     schema: str | None = None

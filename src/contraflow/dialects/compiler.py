@@ -1,6 +1,7 @@
 """Lens expressions to SQL: the same meaning on every server, each in that server's words.
 
-The text is written here rather than by SQLAlchemy's compilers, because it ends up in trigger bodies: no parameters, no doubled percent
+The text is written here rather than by SQLAlchemy's compilers, because it ends up in trigger bodies: no
+parameters, no doubled percent
 signs, literals that do not depend on the session's mode, and every operand in parentheses. The language is closed
 (:mod:`contraflow.expressions`), so this stays small.
 """
@@ -77,13 +78,13 @@ class Compiler(ABC):
 
     # -- whole expressions --------------------------------------------------------------------------------------------
 
-    def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:
+    def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:  # noqa: ARG002 - for subclasses
         """The expression as a value to be stored in ``target``."""
         if isinstance(expression, Ref):
             return ref(expression.name)
         return self.compile(expression, ref)
 
-    def compile(self, node: Expression, ref: RefText) -> str:  # noqa: C901, PLR0911 - one arm per kind of node
+    def compile(self, node: Expression, ref: RefText) -> str:
         """The expression's text; ``ref`` gives the text of a column reference."""
         if isinstance(node, Ref):
             return self.reference(ref(node.name), node.type)
@@ -150,10 +151,14 @@ class Compiler(ABC):
         return f"({self.comparison(left, _OPERATORS[found], right, textual)})"
 
     def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:  # noqa: ARG002 - for subclasses
-        """``left sign right``, byte for byte if ``textual``. Operands of text are already in the byte-wise collation."""
+        """``left sign right``, byte for byte if ``textual``.
+
+        Operands of text are already in the byte-wise collation.
+        """
         return f"{left} {sign} {right}"
 
-    # -- what differs ---------------------------------------------------------------------------------------------------
+    # -- what differs
+    # ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
@@ -175,7 +180,12 @@ class Compiler(ABC):
     def coerced(self, text: str, column: SyncColumn) -> str:
         """The value as ``column`` would store it, inside a query (where there are no variables)."""
 
-    # -- functions that most servers spell alike --------------------------------------------------------------------------
+    @abstractmethod
+    def fn_length(self, text: str) -> str:
+        """The number of characters."""
+
+    # -- functions that most servers spell alike
+    # --------------------------------------------------------------------------
 
     def fn_concat(self, *parts: str) -> str:
         return " || ".join(parts)
@@ -548,7 +558,8 @@ class SQLiteCompiler(Compiler):
         return f"{left} COLLATE BINARY {sign} {right}" if textual else f"{left} {sign} {right}"
 
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
-        # The unary plus takes the right side's affinity away, so that it is converted as storing it in the left column would.
+        # The unary plus takes the right side's affinity away, so that it is converted as storing it in the
+        # left column would.
         if is_json(type_):
             left, right = self.json_value(left), self.json_value(right)
         return f"({left}) COLLATE BINARY IS +({right})"

@@ -1,7 +1,8 @@
 """The sync rule as trigger bodies.
 
 The rule is written once, as a small decision tree (:func:`insert_tree`, :func:`update_tree`); two renderers put it into
-the two forms servers offer: BEFORE triggers that assign to ``NEW`` (PostgreSQL, CockroachDB, MySQL, MariaDB), and AFTER triggers that update the
+the two forms servers offer: BEFORE triggers that assign to ``NEW`` (PostgreSQL, CockroachDB, MySQL, MariaDB),
+and AFTER triggers that update the
 stored row (SQLite, where ``NEW`` cannot be assigned).
 """
 
@@ -122,7 +123,8 @@ class _Rule:
     def write_unless_agreed(self, side: Side, *, tracked_only: bool = False) -> Tree:
         """Write the images of ``side`` unless they are there already.
 
-        Writing an image that is there changes nothing, so only a non-deterministic image needs the question, and it is answered by the
+        Writing an image that is there changes nothing, so only a non-deterministic image needs the question,
+        and it is answered by the
         other direction.
         """
         deterministic = self.group.forward_deterministic if side == "new" else self.group.backward_deterministic
@@ -134,7 +136,8 @@ class _Rule:
     def settle(self) -> Tree:
         """Both sides are given: nothing if they agree in one direction, else the winner's images."""
         loser = _other(self.group.winner)
-        # The winner's own image onto the loser needs no question; the other direction does, unless it cannot be computed twice.
+        # The winner's own image onto the loser needs no question; the other direction does, unless it cannot
+        # be computed twice.
         counter = self.group.winner
         deterministic = self.group.forward_deterministic if counter == "new" else self.group.backward_deterministic
         write = self.write_unless_agreed(loser, tracked_only=True)
@@ -326,7 +329,8 @@ def _all(parts: Iterator[str] | list[str]) -> str:
     return "(" + " AND ".join(parts) + ")"
 
 
-# --- BEFORE triggers ----------------------------------------------------------------------------------------------------
+# --- BEFORE triggers
+# ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -477,7 +481,8 @@ def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
     ]
 
 
-# --- AFTER triggers -------------------------------------------------------------------------------------------------------
+# --- AFTER triggers
+# -------------------------------------------------------------------------------------------------------
 
 
 def _outcomes(
@@ -565,7 +570,8 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-# --- the surface -----------------------------------------------------------------------------------------------------------
+# --- the surface
+# -----------------------------------------------------------------------------------------------------------
 
 
 def trigger_statements(
@@ -573,7 +579,8 @@ def trigger_statements(
 ) -> list[TriggerText]:
     """The triggers of a sync, the UPDATE trigger first.
 
-    That order matters where DDL commits by itself: an INSERT trigger alone would mark rows as synced whose later UPDATEs nobody follows.
+    That order matters where DDL commits by itself: an INSERT trigger alone would mark rows as synced whose
+    later UPDATEs nobody follows.
     ``without_rowid`` says that an SQLite table has none.
     """
     if product == "sqlite":
@@ -584,7 +591,7 @@ def trigger_statements(
 
 
 def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
-    """The condition on a table's row under which a group's sides agree in neither direction; ``FALSE`` if it cannot be."""
+    """The condition on a table's row under which a group's sides agree in neither direction; false if it cannot be."""
 
     def agrees(direction: Side, deterministic: bool) -> str | None:
         images = group.forward if direction == "new" else group.backward

@@ -70,7 +70,8 @@ def _copy_lens(old: str, new: str, winner: Side, omitted: Side | None) -> Lens:
 class TransformColumns:
     """Turn the ``old`` columns of a lens into its ``new`` ones: split, merge, recode, unite, unpack.
 
-    ``columns`` are the new columns in their final shape (type, nullability, server default). The lens's old columns are dropped at contract,
+    ``columns`` are the new columns in their final shape (type, nullability, server default). The lens's old
+    columns are dropped at contract,
     except those named in ``keep``.
     """
 
@@ -116,7 +117,8 @@ class TransformColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeType:
-    """Change a column's type, under a new name: both releases see one physical column, so the old name keeps the old type.
+    """Change a column's type, under a new name: both releases see one physical column, so the old name keeps
+    the old type.
 
     ``forward`` gives the new value from ``row.<column>``, ``backward`` the old one from ``row.<new name>``.
     """
@@ -129,6 +131,7 @@ class ChangeType:
     schema: str | None = None
     winner: Side = "new"
     omitted: Side | None = None
+    lossy: bool = False
 
     def __post_init__(self) -> None:
         if self.new.name == self.column:
@@ -151,6 +154,7 @@ class ChangeType:
             backward=lambda row: {old: self.backward(row)},
             winner=self.winner,
             omitted=self.omitted,
+            lossy=self.lossy,
         )
 
     def plan(self, schema: Schema) -> Fragment:
@@ -173,9 +177,12 @@ class ChangeType:
 class AddColumn:
     """Add a column that the new release writes.
 
-    ``value`` computes it for rows the old release writes, from the columns it reads (name them in ``reads``); without it the column's constant
-    server default is used, or NULL. ``keep="fill"`` computes it when a row is inserted or first synced, and leaves it to the new release from then
-    on; ``keep="track"`` computes it again whenever one of ``reads`` changes and the statement does not write the column itself. With ``reads`` one
+    ``value`` computes it for rows the old release writes, from the columns it reads (name them in ``reads``);
+    without it the column's constant
+    server default is used, or NULL. ``keep="fill"`` computes it when a row is inserted or first synced, and
+    leaves it to the new release from then
+    on; ``keep="track"`` computes it again whenever one of ``reads`` changes and the statement does not write
+    the column itself. With ``reads`` one
     of the two must be said (``CF114``).
     """
 
@@ -246,8 +253,10 @@ class AddColumn:
 class DropColumn:
     """Drop a column that only the old release knows.
 
-    ``value`` computes it for rows that the new release inserts, from the columns it reads (name them in ``reads``). It is needed
-    where the column is NOT NULL without a default. ``keep`` is as for :class:`AddColumn`; without ``reads`` the column is filled once.
+    ``value`` computes it for rows that the new release inserts, from the columns it reads (name them in
+    ``reads``). It is needed
+    where the column is NOT NULL without a default. ``keep`` is as for :class:`AddColumn`; without ``reads``
+    the column is filled once.
     """
 
     table: str
@@ -286,7 +295,8 @@ class DropColumn:
         lens = self._lens()
         if lens is None and not column.nullable and column.server_default is None:
             raise _incomplete(
-                f"{self.table}.{self.column} is NOT NULL without a default: the new release, which does not know it, could not insert.",
+                f"{self.table}.{self.column} is NOT NULL without a default:"
+                " the new release, which does not know it, could not insert.",
                 "say what the old release reads in such rows: value=lambda row: ...",
             )
         once = frozenset() if self.keep == "track" else frozenset({self.column})
@@ -304,7 +314,8 @@ class DropColumn:
         }
 
 
-# --- helpers -----------------------------------------------------------------------------------------------------------
+# --- helpers
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _incomplete(what: str, instead: str) -> ProblemError:

@@ -108,7 +108,8 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
     """The phases of the upgrade.
 
     ``tables`` are the tables of :func:`tables_of` in their old shape; a missing one gives ``CF101``. Raises
-    :class:`~contraflow.problems.ProblemError` with every problem that can be told from the declarations and the schema alone.
+    :class:`~contraflow.problems.ProblemError` with every problem that can be told from the declarations and
+    the schema alone.
     """
     plans: dict[TableName, _TablePlan] = {
         name: _TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
@@ -177,7 +178,8 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
     return tuple(contract), tuple(reversed(rollback))
 
 
-# --- gathering ----------------------------------------------------------------------------------------------------------
+# --- gathering
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
@@ -307,7 +309,8 @@ def _constant(text: str | None, column: sa.Column[Any]) -> tuple[bool, Any]:
     return True, value
 
 
-# --- blocks -------------------------------------------------------------------------------------------------------------
+# --- blocks
+# -------------------------------------------------------------------------------------------------------------
 
 
 def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
@@ -344,7 +347,8 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
     )
 
 
-# --- what the declarations and the schema alone tell ---------------------------------------------------------------------
+# --- what the declarations and the schema alone tell
+# ---------------------------------------------------------------------
 
 
 def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
@@ -354,7 +358,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
             Problem(
                 code="CF112",
                 what=f"table {found.name[1]} has a column {MARKER} already.",
-                why="Contraflow keeps there which rows were synced; it may be left from an upgrade the journal does not know.",
+                why="Contraflow keeps there which rows were synced; it may be left from another upgrade.",
                 instead="contraflow status; drop the column if no upgrade is open.",
             )
         )
@@ -447,8 +451,8 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
                 Problem(
                     code="CF109",
                     what=f"{table}.{name} is computed from {', '.join(group.new)}, and {unique[0]} stands on it.",
-                    why="two different new values could have one image: a write of the new release would fail, or replace"
-                    " another row.",
+                    why="two different new values could have one image: a write of the new release would fail,"
+                    " or replace another row.",
                     instead=f"drop {unique[0]} first, or keep {name} as it is in both releases.",
                 )
             )
@@ -465,7 +469,8 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
         problems.append(
             Problem(
                 code="CF106",
-                what=f"an INSERT into {table} that gives none of {', '.join(group.new or group.old)} is undecidable: {reason}.",
+                what=f"an INSERT into {table} that gives none of {', '.join(group.new or group.old)} is undecidable:"
+                f" {reason}.",
                 why="the values do not tell which release sent it, and the two would store different things.",
                 instead='say which release is meant: omitted="old" or omitted="new".',
             )
@@ -477,7 +482,8 @@ def _undecidable(sync: Sync, group: Group) -> str | None:
     """Why ``omitted`` must be declared; None if it need not."""
     columns = sync.columns
     nothing = dict.fromkeys(group.columns)
-    # An old NOT NULL column is never NULL when the row is stored; of the new ones, those whose default is their image do not matter.
+    # An old NOT NULL column is never NULL when the row is stored; of the new ones, those whose default is
+    # their image do not matter.
     required = any(not columns[name].nullable for name in group.old) or any(
         not columns[name].nullable
         and (columns[name].default is None or _image_is_default(group, columns[name], nothing))
