@@ -543,6 +543,11 @@ def _in_values(right: Any) -> list[Any]:
     raise _refuse("in_() over something else than literals")
 
 
+def inside(node: elements.Grouping[Any]) -> Expression:
+    """What the parentheses hold."""
+    return cast("Expression", node.element)
+
+
 def children(node: Expression) -> list[Expression]:  # noqa: C901 - one arm per kind of node, closed on purpose
     """The operands of ``node``; raises ``CF103`` if the node is not of the language."""
     if isinstance(node, (Ref, elements.Null, elements.True_, elements.False_)):
@@ -554,7 +559,7 @@ def children(node: Expression) -> list[Expression]:  # noqa: C901 - one arm per 
             raise _refuse(f"the literal {node.value!r}")
         return []
     if isinstance(node, elements.Grouping):
-        return [node.element]
+        return [inside(node)]
     if isinstance(node, elements.Case):
         if node.value is not None:
             raise _refuse("case(value=...)", "case((column == literal, result), ...)")
@@ -655,7 +660,7 @@ def describe(node: Expression) -> str:
     if isinstance(node, (elements.True_, elements.False_)):
         return "True" if isinstance(node, elements.True_) else "False"
     if isinstance(node, elements.Grouping):
-        return describe(node.element)
+        return describe(inside(node))
     if isinstance(node, LensCall):
         name = node.function.name
     elif isinstance(node, elements.Case):
@@ -686,7 +691,7 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - o
     if isinstance(node, (elements.True_, elements.False_)):
         return isinstance(node, elements.True_)
     if isinstance(node, elements.Grouping):
-        return evaluate(node.element, row)
+        return evaluate(inside(node), row)
     if isinstance(node, elements.Case):
         for condition, result in node.whens:
             if evaluate(condition, row):

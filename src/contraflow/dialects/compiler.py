@@ -22,7 +22,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
-from contraflow.expressions import LensCall, Ref, children, pairwise
+from contraflow.expressions import LensCall, Ref, children, inside, pairwise
 from contraflow.steps import SyncColumn
 
 __all__ = ["Compiler", "compiler_for"]
@@ -95,7 +95,7 @@ class Compiler(ABC):
         if isinstance(node, (elements.True_, elements.False_)):
             return self.true if isinstance(node, elements.True_) else self.false
         if isinstance(node, elements.Grouping):
-            return self.compile(node.element, ref)
+            return self.compile(inside(node), ref)
         if isinstance(node, elements.Case):
             return self._case(node, ref)
         if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):

@@ -143,7 +143,7 @@ def _round_trip(sync: Sync, group: Group, found: str) -> Problem:
         return Problem(
             code="CF115",
             what=f"{sync.table}: backward(forward(row)) differs from the row in {found}.",
-            why="forward is non-deterministic, so only backward can tell whether the sides agree: it must restore the row.",
+            why="forward is non-deterministic, so only backward tells whether the sides agree: it must restore the row.",
             instead="change backward so that it undoes forward.",
         )
     return Problem(
