@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     {"rehearsal"},
     {"integrations"},
     {"cli"},
-    {""},  # contraflow/__init__.py: the flat public API
+    {"install", ""},  # what an application calls once, and contraflow/__init__.py: the flat public API
 ]
 """Parts of the package from the bottom up; a part imports from its own layer and those below it."""
 

@@ -1,0 +1,114 @@
+"""Contraflow: zero-downtime database upgrades for SQLAlchemy services.
+
+A release N and its successor N+1 run side by side on one live SQL database. What either writes, the other
+reads in its own shape. Declare
+how the columns correspond, once, in an ordinary Alembic revision::
+
+    from contraflow import Change, RenameColumn
+
+    revision, down_revision = "a1f3", "09bc"
+    change = Change(RenameColumn(table="users", old="fullname", new="display_name"))
+    upgrade, downgrade = change.upgrade, change.downgrade
+
+then ``contraflow upgrade``, roll the nodes, ``contraflow contract``.
+"""
+
+from contraflow.alembic.change import Change
+from contraflow.engine.nodes import Heartbeat
+from contraflow.engine.report import Options, PlanReport, Progress, Status
+from contraflow.engine.runner import Runner
+from contraflow.faults import (
+    AlreadyExists,
+    BadSyntax,
+    Cancelled,
+    CheckViolation,
+    CommittedInPart,
+    CommitUnknown,
+    ConstraintViolation,
+    DatabaseFault,
+    Deadlock,
+    Disconnected,
+    DuplicateKey,
+    ExclusionViolation,
+    Fault,
+    ForeignKeyViolation,
+    InvalidData,
+    LockTimeout,
+    NoSuchColumn,
+    NoSuchDatabase,
+    NoSuchTable,
+    NotNullViolation,
+    OutOfResources,
+    PermissionDenied,
+    RaisedByDatabase,
+    ReadOnly,
+    SchemaChanged,
+    SerializationFailure,
+    StatementTimeout,
+    TransactionAborted,
+    TransientFault,
+    Unavailable,
+    classify,
+)
+from contraflow.install import install
+from contraflow.lens import Lens
+from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.planning import Declared, Upgrade
+from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
+from contraflow.retry import retry, run_transaction
+
+__all__ = [
+    "AddColumn",
+    "AlreadyExists",
+    "BadSyntax",
+    "Cancelled",
+    "Change",
+    "ChangeType",
+    "CheckViolation",
+    "CommitUnknown",
+    "CommittedInPart",
+    "ConstraintViolation",
+    "ContraflowError",
+    "DatabaseFault",
+    "Deadlock",
+    "Declared",
+    "Disconnected",
+    "DropColumn",
+    "DuplicateKey",
+    "ExclusionViolation",
+    "Fault",
+    "ForeignKeyViolation",
+    "Heartbeat",
+    "Interrupted",
+    "InvalidData",
+    "Lens",
+    "LockTimeout",
+    "NoSuchColumn",
+    "NoSuchDatabase",
+    "NoSuchTable",
+    "NotNullViolation",
+    "Options",
+    "OutOfResources",
+    "PermissionDenied",
+    "PlanReport",
+    "Problem",
+    "ProblemError",
+    "Progress",
+    "RaisedByDatabase",
+    "ReadOnly",
+    "RenameColumn",
+    "Runner",
+    "SchemaChanged",
+    "SerializationFailure",
+    "StatementTimeout",
+    "Status",
+    "TransactionAborted",
+    "TransformColumns",
+    "TransientFault",
+    "Unavailable",
+    "Upgrade",
+    "classify",
+    "install",
+    "retry",
+    "run_transaction",
+]
