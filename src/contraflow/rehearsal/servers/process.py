@@ -243,7 +243,9 @@ def as_nobody(command: Sequence[str]) -> list[str]:
         return ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--", *command]
     if shutil.which("setpriv"):
         user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        return ["setpriv", *user, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--", *command]
+        # Without the first, access(2) would not count the capability (capabilities(7)); initdb asks it.
+        keep = ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        return ["setpriv", *user, *keep, "--", *command]
     raise ProblemError(
         Problem(
             code="CF207",
