@@ -19,6 +19,7 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.mysql import GaleraAdapter, MariaDBAdapter, MySQLAdapter, XtraDBClusterAdapter
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.sqlite import SQLiteAdapter
 from contraflow.problems import Problem, ProblemError
@@ -36,7 +37,14 @@ __all__ = [
     "for_profile",
 ]
 
-_BUILT_IN: tuple[type[Adapter], ...] = (PostgreSQLAdapter, SQLiteAdapter)
+_BUILT_IN: tuple[type[Adapter], ...] = (
+    PostgreSQLAdapter,
+    MySQLAdapter,
+    MariaDBAdapter,
+    GaleraAdapter,
+    XtraDBClusterAdapter,
+    SQLiteAdapter,
+)
 
 
 def adapters() -> tuple[type[Adapter], ...]:

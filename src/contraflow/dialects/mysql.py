@@ -1,0 +1,532 @@
+"""MySQL 8.0.29 and later, MariaDB 10.6 and later, and clusters of either on Galera.
+
+DDL commits by itself. So the statements of a hold run under ``LOCK TABLES ... WRITE``, where no writer sees the table
+between two of them, and in an order of which every prefix is harmless to both releases, in case the runner is killed
+there. New columns are INVISIBLE until contract, so that statements of the old release that name no columns go on working.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from contraflow.dialects import data
+from contraflow.dialects.base import (
+    Adapter,
+    BackfillText,
+    Found,
+    LockTimeout,
+    ProbeText,
+    Profile,
+    Statement,
+)
+from contraflow.dialects.mysql_text import Grants, filler, redefined
+from contraflow.dialects.mysql_watch import watching
+from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
+
+__all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
+
+_SETTINGS = (
+    "binlog_format",
+    "log_bin",
+    "log_bin_trust_function_creators",
+    "lower_case_table_names",
+    "read_only",
+    "super_read_only",
+    "wsrep_on",
+)
+_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "ALTER", "CREATE", "DROP", "TRIGGER", "LOCK TABLES")
+_EXCLUSIVE = "EXCLUSIVE metadata lock"
+_INTERRUPTED = 1317
+_NOT_INSTANT = (1845, 1846, 4092)
+
+
+class MySQLAdapter(Adapter):
+    """Oracle's MySQL and its builds (Percona Server)."""
+
+    product = "mysql"
+    floor: ClassVar[tuple[int, ...]] = (8, 0, 29)
+    transactional_ddl: ClassVar[bool] = False
+    clustered: ClassVar[bool] = False
+
+    # -- the server --------------------------------------------------------------------------------
+
+    @classmethod
+    def matches(cls, connection: sa.Connection) -> Profile | None:
+        """See :meth:`Adapter.matches`."""
+        if connection.dialect.name not in ("mysql", "mariadb"):
+            return None
+        version = str(connection.exec_driver_sql("SELECT VERSION()").scalar_one())
+        names = ", ".join(f"'{name}'" for name in _SETTINGS)
+        settings = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
+        database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
+        profile = Profile(
+            product="mariadb" if "mariadb" in version.lower() else "mysql",
+            version=_version(version),
+            settings={
+                **{str(name).lower(): str(value).upper() for name, value in settings},
+                "default_schema": str(database or ""),
+            },
+        )
+        return profile if cls.serves(profile) else None
+
+    @classmethod
+    def serves(cls, profile: Profile) -> bool:
+        """See :meth:`Adapter.serves`."""
+        return profile.product == cls.product and (_on(profile.settings, "wsrep_on") is cls.clustered)
+
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """See :meth:`Adapter.preflight`."""
+        grants = Grants(str(line) for (line,) in connection.exec_driver_sql("SHOW GRANTS"))
+        me = str(connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one())
+        user, _, host = me.rpartition("@")
+        account = f"'{user}'@'{host}'"
+        settings = self.profile.settings
+        problems = []
+        if any(_on(settings, name) for name in ("read_only", "super_read_only")):
+            problems.append(Problem(code="CF205", what="the server is read-only.", instead="connect to the primary."))
+        if (
+            _on(settings, "log_bin")
+            and not _on(settings, "log_bin_trust_function_creators")
+            and not grants.allows("SUPER")
+        ):
+            problems.append(
+                Problem(
+                    code="CF202",
+                    what=f"{me} may not create triggers while the binary log is on (error 1419).",
+                    why="the server asks for SUPER, or for its trust in those who create triggers.",
+                    instead="SET GLOBAL log_bin_trust_function_creators = 1; (and in my.cnf)"
+                    f"\nor: GRANT SUPER ON *.* TO {account};",
+                )
+            )
+        default = str(settings.get("default_schema", ""))
+        for schema, table in tables or [(None, "")]:
+            database = schema or default
+            missing = [name for name in _PRIVILEGES if not grants.allows(name, database, table)]
+            if missing:
+                problems.append(
+                    Problem(
+                        code="CF202",
+                        what=f"{me} lacks {', '.join(missing)} on {database}.",
+                        why="the upgrade alters tables, creates triggers and keeps a journal there.",
+                        instead=f"GRANT {', '.join(missing)} ON {self.compiler.quote(database)}.* TO {account};",
+                    )
+                )
+            problems += self._table_problems(connection, table, schema)
+        return list(dict.fromkeys(problems))
+
+    def _table_problems(self, connection: sa.Connection, table: str, schema: str | None) -> list[Problem]:
+        engine = connection.execute(
+            sa.text(
+                "SELECT engine FROM information_schema.tables WHERE table_name = :table"
+                " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
+            ),
+            {"table": table, "schema": schema},
+        ).scalar()
+        if engine is None or str(engine).lower() == "innodb":
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"{table} is stored in {engine}.",
+                why="only InnoDB has transactions, instant DDL and row locks.",
+                instead=f"ALTER TABLE {self.compiler.table(table, schema)} ENGINE = InnoDB; at a quiet time.",
+            )
+        ]
+
+    def prepare(self, connection: sa.Connection) -> None:
+        """See :meth:`Adapter.prepare`. A trigger keeps the sql_mode and character set of its creator's session."""
+        dbapi: Any = connection.connection.dbapi_connection
+        # The driver must know the character set too, it encodes by it.
+        if hasattr(dbapi, "set_character_set"):
+            dbapi.set_character_set("utf8mb4")
+        else:
+            connection.exec_driver_sql("SET NAMES utf8mb4")
+        # Strict, so that the sync never stores a cut or changed value; but an old release's zero dates stay allowed.
+        connection.exec_driver_sql("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+        connection.exec_driver_sql("SET SESSION time_zone = '+00:00'")
+        connection.exec_driver_sql("SET SESSION sql_safe_updates = 0, sql_quote_show_create = 1")
+        if not (_on(self.profile.settings, "log_bin") and self.profile.settings.get("binlog_format") == "STATEMENT"):
+            # Without gap locks a backfill does not keep INSERTs out. Statement logging forbids it (error 1665).
+            connection.exec_driver_sql("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        self._prepare_more(connection)
+
+    def _prepare_more(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET SESSION max_execution_time = 0")
+
+    def server_time(self, connection: sa.Connection) -> float:
+        """See :meth:`Adapter.server_time`."""
+        return float(connection.exec_driver_sql("SELECT UNIX_TIMESTAMP(SYSDATE(6))").scalar_one())
+
+    # -- what stands there -------------------------------------------------------------------------
+
+    def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
+        """See :meth:`Adapter.find`. Works inside a hold: information_schema needs no lock."""
+        name = {"table": table, "schema": schema}
+
+        def rows(query: str) -> list[sa.Row[Any]]:
+            return list(connection.execute(sa.text(query), name).all())
+
+        tables = rows(
+            "SELECT row_format FROM information_schema.tables WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
+        )
+        if not tables:
+            return Found(exists=False)
+        columns = rows(
+            "SELECT column_name, is_nullable, column_default, extra, column_type FROM information_schema.columns"
+            " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
+            " ORDER BY ordinal_position"
+        )
+        triggers = rows(
+            "SELECT trigger_name, action_statement FROM information_schema.triggers"
+            " WHERE event_object_table = :table AND event_object_schema = coalesce(:schema, database())"
+        )
+        fulltext = rows(
+            "SELECT 1 FROM information_schema.statistics WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) AND index_type = 'FULLTEXT' LIMIT 1"
+        )
+        instant = str(tables[0][0]).lower() != "compressed" and not fulltext
+        create = connection.exec_driver_sql(
+            f"SHOW CREATE TABLE {self.compiler.table(table, schema)}", execution_options={"no_parameters": True}
+        ).one()
+        return Found(
+            exists=True,
+            columns={str(column): nullable == "YES" for column, nullable, *_ in columns},
+            triggers={str(trigger): str(text) for trigger, text in triggers},
+            details={
+                "create": str(create[1]),
+                "types": {str(column): _words(type_) for column, _, _, _, type_ in columns},
+                "defaults": frozenset(
+                    str(column) for column, _, default, extra, _ in columns if self._has_default(default, str(extra))
+                ),
+                "invisible": frozenset(
+                    str(column) for column, _, _, extra, _ in columns if "INVISIBLE" in str(extra).upper()
+                ),
+                "on_update": tuple(
+                    str(column) for column, _, _, extra, _ in columns if "on update" in str(extra).lower()
+                ),
+                "instant": instant and not self._is_worn(connection, table, schema),
+            },
+        )
+
+    def _has_default(self, default: object, extra: str) -> bool:
+        return default is not None or "DEFAULT_GENERATED" in extra
+
+    def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:
+        """Whether the table has had so many instant changes that the server will soon refuse the next."""
+        try:
+            versions = connection.execute(
+                sa.text(
+                    "SELECT total_row_versions FROM information_schema.innodb_tables"
+                    " WHERE name = concat(coalesce(:schema, database()), '/', :table)"
+                ),
+                {"table": table, "schema": schema},
+            ).scalar()
+        except sa.exc.DBAPIError:
+            return False  # needs PROCESS; the server itself then refuses, and send() tells why
+        # 64 of them are allowed, 255 since MySQL 9.1; a few are left for this upgrade.
+        limit = 250 if self.profile.version >= (9, 1) else 60
+        return versions is not None and int(versions) >= limit
+
+    # -- steps to statements -----------------------------------------------------------------------
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`."""
+        work = remaining(hold, found, self._texts)
+        quote = self.compiler.quote
+        prefix = f"{quote(work.schema)}." if work.schema else ""
+        drops = [Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_EXCLUSIVE) for name in work.drop_triggers]
+        reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
+        last = [*self._final_shape(work, found), *(f"DROP COLUMN {quote(name)}" for name in work.drop)]
+        return [
+            *self._alter(work, self._fill_defaults(work, found), found),
+            *drops,
+            *self._alter(work, reset, found),
+            *self._alter(work, self._additions(work), found),
+            *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
+            # At once, so that no prefix shows a half of it; a rebuild only if NOT NULL was not enforced before.
+            *self._alter(work, last, found, rebuild=bool(work.not_null)),
+        ]
+
+    def _texts(self, sync: Sync) -> list[TriggerText]:
+        return trigger_statements(sync, self.product, self.compiler)
+
+    def _alter(
+        self, work: Remaining, parts: list[str], found: Found | None, *, rebuild: bool = False
+    ) -> list[Statement]:
+        if not parts:
+            return []
+        table = self.compiler.table(work.table, work.schema)
+        sql = f"ALTER TABLE {table} {', '.join(parts)}"
+        if rebuild or (found is not None and not found.details.get("instant", True)):
+            lock = f"{_EXCLUSIVE}, for as long as rebuilding the table takes (no ALGORITHM=INSTANT for it)"
+            return [Statement(sql=sql, lock=lock)]
+        return [Statement(sql=f"{sql}, ALGORITHM=INSTANT", lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT")]
+
+    def _additions(self, work: Remaining) -> list[str]:
+        quote = self.compiler.quote
+        parts = []
+        for column in work.add:
+            comment = f" COMMENT {_literal(column.comment)}" if column.comment else ""
+            # NULL in words: a TIMESTAMP without it may become NOT NULL (explicit_defaults_for_timestamp).
+            type_ = self.compiler.type_text(column.type)
+            parts.append(f"ADD COLUMN {quote(column.name)} {type_} NULL INVISIBLE{comment}")
+        if marker := work.add_marker or work.reset_marker:
+            parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type} NULL INVISIBLE")
+        return parts
+
+    def _fill_defaults(self, work: Remaining, found: Found | None) -> list[str]:
+        quote = self.compiler.quote
+        parts = []
+        for name in work.fill_defaults:
+            if found is None:
+                parts.append(f"ALTER COLUMN {quote(name)} SET DEFAULT <a constant of its type>")
+                continue
+            constant = filler(found.details["types"].get(name, ""))
+            if constant is not None:  # else (lines, polygons): the lock hold alone protects them
+                parts.append(f"ALTER COLUMN {quote(name)} SET DEFAULT {constant}")
+        return parts
+
+    def _final_shape(self, work: Remaining, found: Found | None) -> list[str]:
+        names = list(dict.fromkeys([*work.not_null, *work.defaults, *work.show]))
+        return [
+            self._modify(name, found, not_null=name in work.not_null, default=work.defaults.get(name)) for name in names
+        ]
+
+    def _modify(self, name: str, found: Found | None, *, not_null: bool, default: str | None) -> str:
+        if found is None:
+            definition = f"<its definition, visible>{' NOT NULL' if not_null else ''}"
+            if default is not None:
+                definition += f" DEFAULT {default}"
+        else:
+            keeps = not found.columns.get(name, True)
+            definition = redefined(found.details["create"], name, not_null=not_null or keeps, default=default)
+        return f"MODIFY COLUMN {self.compiler.quote(name)} {definition}"
+
+    def online(self, online: Online, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.online`: NOT NULL by an online rebuild; the columns become visible with it.
+
+        MariaDB has no hidden NOT NULL column without a default, and the old release is gone by then.
+        """
+        step = online.step
+        if not isinstance(step, EnforceNotNull):
+            raise TypeError(f"{type(step).__name__} is not sent as statements")
+        names = [name for name in step.names if found is None or found.columns.get(name, True)]
+        if not names:
+            return []
+        parts = [self._modify(name, found, not_null=True, default=None) for name in names]
+        table = self.compiler.table(step.table, step.schema)
+        return [
+            Statement(
+                sql=f"ALTER TABLE {table} {', '.join(parts)}, ALGORITHM=INPLACE, LOCK=NONE",
+                lock=f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends;"
+                " ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
+            )
+        ]
+
+    def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
+        """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""
+        sync = step.sync
+        written = {name for group in sync.groups for name in group.forward}
+        keep = () if found is None else found.details.get("on_update", ())
+        schema = "database()" if sync.schema is None else _literal(sync.schema)
+        return data.backfill_text(
+            sync,
+            self.compiler,
+            limited="{unsynced} LIMIT :limit",
+            estimate=data.escape(
+                "SELECT coalesce(max(table_rows), 0) FROM information_schema.tables"
+                f" WHERE table_schema = {schema} AND table_name = {_literal(sync.table)}"
+            ),
+            keep=[name for name in keep if name not in written],
+        )
+
+    def probe(self, step: Probe) -> ProbeText:
+        """See :meth:`Adapter.probe`."""
+        return data.probe_text(step, self.compiler)
+
+    # -- execution ---------------------------------------------------------------------------------
+
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:
+        """See :meth:`Adapter.opening`. ``lock_wait_timeout`` counts whole seconds; it stands behind the watch."""
+        table = self.compiler.table(hold.table, hold.schema)
+        return [
+            _lock_wait(timeout),
+            Statement(sql=f"LOCK TABLES {table} WRITE", lock="SHARED_NO_READ_WRITE metadata lock (WRITE)"),
+        ]
+
+    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.closing`."""
+        return [Statement(sql="UNLOCK TABLES")]
+
+    @contextlib.contextmanager
+    def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.holding`."""
+        with self._bounded(connection, timeout) as check:
+            try:
+                self.execute(connection, self.opening(hold, timeout))
+                check()
+                yield
+            except BaseException:
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    self.execute(connection, self.closing(hold))
+                raise
+            self.execute(connection, self.closing(hold))
+
+    @contextlib.contextmanager
+    def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.running_online`."""
+        with self._bounded(connection, timeout):
+            self.send(connection, _lock_wait(timeout))
+            yield
+
+    @contextlib.contextmanager
+    def _bounded(self, connection: sa.Connection, timeout: float) -> Iterator[Any]:
+        """No statement waits longer than ``timeout`` for a metadata lock; a killed one becomes a LockTimeout."""
+        with watching(connection, timeout) as watch:
+
+            def check() -> None:
+                if watch.fired:  # it came too late for the statement it was meant for, and may hit the next
+                    raise LockTimeout("a metadata lock could not be had in time")
+
+            try:
+                yield check
+            except sa.exc.DBAPIError as error:
+                if watch.fired and _errno(error) == _INTERRUPTED:
+                    raise LockTimeout(str(error.orig)) from error
+                raise
+
+    @contextlib.contextmanager
+    def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
+        """See :meth:`Adapter.transaction`; row locks count whole seconds here."""
+        opening = [
+            Statement(sql=f"SET SESSION innodb_lock_wait_timeout = {_seconds(timeout)}"),
+            Statement(sql="START TRANSACTION"),
+        ]
+        with self.unit(connection, opening, [Statement(sql="COMMIT")]):
+            yield
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        """See :meth:`Adapter.is_lock_timeout`: 1205, 1213 (also Galera's conflicts), 3572, 1020, 1412."""
+        return isinstance(error, LockTimeout) or _errno(error) in (1205, 1213, 3572, 1020, 1412)
+
+    def send(self, connection: sa.Connection, statement: Statement) -> None:
+        """See :meth:`Adapter.send`. Raises CF205 where the server refuses to do an ALTER TABLE without a rebuild."""
+        try:
+            super().send(connection, statement)
+        except sa.exc.DBAPIError as error:
+            if _errno(error) not in _NOT_INSTANT:
+                raise
+            raise ProblemError(
+                Problem(
+                    code="CF205",
+                    what=f"the server refuses: {statement.sql}",
+                    why=f"{error.orig}; anything else would keep writers out for the length of a rebuild.",
+                    instead="rebuild the table at a quiet time (ALTER TABLE ... FORCE), then try again.",
+                )
+            ) from error
+
+
+class MariaDBAdapter(MySQLAdapter):
+    """MariaDB."""
+
+    product = "mariadb"
+    floor = (10, 6)
+
+    def _prepare_more(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("SET SESSION max_statement_time = 0")
+
+    def _has_default(self, default: object, extra: str) -> bool:  # noqa: ARG002 - see above
+        return default is not None and default != "NULL"
+
+    def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:  # noqa: ARG002
+        return False  # MariaDB does not count instant changes
+
+
+class _Cluster(MySQLAdapter):
+    """What Galera changes: LOCK TABLES keeps out nobody on other nodes, but DDL is executed in one total order on all.
+
+    So there is no hold: each statement is a step of its own (TOI), during which the whole cluster stops, and writers of
+    both releases run between two of them. The order of :meth:`hold` is harmless to them in every prefix.
+    """
+
+    clustered = True
+
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.opening`."""
+        return [_lock_wait(timeout), Statement(sql="SET SESSION wsrep_OSU_method = 'TOI'")]
+
+    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.closing`."""
+        return []
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`."""
+        toi = "TOI: all writes of the cluster wait"
+        return [
+            Statement(sql=statement.sql, lock=f"{toi}; {statement.lock}") for statement in super().hold(hold, found)
+        ]
+
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """See :meth:`Adapter.preflight`."""
+        status = connection.exec_driver_sql("SHOW STATUS LIKE 'wsrep_ready'").first()
+        problems = super().preflight(connection, tables)
+        if status is not None and str(status[1]).upper() != "ON":
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="this node does not take part in its cluster (wsrep_ready is OFF).",
+                    instead="connect to a node that is in sync.",
+                )
+            )
+        return problems
+
+
+class GaleraAdapter(_Cluster, MariaDBAdapter):
+    """MariaDB with ``wsrep_on``."""
+
+
+class XtraDBClusterAdapter(_Cluster, MySQLAdapter):
+    """Percona XtraDB Cluster: MySQL with ``wsrep_on``. Compiled for only; not run so far."""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    # "5.5.5-10.11.18-MariaDB" is how old replication protocols spell it; the real one stands last.
+    parts = [part for part in text.split("-") if part[:1].isdigit() and "." in part]
+    number = parts[1] if len(parts) > 1 and parts[0] == "5.5.5" else parts[0]
+    return tuple(int(part) for part in number.split(".") if part.isdigit())
+
+
+def _on(settings: Mapping[str, str], name: str) -> bool:
+    return settings.get(name, "").upper() in ("ON", "1")
+
+
+def _errno(error: BaseException) -> int | None:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    number = cause.args[0] if cause is not None and cause.args else None
+    return number if isinstance(number, int) else getattr(cause, "errno", None)
+
+
+def _seconds(timeout: float) -> int:
+    return max(1, math.ceil(timeout))
+
+
+def _lock_wait(timeout: float) -> Statement:
+    return Statement(sql=f"SET SESSION lock_wait_timeout = {_seconds(timeout)}")
+
+
+def _literal(text: str) -> str:
+    # prepare() leaves NO_BACKSLASH_ESCAPES off.
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _words(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

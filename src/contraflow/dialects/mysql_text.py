@@ -1,0 +1,199 @@
+"""Reading the texts that MySQL and MariaDB give: column definitions and grants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+__all__ = ["Grants", "filler", "literal_default", "redefined"]
+
+_TOKEN = re.compile(
+    r"""
+      (?P<space>\s+)
+    | (?P<comment>/\*.*?\*/)
+    | (?P<name>`(?:[^`]|``)*`)
+    | (?P<text>'(?:[^'\\]|\\.|'')*')
+    | (?P<word>[^\W\d][\w$]*)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+# What ends a type, or a default, in a column definition of SHOW CREATE TABLE.
+_ATTRIBUTES = frozenset(
+    ["NOT", "NULL", "DEFAULT", "INVISIBLE", "COMMENT", "CHECK", "ON", "AUTO_INCREMENT", "GENERATED", "AS", "REFERENCES"]
+    + ["COLUMN_FORMAT", "STORAGE", "WITHOUT", "WITH", "ENGINE_ATTRIBUTE", "SECONDARY_ENGINE_ATTRIBUTE"]
+)
+_LITERAL = re.compile(
+    r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?|'(?:[^'\\]|\\.|'')*'|NULL|TRUE|FALSE|[bBxX]'[0-9A-Fa-f]*'", re.IGNORECASE
+)
+_NOW = re.compile(r"(CURRENT_TIMESTAMP|NOW|LOCALTIME|LOCALTIMESTAMP)(\(\d*\))?", re.IGNORECASE)
+_EXPRESSION_ONLY = re.compile(r"(tiny|medium|long)?(text|blob)|json|geometry|point", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str
+    text: str
+
+    @property
+    def upper(self) -> str:
+        return self.text.upper() if self.kind == "word" else ""
+
+
+def _tokens(sql: str) -> list[_Token]:
+    return [_Token(str(match.lastgroup), match.group()) for match in _TOKEN.finditer(sql)]
+
+
+def _definition(create: str, column: str) -> list[_Token]:
+    """The tokens that stand behind the column's name in a SHOW CREATE TABLE; spaces kept."""
+    depth = 0
+    item: list[_Token] = []
+    for token in _tokens(create):
+        if token.text == "(" and not depth:
+            depth = 1
+            continue
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth == 0 or (depth == 1 and token.text == ","):
+            while item and item[0].kind == "space":
+                item.pop(0)
+            # The server tells names apart without their case.
+            if item and item[0].kind == "name" and _unquoted(item[0].text).lower() == column.lower():
+                return item[1:]
+            item = []
+        elif depth:
+            item.append(token)
+    raise ValueError(f"no column {column!r} in {create!r}")
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace("``", "`")
+
+
+def _parts(tokens: Iterable[_Token]) -> Iterator[list[_Token]]:
+    """Tokens grouped into the type and then one group for each attribute, with what belongs to it."""
+    part: list[_Token] = []
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        hides = token.kind == "comment" and "INVISIBLE" in token.text
+        starts = depth == 0 and (token.upper in _ATTRIBUTES or hides)
+        words = [other.upper for other in part if other.kind != "space"]
+        if starts and words not in (["NOT"], ["DEFAULT"]):  # NOT NULL and DEFAULT NULL are one attribute each
+            yield part
+            part = []
+        part.append(token)
+    yield part
+
+
+def redefined(create: str, column: str, *, not_null: bool, default: str | None) -> str:
+    """The column's definition, as found in a SHOW CREATE TABLE, made visible, with this nullability and default.
+
+    ``default`` is SQL text; None keeps the default that was found, which a NOT NULL column cannot have as NULL. Type,
+    character set, collation, comment and checks stay as they are written there.
+    """
+    type_, *attributes = _parts(_definition(create, column))
+    kept = []
+    for part in attributes:
+        words = [token.upper for token in part if token.kind != "space"]
+        if words[0] in ("NOT", "NULL", "INVISIBLE") or part[0].kind == "comment":
+            continue
+        if words[0] == "DEFAULT":
+            if default is None and words[1:] != ["NULL"]:
+                default = "".join(token.text for token in part).strip()[len("DEFAULT") :].strip()
+            continue
+        kept.append("".join(token.text for token in part).strip())
+    text = [
+        "".join(token.text for token in type_).strip(),
+        "NOT NULL" if not_null else "NULL",
+        *([f"DEFAULT {literal_default(default, _type_name(type_))}"] if default is not None else []),
+        *kept,
+    ]
+    return " ".join(text)
+
+
+def _type_name(tokens: list[_Token]) -> str:
+    return next((token.text for token in tokens if token.kind == "word"), "")
+
+
+def literal_default(default: str, type_name: str) -> str:
+    """``default`` (SQL text) as it may stand behind DEFAULT: expressions in parentheses."""
+    if _NOW.fullmatch(default) or (default.startswith("(") and default.endswith(")")):
+        return default
+    if _LITERAL.fullmatch(default) and not _EXPRESSION_ONLY.fullmatch(type_name):
+        return default
+    return f"({default})"
+
+
+_FILLERS = {
+    "date": "'1970-01-01'",
+    "datetime": "'1970-01-02 00:00:00'",
+    "timestamp": "'1970-01-02 00:00:00'",
+    "time": "'00:00:00'",
+    "year": "1970",
+    "json": "(JSON_OBJECT())",
+    "bit": "b'0'",
+    "uuid": "'00000000-0000-0000-0000-000000000000'",
+    "inet6": "'::'",
+    "inet4": "'0.0.0.0'",
+    "geometry": "(POINT(0, 0))",
+    "point": "(POINT(0, 0))",
+    **dict.fromkeys(["char", "varchar", "binary", "varbinary", "set"], "''"),
+    **dict.fromkeys(
+        [f"{size}{kind}" for size in ("tiny", "", "medium", "long") for kind in ("text", "blob")], "(CONCAT(''))"
+    ),
+    **dict.fromkeys(["tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "float", "double"], "0"),
+}
+
+
+def filler(column_type: str) -> str | None:
+    """Some constant of the type (COLUMN_TYPE of information_schema), as it stands behind DEFAULT; None if there is none.
+
+    For a column that is about to be dropped, and that nobody reads any more.
+    """
+    name = re.split(r"[ (]", column_type, maxsplit=1)[0].lower()
+    if name == "enum":
+        return next((token.text for token in _tokens(column_type) if token.kind == "text"), None)
+    return _FILLERS.get(name)
+
+
+_GRANT = re.compile(r"GRANT (?P<what>.+?) ON (?:TABLE )?(?P<scope>\S+|`.+?`\.(?:\*|`.+?`)) TO ", re.DOTALL)
+
+
+class Grants:
+    """What an account may do, read from SHOW GRANTS, which lists the privileges of active roles too."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._granted: list[tuple[frozenset[str], str, str]] = []
+        for line in lines:
+            match = _GRANT.match(line)
+            if match is None:
+                continue  # a role, or a default role
+            what = re.sub(r"\([^)]*\)", "", match.group("what"))
+            database, _, table = match.group("scope").rpartition(".")
+            privileges = frozenset(part.strip().upper() for part in what.split(","))
+            self._granted.append((privileges, _scope(database), _scope(table)))
+
+    def allows(self, privilege: str, database: str | None = None, table: str | None = None) -> bool:
+        """Whether ``privilege`` is held everywhere, on the database or on the table."""
+        for privileges, on_database, on_table in self._granted:
+            everywhere = on_database == "*"
+            if not everywhere and (database is None or not _like(on_database, database)):
+                continue
+            if on_table != "*" and on_table != table:
+                continue
+            if privilege in privileges or "ALL PRIVILEGES" in privileges or "ALL" in privileges:
+                return True
+        return False
+
+
+def _scope(text: str) -> str:
+    return _unquoted(text) if text.startswith("`") else text
+
+
+def _like(pattern: str, name: str) -> bool:
+    """Whether a database matches the pattern of a grant (``%`` and ``_``, escaped by a backslash)."""
+    parts = re.findall(r"\\.|.", pattern, re.DOTALL)
+    words = {"%": ".*", "_": "."}
+    regex = "".join(words.get(part, re.escape(part.removeprefix("\\"))) for part in parts)
+    return re.fullmatch(regex, name, re.DOTALL) is not None
