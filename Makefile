@@ -11,7 +11,8 @@ SERVERS ?= all
 ON ?=
 ARGS ?=
 VENV := .venv
-# The older of the two supported series of SQLAlchemy has an environment of its own.
+# The older of the two supported series of SQLAlchemy has an environment of its own. (On Python 3.10 both have
+# the older one: SQLAlchemy 2.1 needs 3.11.)
 VENV20 := .venv-sqlalchemy20
 VENVDEMO := .venv-demo
 PIP := -m pip --disable-pip-version-check install --quiet
@@ -59,7 +60,7 @@ $(VENV)/installed: pyproject.toml tools/system-packages
 	tools/system-packages $(PYTHON) servers
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python $(PIP) --upgrade "pip>=25.1"
-	$(VENV)/bin/python $(PIP) -e . "SQLAlchemy>=2.1,<2.2" --group test --group drivers --group lint --group docs
+	$(VENV)/bin/python $(PIP) -e . "SQLAlchemy>=2.1,<2.2; python_version >= '3.11'" --group test --group drivers --group lint --group docs
 	touch $@
 
 $(VENV20)/installed: pyproject.toml tools/system-packages
