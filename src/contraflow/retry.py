@@ -31,15 +31,6 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.result import FilterResult, Result
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncEngine,
-    AsyncMappingResult,
-    AsyncResult,
-    AsyncScalarResult,
-    AsyncSession,
-    async_sessionmaker,
-)
 from sqlalchemy.orm import Query, Session, sessionmaker
 from sqlalchemy.util import await_only, greenlet_spawn
 
@@ -48,7 +39,34 @@ from contraflow.problems import ContraflowError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect, ExceptionContext
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncMappingResult,
+        AsyncResult,
+        AsyncScalarResult,
+        AsyncSession,
+        async_sessionmaker,
+    )
     from typing_extensions import Unpack
+else:
+    try:
+        from sqlalchemy.ext.asyncio import (
+            AsyncConnection,
+            AsyncEngine,
+            AsyncMappingResult,
+            AsyncResult,
+            AsyncScalarResult,
+            AsyncSession,
+            async_sessionmaker,
+        )
+    except ImportError:  # SQLAlchemy 2.1 without greenlet has no asyncio: nobody can pass one of these
+
+        class _Absent:
+            """Stands for a class that cannot exist here."""
+
+        AsyncConnection = AsyncEngine = AsyncMappingResult = AsyncResult = AsyncScalarResult = _Absent
+        AsyncSession = async_sessionmaker = _Absent
 
 __all__ = ["Attempt", "Backoff", "RetryOptions", "TransactionMisused", "exponential", "retry", "run_transaction"]
 
