@@ -1,0 +1,270 @@
+"""What a command works on: the environment, the database, the upgrade, and a runner that can be stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import FrameType
+
+import sqlalchemy as sa
+
+from contraflow.alembic.discovery import behind, is_open, resumed, sets
+from contraflow.alembic.environment import Database, Environment
+from contraflow.alembic.running import ATTRIBUTE, Guide
+from contraflow.alembic.settings import Through
+from contraflow.cli.output import Output
+from contraflow.engine.report import Options, State, Status
+from contraflow.engine.runner import Runner
+from contraflow.operations.planning import Upgrade
+from contraflow.problems import Problem, ProblemError
+
+__all__ = ["Common", "Session"]
+
+URL_VARIABLE = "CONTRAFLOW_URL"
+"""The environment variable that stands for ``--url``."""
+
+
+@dataclass(kw_only=True)
+class Common:
+    """The options that every command takes, before or after its name."""
+
+    config: str | None = None
+    name: str = "alembic"
+    url: str | None = None
+    arguments: tuple[str, ...] = ()
+    revision: str | None = None
+    as_json: bool = False
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One command at work. Everything is found out when it is first needed."""
+
+    common: Common
+    output: Output
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    # -- where ------------------------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str | None:
+        """The URL that was given."""
+        return self.common.url or os.environ.get(URL_VARIABLE) or None
+
+    @cached_property
+    def environment(self) -> Environment:
+        """The migration environment. Raises ``CF301`` if there is none."""
+        with _told_apart():
+            return Environment(
+                self.common.config,
+                section=self.common.name,
+                url=self.url,
+                arguments=self.common.arguments,
+            )
+
+    @cached_property
+    def has_environment(self) -> bool:
+        """Whether there is a migration environment. If not, a URL must be given: raises ``CF301`` otherwise."""
+        try:
+            _ = self.environment
+        except ProblemError as error:
+            missing = [problem.code for problem in error.problems] == ["CF301"]
+            if missing and self.url is not None and self.common.config is None:
+                return False
+            raise
+        return True
+
+    @property
+    def options(self) -> Options:
+        """The engine's options: the configuration's, if there is one."""
+        return self.environment.settings.options if self.has_environment else Options()
+
+    @cached_property
+    def database(self) -> Database:
+        """What env.py connects to, and its revisions."""
+        with _told_apart():
+            return self.environment.database()
+
+    @property
+    def connectable(self) -> sa.Engine | str:
+        """What to give to a runner."""
+        if self.has_environment:
+            return self.database.engine
+        # Without an environment the URL is there: see has_environment.
+        return str(self.url)
+
+    # -- what -------------------------------------------------------------------------------------------------------
+
+    @property
+    def target(self) -> str:
+        """The revision to go to: NEW of ``--revision OLD:NEW``, or ``head``."""
+        return (self.common.revision or "head").rpartition(":")[2] or "head"
+
+    @cached_property
+    def past(self) -> Status:
+        """What the journal alone tells."""
+        with Runner(self.connectable, options=self.options) as runner:
+            return runner.status()
+
+    @cached_property
+    def through(self) -> Through:
+        """How far an upgrade goes, by the configuration."""
+        return self.environment.settings.through
+
+    @cached_property
+    def upgrade(self) -> Upgrade | None:
+        """The upgrade to work on: the one that waits, else the open one; None if there is neither.
+
+        Raises :class:`~contraflow.problems.ProblemError`: ``CF302`` if the revisions that wait are not one upgrade,
+        ``CF305`` if it is not the one that ``--revision`` names.
+        """
+        directory = self.environment.directory
+        with _told_apart():
+            waiting = self.environment.waiting(self.database.heads, self.target)
+            found = sets(resumed(directory, waiting, self.past), apart=self.through == "contract")
+            if not found and is_open(self.past):
+                known = {script.revision: script for script in directory.walk_revisions()}
+                found = sets(known[name] for name in self.past.revisions if name in known)
+        one = found[0] if found else None
+        old = (self.common.revision or "").rpartition(":")[0]
+        if old and one is not None and self.environment.revision(old) != one.old:
+            raise ProblemError(
+                Problem(
+                    code="CF305",
+                    what=f"the upgrade that waits starts at {one.old or 'base'}, not at {old}.",
+                    instead=f"leave --revision away, or write --revision {one.id}.",
+                )
+            )
+        return one
+
+    def need_upgrade(self) -> Upgrade:
+        """The upgrade to work on, which must be there and whose starting revision must be reached.
+
+        Raises :class:`~contraflow.problems.ProblemError`: ``CF004`` if there is none, ``CF305`` if plain revisions
+        come first.
+        """
+        if self.upgrade is None:
+            raise ProblemError(
+                Problem(
+                    code="CF004",
+                    what=f"there is no Change between the database's revision and {self.target}.",
+                    instead="declare one in a revision (change = Change(...)), or name the target: --revision OLD:NEW.",
+                )
+            )
+        old = self.upgrade.old
+        if old is not None and behind(self.environment.directory, self.database.heads, old):
+            raise ProblemError(
+                Problem(
+                    code="CF305",
+                    what=f"the database is at {', '.join(self.database.heads) or 'base'};"
+                    f" upgrade {self.upgrade.id} starts at {old}.",
+                    why="the plain revisions before the first Change make the schema that it starts from.",
+                    instead=f"run them first: alembic upgrade {old}\nor let contraflow upgrade run everything.",
+                )
+            )
+        return self.upgrade
+
+    # -- doing ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def runner(self, upgrade: Upgrade | None = None) -> Iterator[Runner]:
+        """A runner that shows its progress, and that Ctrl-C stops between two statements."""
+        with self._open(self.connectable, upgrade, self.options) as runner:
+            yield runner
+
+    def guide(self, *, through: Through | None = None, force: str | None = None) -> Guide:
+        """The same, for the runner that a Change starts inside of Alembic."""
+        return Guide(open=self._open, through=through, force=force)
+
+    @contextmanager
+    def _open(self, engine: sa.Engine | str, upgrade: Upgrade | None, options: Options) -> Iterator[Runner]:
+        with (
+            self._stoppable() as should_stop,
+            self.output.progress() as progress,
+            Runner(engine, upgrade, options=options, progress=progress, should_stop=should_stop) as runner,
+        ):
+            yield runner
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[Callable[[], bool]]:
+        """The first Ctrl-C asks the runner to stop where it is safe; the second breaks off (and the journal resumes
+        that too).
+        """
+
+        def ask(_number: int, _frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+            self.output.note("stopping after the present statement; Ctrl-C again breaks it off")
+
+        # A container's supervisor sends SIGTERM.
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self._stop.is_set
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def is_behind(self, revision: str) -> bool:
+        """Whether ``alembic_version`` has not reached a revision yet."""
+        return behind(self.environment.directory, self.database.heads, revision)
+
+    def run_upgrade(self, through: Through | None) -> None:
+        """``alembic upgrade``, and what is left to do of an upgrade whose revisions it has nothing to run for."""
+        with _told_apart():
+            self.environment.upgrade(self.target, **{ATTRIBUTE: self.guide(through=through)})
+        through = through or self.through
+        if is_open(self.past) and not (self.past.state is State.VERIFIED and through == "verify"):
+            with self.runner() as runner:
+                if self.past.state is not State.VERIFIED:
+                    runner.migrate()
+                    runner.verify()
+                if through == "contract":
+                    runner.contract()
+            self.stamp()
+
+    def run_rollback(self, force: str | None) -> None:
+        """Roll the last upgrade back, by way of ``alembic downgrade`` where ``alembic_version`` has moved already."""
+        past = self.past
+        if not self.has_environment:
+            if past.state in (State.MIGRATED, State.VERIFIED):
+                raise ProblemError(
+                    Problem(
+                        code="CF301",
+                        what=f"upgrade {past.upgrade} moved alembic_version, and no configuration moves it back.",
+                        instead="name the configuration: contraflow -c alembic.ini rollback",
+                    )
+                )
+        elif past.new is not None and past.revisions and not self.is_behind(past.revisions[0]):
+            with _told_apart():
+                self.environment.downgrade(past.old or "base", **{ATTRIBUTE: self.guide(force=force)})
+            return
+        with self.runner() as runner:
+            runner.rollback(force=force)
+
+    def stamp(self) -> None:
+        """Let ``alembic_version`` reach the upgrade's new revision, once every row is filled. Does nothing without
+        an environment.
+        """
+        if not self.has_environment:
+            return
+        with Runner(self.connectable, options=self.options) as runner:
+            now = runner.status()
+        if now.new is None or now.state not in (State.MIGRATED, State.VERIFIED, State.CONTRACTED):
+            return
+        with _told_apart():
+            if behind(self.environment.directory, self.environment.database().heads, now.new):
+                self.environment.stamp(now.new)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """What a user's env.py and revisions print goes to stderr: stdout belongs to the command's answer."""
+    with redirect_stdout(sys.stderr):
+        yield
