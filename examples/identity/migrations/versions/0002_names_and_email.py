@@ -19,6 +19,7 @@ names = Lens(
     },
     # The old column holds 200 characters, the two new ones together more.
     backward=lambda row: {"full_name": substr(trim(concat(row.first_name, " ", row.last_name)), 1, 200)},
+    lossy=True,  # spaces at the ends of a full name are not kept
 )
 
 change = Change(

@@ -27,6 +27,7 @@ change = Change(
         new=sa.Column("quota_limit", sa.BigInteger(), nullable=True),
         forward=lambda row: to_integer(row.quota),
         backward=lambda row: to_text(row.quota_limit),
+        lossy=True,  # "007" is 7
     ),
 )
 upgrade, downgrade = change.upgrade, change.downgrade

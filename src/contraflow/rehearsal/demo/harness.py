@@ -259,7 +259,7 @@ class _Demo:
         return node
 
     def _contraflow(self, config: Path, verb: str) -> None:
-        self._execute("contraflow", "--config", str(config), verb, "--json")
+        self._execute("contraflow.cli", "--config", str(config), verb, "--json")
 
     def _execute(self, module: str, *arguments: str) -> str:
         """Run a command of an operator's and return what it printed."""
@@ -275,7 +275,8 @@ class _Demo:
         printed, complaints = self._command.communicate()
         if self._command.returncode != 0:
             said = (complaints.strip() or printed.strip())[-2000:]
-            raise _RefusedError(f"{module} {arguments[-2]} ended with {self._command.returncode}:\n{said}")
+            command = f"{module.partition('.')[0]} {arguments[-2]}"
+            raise _RefusedError(f"{command} ended with {self._command.returncode}:\n{said}")
         self._command = None
         return printed
 
