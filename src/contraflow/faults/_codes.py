@@ -199,7 +199,7 @@ MYSQL: dict[int, Fault] = {
             Fault.NO_SUCH_DATABASE: "1008 1046 1049",
             Fault.ALREADY_EXISTS: "1007 1050 1060 1061 1304 1359 1826 3822",
             Fault.SYNTAX: "1064 1065 1149",
-            Fault.PERMISSION: "1044 1045 1130 1131 1132 1133 1142 1143 1227 1370 1410 1419 1698 1820 1862 3118",
+            Fault.PERMISSION: "1044 1045 1130 1131 1132 1133 1142 1143 1227 1251 1370 1410 1419 1698 1820 1862 3118",
             Fault.RAISED: "1644",
             # 1020: MariaDB with innodb_snapshot_isolation (default since 11.6). 3101: MySQL Group
             # Replication.

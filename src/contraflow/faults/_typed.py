@@ -365,7 +365,8 @@ def _on_error(context: ExceptionContext) -> BaseException | None:
         diagnosis = replace(diagnosis, fault=Fault.STATEMENT_TIMEOUT)
     elif not isinstance(error, (DBAPIError, OSError)) or not isinstance(error, Exception):
         return None  # a value that SQLAlchemy could not convert, an interrupt: nothing of the database's
-    if diagnosis.errno == _NOT_PRIMARY:
+    if diagnosis.fault is Fault.DISCONNECT or diagnosis.errno == _NOT_PRIMARY:
+        # SQLAlchemy 2.1 does not know the MariaDB connector 2.0's lost connections either.
         context.is_disconnect = True
     result = typed(error, diagnosis)
     result.connection_invalidated = context.is_disconnect

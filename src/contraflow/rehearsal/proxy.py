@@ -1,0 +1,217 @@
+"""A TCP proxy that hurts connections to a database at a chosen moment of its protocol.
+
+Between an application and its server, on loopback. It can lose exactly the answer to a COMMIT, which no signal to
+a server process can be timed to do::
+
+    with FaultProxy("127.0.0.1", 5432) as proxy:
+        proxy.harm(b"COMMIT", Harm.CUT, when=When.ANSWERED)  # committed, but the client is never told
+        ...  # connect to proxy.port
+
+Messages are recognised by bytes in them, so encrypted connections cannot be hurt at a moment, only at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import socket
+import struct
+import threading
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["FaultProxy", "Harm", "When"]
+
+
+class Harm(enum.Enum):
+    """What is done to a connection."""
+
+    CUT = "reset: both sides notice at once"
+    BLACK_HOLE = "it stays open, and nothing passes in either direction any more"
+    DELAY = "what triggered it is held back for a time, then passes"
+
+
+class When(enum.Enum):
+    """At which moment of a statement."""
+
+    SENT = "the client has sent it, the server has not seen it"
+    ANSWERED = "the server has carried it out, the client has not seen the answer"
+
+
+@dataclass(kw_only=True)
+class _Rule:
+    marker: bytes
+    harm: Harm
+    when: When
+    seconds: float
+    left: int | None
+
+
+class _Link:
+    """One client's connection and the one to the server that belongs to it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self.hole = False
+        self.armed: _Rule | None = None
+
+    def cut(self) -> None:
+        """Reset both: no orderly farewell, as when a host or a firewall goes away."""
+        for end in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it
+            with contextlib.suppress(OSError):
+                end.close()
+
+
+class FaultProxy:
+    """Listens on ``port`` of 127.0.0.1 and forwards to a server. Safe to use from several threads.
+
+    :ivar port: where it listens.
+    :ivar fired: how often a rule of `harm` has been applied.
+    :ivar accepted: how many connections were let through.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._lock = threading.Lock()
+        self._rules: list[_Rule] = []
+        self._links: list[_Link] = []
+        self._threads: list[threading.Thread] = []
+        self._refusing = False
+        self._closing = threading.Event()
+        self.fired = 0
+        self.accepted = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+
+    def harm(
+        self, marker: bytes, harm: Harm, *, when: When = When.SENT, times: int | None = 1, seconds: float = 0.0
+    ) -> None:
+        """Do ``harm`` to a connection whose client sends ``marker``.
+
+        :param times: how many times, over all connections; None for always.
+        :param seconds: how long, for `Harm.DELAY`.
+        """
+        with self._lock:
+            self._rules.append(_Rule(marker=marker, harm=harm, when=when, seconds=seconds, left=times))
+
+    def cut(self) -> None:
+        """Reset every connection now."""
+        with self._lock:
+            links, self._links = self._links, []
+        for link in links:
+            link.cut()
+
+    def black_hole(self) -> None:
+        """Let nothing pass on the present connections from now on."""
+        with self._lock:
+            for link in self._links:
+                link.hole = True
+
+    def refuse(self) -> None:
+        """Reset new connections as soon as they are made, until `restore`."""
+        self._refusing = True
+
+    def restore(self) -> None:
+        """Forget all rules and let new connections pass; one in a black hole stays there."""
+        with self._lock:
+            self._rules.clear()
+            self._refusing = False
+
+    def close(self) -> None:
+        """Stop listening, reset what is open and wait for the threads."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, name="contraflow-proxy", daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            link = _Link(client, server)
+            if self._refusing:
+                link.cut()
+                continue
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self.accepted += 1
+                self._links.append(link)
+            self._start(self._pump, link, True)
+            self._start(self._pump, link, False)
+
+    def _pump(self, link: _Link, upward: bool) -> None:
+        source, sink = (link.client, link.server) if upward else (link.server, link.client)
+        try:
+            while data := source.recv(65536):
+                rule = self._due(link, data) if upward else self._armed(link)
+                if rule is not None and not self._apply(link, rule):
+                    return
+                if not link.hole:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            # Either end has gone, or `cut` has closed them.
+            link.cut()
+
+    def _due(self, link: _Link, data: bytes) -> _Rule | None:
+        """The rule that this message of the client's sets off now; one for the answer is kept for that."""
+        with self._lock:
+            for rule in self._rules:
+                if rule.marker in data and rule.left != 0:
+                    if rule.left is not None:
+                        rule.left -= 1
+                    if rule.when is When.SENT:
+                        return rule
+                    link.armed = rule
+        return None
+
+    def _armed(self, link: _Link) -> _Rule | None:
+        rule, link.armed = link.armed, None
+        return rule
+
+    def _apply(self, link: _Link, rule: _Rule) -> bool:
+        """Do what ``rule`` says; False if the connection is gone."""
+        with self._lock:
+            self.fired += 1
+        if rule.harm is Harm.CUT:
+            link.cut()
+            return False
+        if rule.harm is Harm.BLACK_HOLE:
+            link.hole = True
+        else:
+            self._closing.wait(rule.seconds)
+        return True
