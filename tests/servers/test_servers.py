@@ -286,10 +286,12 @@ def test_sweep_removes_what_the_dead_left_and_nothing_else(scratch: Path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     with subprocess.Popen(["/bin/true"]) as dead:
         pass
-    stale = scratch / f"contraflow-{dead.pid}-1-mysql-abc"
-    reused = scratch / f"contraflow-{os.getpid()}-1-mysql-abc"  # our pid, but of a process of another time
+    here = Path("/proc/self/ns/pid").stat().st_ino
+    stale = scratch / f"contraflow-{dead.pid}-1-{here}-mysql-abc"
+    reused = scratch / f"contraflow-{os.getpid()}-1-{here}-mysql-abc"  # our pid, but of a process of another time
+    elsewhere = scratch / f"contraflow-{dead.pid}-1-{here + 1}-mysql-abc"  # perhaps alive in a container
     foreign = scratch / "contraflow-notes"
-    for folder in (stale, reused, foreign):
+    for folder in (stale, reused, elsewhere, foreign):
         folder.mkdir()
     orphan = subprocess.Popen(["/bin/sh", "-c", "read line", str(stale)], stdin=subprocess.PIPE)
     stranger = subprocess.Popen(["/bin/sleep", "600"])
@@ -297,7 +299,7 @@ def test_sweep_removes_what_the_dead_left_and_nothing_else(scratch: Path, monkey
     home = process.Home("mine")
     try:
         process.sweep()
-        assert {path.name for path in scratch.iterdir()} == {home.path.name, foreign.name}
+        assert {path.name for path in scratch.iterdir()} == {home.path.name, elsewhere.name, foreign.name}
         assert orphan.wait() == -signal.SIGKILL
         assert stranger.poll() is None
     finally:

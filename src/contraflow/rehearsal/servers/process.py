@@ -54,7 +54,7 @@ class Home:
     def __init__(self, name: str) -> None:
         sweep()
         pid = os.getpid()
-        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{pid}-{_started(pid)}-{name}-"))
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{pid}-{_started(pid)}-{_pid_namespace()}-{name}-"))
         (self.path / "pids").touch()
         janitor = subprocess.Popen(
             ["/bin/sh", "-c", _JANITOR, "contraflow-janitor", str(self.path)],
@@ -127,12 +127,21 @@ def sweep() -> None:
     """Remove the folders of starters that are gone without having been able to do it themselves."""
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         parts = path.name.split("-")
-        if len(parts) < 4 or not parts[1].isdigit() or _started(int(parts[1])) == parts[2]:
+        if len(parts) < 5 or not parts[1].isdigit() or parts[3] != str(_pid_namespace()):
+            continue
+        if _started(int(parts[1])) == parts[2]:
             continue
         with contextlib.suppress(OSError):
             if path.stat().st_uid in {os.geteuid(), NOBODY}:
                 _kill_all_in(path)
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _pid_namespace() -> int:
+    """Which process ids ours are: a container that shares the temporary folder counts its own."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/self/ns/pid").stat().st_ino
+    return 0
 
 
 def _started(pid: int) -> str:
