@@ -19,6 +19,7 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.cockroachdb import CockroachDBAdapter
 from contraflow.dialects.mysql import GaleraAdapter, MariaDBAdapter, MySQLAdapter, XtraDBClusterAdapter
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.sqlite import SQLiteAdapter
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _BUILT_IN: tuple[type[Adapter], ...] = (
+    CockroachDBAdapter,
     PostgreSQLAdapter,
     MySQLAdapter,
     MariaDBAdapter,

@@ -2,7 +2,7 @@
 
 DDL commits by itself. So the statements of a hold run under ``LOCK TABLES ... WRITE``, where no writer sees the table
 between two of them, and in an order of which every prefix is harmless to both releases, in case the runner is killed
-there. New columns are INVISIBLE until contract, so that statements of the old release that name no columns go on working.
+there. New columns are INVISIBLE until contract, so that statements of the old release that name no columns still work.
 """
 
 from __future__ import annotations
@@ -322,15 +322,25 @@ class MySQLAdapter(Adapter):
         names = [name for name in step.names if found is None or found.columns.get(name, True)]
         if not names:
             return []
-        parts = [self._modify(name, found, not_null=True, default=None) for name in names]
         table = self.compiler.table(step.table, step.schema)
-        return [
+        parts = [self._modify(name, found, not_null=True, default=None) for name in names]
+        lock = f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends"
+        sent = [
             Statement(
                 sql=f"ALTER TABLE {table} {', '.join(parts)}, ALGORITHM=INPLACE, LOCK=NONE",
-                lock=f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends;"
-                " ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
+                lock=f"{lock}; ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
             )
         ]
+        # By themselves: MariaDB rebuilds in place only if no default is computed. An INSERT ... SELECT needs them there.
+        defaults = [
+            self._modify(name, found, not_null=True, default=text)
+            for name, text in step.defaults.items()
+            if name in names
+        ]
+        if defaults:
+            instant = f"ALTER TABLE {table} {', '.join(defaults)}, ALGORITHM=INSTANT"
+            sent.append(Statement(sql=instant, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT"))
+        return sent
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""

@@ -21,8 +21,8 @@ _TOKEN = re.compile(
 )
 # What ends a type, or a default, in a column definition of SHOW CREATE TABLE.
 _ATTRIBUTES = frozenset(
-    ["NOT", "NULL", "DEFAULT", "INVISIBLE", "COMMENT", "CHECK", "ON", "AUTO_INCREMENT", "GENERATED", "AS", "REFERENCES"]
-    + ["COLUMN_FORMAT", "STORAGE", "WITHOUT", "WITH", "ENGINE_ATTRIBUTE", "SECONDARY_ENGINE_ATTRIBUTE"]
+    {"NOT", "NULL", "DEFAULT", "INVISIBLE", "COMMENT", "CHECK", "ON", "AUTO_INCREMENT", "GENERATED", "AS"}
+    | {"REFERENCES", "COLUMN_FORMAT", "STORAGE", "WITHOUT", "WITH", "ENGINE_ATTRIBUTE", "SECONDARY_ENGINE_ATTRIBUTE"}
 )
 _LITERAL = re.compile(
     r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?|'(?:[^'\\]|\\.|'')*'|NULL|TRUE|FALSE|[bBxX]'[0-9A-Fa-f]*'", re.IGNORECASE
@@ -147,7 +147,7 @@ _FILLERS = {
 
 
 def filler(column_type: str) -> str | None:
-    """Some constant of the type (COLUMN_TYPE of information_schema), as it stands behind DEFAULT; None if there is none.
+    """Some constant of the type (COLUMN_TYPE of information_schema), as it stands behind DEFAULT; None without one.
 
     For a column that is about to be dropped, and that nobody reads any more.
     """

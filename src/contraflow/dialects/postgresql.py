@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -36,7 +36,7 @@ class PostgreSQLAdapter(Adapter):
     """PostgreSQL, through any driver whose errors carry a SQLSTATE."""
 
     product = "postgresql"
-    floor = (13,)
+    floor: ClassVar[tuple[int, ...]] = (13,)
     transactional_ddl: ClassVar[bool] = True
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
@@ -182,7 +182,7 @@ class PostgreSQLAdapter(Adapter):
         return Found(
             exists=True,
             columns={str(name): not not_null for name, not_null, _ in columns},
-            triggers=self._triggers(connection, table, schema, int(oid)),
+            triggers=self._triggers(connection, table, schema, int(oid), [str(name) for (name,) in functions]),
             details={
                 "defaults": frozenset(str(name) for name, _, has_default in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
@@ -196,6 +196,7 @@ class PostgreSQLAdapter(Adapter):
         table: str,  # noqa: ARG002 - for subclasses
         schema: str | None,  # noqa: ARG002
         oid: int,
+        functions: list[str],  # noqa: ARG002
     ) -> dict[str, str]:
         found = connection.execute(
             sa.text(
@@ -223,35 +224,41 @@ class PostgreSQLAdapter(Adapter):
                 for name in work.drop_triggers
             ),
         ]
-        creating = next((text for text in work.create if text.function), None)
-        if creating is not None and found is not None:
-            # With one of the two triggers in place, so is the function.
-            creating = creating if len(work.create) > 1 else None
-        outdated = work.drop_function or (creating.name[:-2] if creating is not None and found is not None else None)
-        if outdated and (functions is None or outdated in functions):
-            name = self.compiler.table(outdated, work.schema)
-            sent.append(Statement(sql=f"DROP FUNCTION {name}()"))
+        # With one of the two triggers in place, so is their function.
+        creating = work.create[0] if work.create and (found is None or len(work.create) > 1) else None
+        stem = work.drop_function or (creating.name.removesuffix("_u") if creating and found is not None else None)
+        if stem:
+            sent += [
+                Statement(sql=f"DROP FUNCTION {self.compiler.table(name, work.schema)}()")
+                for name in self._functions_of(stem, functions)
+            ]
         if work.reset_marker:
             sent.append(self._alter(table, f"DROP COLUMN {quote(work.reset_marker)}"))
         sent += self._add(work, table)
-        if creating is not None and creating.function:
+        if creating and creating.function:
             sent.append(Statement(sql=creating.function))
         sent += [Statement(sql=text.create, lock=self.row_exclusive) for text in work.create]
-        drops = [f"DROP COLUMN {quote(name)}" for name in work.drop]
-        return [*sent, self._alter(table, ", ".join(drops))] if drops else sent
+        return [*sent, *self._alter_all(table, [f"DROP COLUMN {quote(name)}" for name in work.drop])]
 
     def _texts(self, sync: Sync) -> list[TriggerText]:
         return trigger_statements(sync, self.product, self.compiler)
 
+    def _functions_of(self, stem: str, functions: Collection[str] | None) -> list[str]:
+        """The names of the sync's functions among ``functions``; the one it has if None."""
+        return [stem] if functions is None or stem in functions else []
+
     def _alter(self, table: str, what: str) -> Statement:
         return Statement(sql=f"ALTER TABLE {table} {what}", lock=self.exclusive)
+
+    def _alter_all(self, table: str, parts: list[str]) -> list[Statement]:
+        return [self._alter(table, ", ".join(parts))] if parts else []
 
     def _add(self, work: Remaining, table: str) -> list[Statement]:
         quote = self.compiler.quote
         parts = [f"ADD COLUMN {quote(column.name)} {self.compiler.type_text(column.type)}" for column in work.add]
         if marker := work.add_marker or work.reset_marker:
             parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type}")
-        sent = [self._alter(table, ", ".join(parts))] if parts else []
+        sent = self._alter_all(table, parts)
         for column in work.add:
             if column.comment:
                 text = self.compiler.dialect.identifier_preparer.quote_identifier(column.name)
@@ -277,7 +284,7 @@ class PostgreSQLAdapter(Adapter):
         lock = self.exclusive if proven else f"{self.exclusive}, for as long as reading the whole table takes"
         sent = [Statement(sql=f"ALTER TABLE {table} {', '.join(parts)}", lock=lock)]
         drops = [f"DROP CONSTRAINT {quote(check)}" for check in checks if constraints is None or check in constraints]
-        return [*sent, self._alter(table, ", ".join(drops))] if drops else sent
+        return [*sent, *self._alter_all(table, drops)]
 
     def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`."""

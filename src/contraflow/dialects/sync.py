@@ -16,7 +16,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.lens import Group, Side
 from contraflow.steps import Sync
 
-__all__ = ["TriggerText", "disagreement", "trigger_statements"]
+__all__ = ["TriggerText", "disagreement", "function_name", "trigger_statements"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,7 +385,18 @@ class _Before:
         ]
 
 
-def _postgresql(sync: Sync, compiler: Compiler, *, row: str) -> list[TriggerText]:
+def function_name(sync: Sync, product: str) -> str:
+    """The name of the sync's function on PostgreSQL and CockroachDB.
+
+    CockroachDB keeps no comments in a function, and cannot replace one that a trigger uses: there the name carries
+    the fingerprint. At most 63 bytes.
+    """
+    if product != "cockroachdb":
+        return sync.name
+    return f"{sync.name.encode()[:46].decode(errors='ignore')}_{sync.fingerprint}"
+
+
+def _postgresql(sync: Sync, compiler: Compiler, *, row: str, function: str) -> list[TriggerText]:
     """``row`` is the form of a reference: ``{}.`` or ``({}).``, CockroachDB's."""
     quote = compiler.quote
     words = _Words(
@@ -413,27 +424,27 @@ def _postgresql(sync: Sync, compiler: Compiler, *, row: str) -> list[TriggerText
     tag = "$contraflow$"
     while tag in body:
         tag = f"{tag[:-1]}_$"
-    function_name = compiler.table(sync.name, sync.schema)
-    function = f"CREATE FUNCTION {function_name}() RETURNS trigger LANGUAGE plpgsql AS {tag}\n{body}\n{tag}"
+    qualified = compiler.table(function, sync.schema)
+    create = f"CREATE FUNCTION {qualified}() RETURNS trigger LANGUAGE plpgsql AS {tag}\n{body}\n{tag}"
     table = compiler.table(sync.table, sync.schema)
     changed = words.condition(Changed(columns=_synced_columns(sync)))
     new_marker, old_marker = words.new(sync.marker), words.old(sync.marker)
     when = f"{new_marker} IS NOT DISTINCT FROM {old_marker} AND ({old_marker} IS NULL OR {changed})"
-    execute = f"FOR EACH ROW {{when}}EXECUTE FUNCTION {function_name}()"
+    execute = f"FOR EACH ROW {{when}}EXECUTE FUNCTION {qualified}()"
     return [
         TriggerText(
             name=f"{sync.name}_u",
             event="update",
             create=f"CREATE TRIGGER {quote(sync.name + '_u')} BEFORE UPDATE ON {table} "
             + execute.replace("{when}", f"WHEN ({when}) "),
-            function=function,
+            function=create,
         ),
         TriggerText(
             name=f"{sync.name}_i",
             event="insert",
             create=f"CREATE TRIGGER {quote(sync.name + '_i')} BEFORE INSERT ON {table} "
             + execute.replace("{when}", ""),
-            function=function,
+            function=create,
         ),
     ]
 
@@ -587,7 +598,8 @@ def trigger_statements(
         return _sqlite(sync, compiler, without_rowid=without_rowid)
     if product in ("mysql", "mariadb"):
         return _mysql(sync, compiler)
-    return _postgresql(sync, compiler, row="({})." if product == "cockroachdb" else "{}.")
+    row = "({})." if product == "cockroachdb" else "{}."
+    return _postgresql(sync, compiler, row=row, function=function_name(sync, product))
 
 
 def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
