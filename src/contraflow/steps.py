@@ -161,6 +161,8 @@ class EnforceNotNull:
     table: str
     schema: str | None = None
     names: tuple[str, ...]
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Server defaults of these columns, given at once where the proof is NOT NULL itself (MySQL, MariaDB)."""
 
 
 @dataclass(frozen=True, kw_only=True)

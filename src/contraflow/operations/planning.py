@@ -155,7 +155,8 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
         if found.not_null:
-            step = EnforceNotNull(**where, names=found.not_null)
+            defaults = {name: text for name, text in found.defaults.items() if name in found.not_null}
+            step = EnforceNotNull(**where, names=found.not_null, defaults=defaults)
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
         forward: list[Step] = []
         backward: list[Step] = []
