@@ -12,6 +12,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from contraflow.problems import ProblemError
 from contraflow.rehearsal import demo
 from contraflow.rehearsal.demo.nodes import find_example
 from tests.servers.shared import Database, new_engine
@@ -70,6 +71,7 @@ def edit(path: Path, old: str, new: str) -> None:
         ("0004_project_handles.py", "lower(row.name)", "row.name", "handle"),
     ],
 )
+@pytest.mark.only_on("sqlite")
 def test_a_broken_lens_is_caught(
     database: Database, example: Path, revision: str, old: str, new: str, column: str
 ) -> None:
@@ -110,8 +112,23 @@ def drop_triggers(database: Database) -> None:
 
 
 @pytest.mark.only_on("sqlite")
+def test_a_history_that_does_not_load_is_in_the_verdict(database: Database, example: Path) -> None:
+    edit(example / "migrations" / "versions" / "0002_names_and_email.py", "substr(trim(", "substring(trim(")
+    verdict = demo.run(replace(SHORT, url=database.url, example=example, duration=1.0))
+    assert not verdict.passed
+    assert verdict.phases == ()
+    (problem,) = verdict.problems
+    assert "NameError" in problem
+
+
+def test_an_unknown_server_is_a_problem() -> None:
+    with pytest.raises(ProblemError, match="CF203: the demo knows no server 'oracle'"):
+        demo.run(demo.Options(on="oracle"))
+
+
+@pytest.mark.only_on("sqlite")
 def test_a_refused_phase_is_in_the_verdict(database: Database, example: Path) -> None:
-    edit(example / "migrations" / "versions" / "0003_disabled_at_and_quota.py", '"quota"', '"quotas"')
+    edit(example / "migrations" / "versions" / "0004_project_handles.py", '"cost_code"', '"cost_codes"')
     verdict = demo.run(replace(SHORT, url=database.url, example=example, duration=1.0))
     assert not verdict.passed
     assert verdict.served[2] == 0

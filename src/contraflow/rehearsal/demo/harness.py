@@ -14,7 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from contraflow.problems import ContraflowError
+from contraflow.problems import ContraflowError, Problem, ProblemError
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.demo import rows, verdict
 from contraflow.rehearsal.demo.load import Client, Gate
@@ -65,8 +65,8 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
     ``progress`` gets a line of text now and then. Nothing is left behind, also after an exception or Ctrl-C:
     no process, no file, and no database unless ``options.url`` named it.
 
-    :raises ProblemError: what kept the demo from beginning, for example CF206 if a server cannot be
-        installed. What goes wrong later is in the verdict.
+    :raises ProblemError: CF203 if ``options.on`` is no server that is known; CF204, CF206 or CF207 if it cannot be
+        started; CF201 if ``options.url`` does not answer. What goes wrong later is in the verdict.
     """
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
@@ -75,7 +75,7 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
             url = sa.make_url(options.url)
         else:
             progress(f"starting {options.on}")
-            server = stack.enter_context(servers.start(options.on, progress=progress))
+            server = stack.enter_context(_start(options.on, progress))
             url = server.create_database()
         demo = _Demo(
             options=options,
@@ -91,8 +91,20 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
             demo.close()
 
 
+def _start(kind: str, progress: Progress) -> servers.Server:
+    if kind not in servers.KINDS:
+        raise ProblemError(
+            Problem(
+                code="CF203",
+                what=f"the demo knows no server {kind!r}.",
+                instead=f"choose one of: {', '.join(servers.KINDS)}.",
+            )
+        )
+    return servers.start(kind, progress=progress)
+
+
 class _RefusedError(ContraflowError):
-    """A command of the upgrade did not succeed."""
+    """A command of the operator's did not succeed."""
 
 
 @dataclass(kw_only=True)
@@ -119,16 +131,27 @@ class _Demo:
         self._command: subprocess.Popen[str] | None = None
 
     def run(self) -> Verdict:
+        """Everything from the first table to the verdict; whatever goes wrong is in the verdict."""
         began = time.monotonic()
-        config = self._write_config()
+        try:
+            config = self._write_config()
+            old = self._begin(config)
+            self._upgrade(config, old)
+        except ContraflowError as error:
+            self.problems.append(str(error))
+        self._stop_clients()
+        return self._judge(time.monotonic() - began)
+
+    def _begin(self, config: Path) -> list[Node]:
+        """Release 1 with its data, its nodes, and clients that use them."""
         self.progress("creating the tables of release 1")
         self._execute("alembic", "-c", str(config), "upgrade", FIRST_RELEASE)
-        rng = random.Random(f"{self.options.seed}/seed")  # noqa: S311 - repeatable on purpose
         self.progress(f"seeding {self.options.users} users")
+        rng = random.Random(f"{self.options.seed}/seed")  # noqa: S311 - repeatable on purpose
         users, projects = rows.seed(self.engine, users=self.options.users, rng=rng)
         self.progress(f"starting {NODES} nodes of release 1")
-        old = [self._start_node(1) for _ in range(NODES)]
-        for node in old:
+        nodes = [self._start_node(1) for _ in range(NODES)]
+        for node in nodes:
             node.wait_until_ready()
             self.balancer.add(node)
         count = self.options.clients
@@ -146,12 +169,7 @@ class _Demo:
         ]
         for client in self.clients:
             client.start()
-        try:
-            self._upgrade(config, old)
-        except ContraflowError as error:
-            self.problems.append(str(error))
-        self._stop_clients()
-        return self._judge(time.monotonic() - began)
+        return nodes
 
     def _upgrade(self, config: Path, old: list[Node]) -> None:
         """The upgrade itself, as an operator does it."""
@@ -165,10 +183,11 @@ class _Demo:
                 successor = self._start_node(2)
                 successor.wait_until_ready()
                 self.balancer.add(successor)
-                self._wait(share / 2, "both releases serve")
+                self._wait(share / 2)
                 self.balancer.drain(node)
                 node.stop()
-                self._wait(share / 2, f"{node.name} is replaced by {successor.name}")
+                self._tell(f"{node.name} is replaced by {successor.name}")
+                self._wait(share / 2)
         self.progress("checking every row in both shapes")
         self._check_rows(releases=(1, 2), moment="before contract")
         with self._phase("contract"):
@@ -181,22 +200,22 @@ class _Demo:
 
     def _serve(self, name: str, seconds: float) -> None:
         with self._phase(name):
-            self._wait(seconds, name)
+            self._wait(seconds)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        self.progress(f"{name} ({self._count()} requests so far)")
+        self._tell(name)
         began = time.monotonic()
         try:
             yield
         finally:
             self.phases.append((name, began, time.monotonic()))
 
-    def _wait(self, seconds: float, line: str) -> None:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            self.progress(f"{line} ({self._count()} requests so far)")
-            self._idle.wait(min(left, 0.5))
+    def _wait(self, seconds: float) -> None:
+        self._idle.wait(seconds)
+
+    def _tell(self, what: str) -> None:
+        self.progress(f"{what} ({self._count()} requests so far)")
 
     def _count(self) -> int:
         return sum(len(client.tally.samples) for client in self.clients)
