@@ -24,6 +24,7 @@ CODES: dict[str, str] = {
     "CF006": "a lock could not be had in time",
     "CF007": "an upgrade grew after the new release may have written",
     "CF008": "the installed sync differs from the journal",
+    "CF009": "the server refused a statement",
     "CF012": "rows differ between the two sides",
     "CF013": "a NULL stands where the new schema forbids it",
     # CF1xx: declarations
@@ -62,6 +63,7 @@ CODES: dict[str, str] = {
     "CF307": "the configuration is not valid",
     # CF4xx: nodes
     "CF401": "nodes of the other release are alive",
+    "CF402": "no such node",
 }
 """Every problem code and its title. Codes are stable: they are never reused or renumbered."""
 

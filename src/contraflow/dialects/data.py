@@ -10,7 +10,7 @@ from contraflow.dialects.sync import disagreement
 from contraflow.lens import Group
 from contraflow.steps import Probe, Sync
 
-__all__ = ["backfill_text", "escape", "probe_text"]
+__all__ = ["backfill_text", "beyond", "bounds", "escape", "probe_text"]
 
 
 def escape(sql: str) -> str:
@@ -49,19 +49,13 @@ def backfill_text(
             first_bound=None, bound=None, first_fill=fill, fill=fill, remaining=remaining, estimate=estimate
         )
     columns = [escape(quote(name)) for name in sync.key]
-    after = _beyond(columns, ">", "k")
-    upto = _beyond(columns, "<", "u", inclusive=True)
-    names = ", ".join(columns)
-    backwards = ", ".join(f"{column} DESC" for column in columns)
-
-    def bound(where: str) -> str:
-        page = f"SELECT {names} FROM {escape(table)}{where} ORDER BY {names} LIMIT :limit"
-        return f"SELECT {names} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
-
+    after = beyond(columns, ">", "k")
+    upto = beyond(columns, "<", "u", inclusive=True)
+    first_bound, bound = bounds(table, columns)
     fill = f"{escape(update)}{escape(unsynced)} AND {upto}"
     return BackfillText(
-        first_bound=bound(""),
-        bound=bound(f" WHERE {after}"),
+        first_bound=first_bound,
+        bound=bound,
         first_fill=fill,
         fill=f"{fill} AND {after}",
         remaining=remaining,
@@ -69,7 +63,19 @@ def backfill_text(
     )
 
 
-def _beyond(columns: Sequence[str], sign: str, parameter: str, *, inclusive: bool = False) -> str:
+def bounds(table: str, columns: Sequence[str]) -> tuple[str, str]:
+    """The queries of the last key of the next ``:limit`` rows: from the start, and after ``:k0, :k1 ...``."""
+    names = ", ".join(columns)
+    backwards = ", ".join(f"{column} DESC" for column in columns)
+
+    def bound(where: str) -> str:
+        page = f"SELECT {names} FROM {escape(table)}{where} ORDER BY {names} LIMIT :limit"
+        return f"SELECT {names} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
+
+    return bound(""), bound(f" WHERE {beyond(columns, '>', 'k')}")
+
+
+def beyond(columns: Sequence[str], sign: str, parameter: str, *, inclusive: bool = False) -> str:
     """``(a, b) > (:k0, :k1)``, written out, since MySQL and MariaDB use no index for a comparison of rows.
 
     The bound on the first column alone is implied; it is what their optimisers make a range of.

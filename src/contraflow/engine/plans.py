@@ -1,0 +1,107 @@
+"""Plans: the statements of every phase for showing them, and the SQL of the data phases for the journal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Adapter, Found, Statement
+from contraflow.dialects.repair import repair_text
+from contraflow.engine.backfill import Target
+from contraflow.engine.report import PlannedStatement, PlanReport
+from contraflow.engine.schema import full_name
+from contraflow.engine.verification import ProbeTarget
+from contraflow.lens import Side
+from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe
+
+__all__ = ["plan_report", "programs"]
+
+
+def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dict[str, Any]:
+    """The SQL of backfill, verification and repair, a table each, as plain data: what the phases after expand
+    work from.
+    """
+    fills, probes, repairs = [], [], []
+    sides: tuple[Side, Side] = ("old", "new")
+    for block in (*phases.migrate, *phases.verify):
+        if not isinstance(block, Online):
+            continue
+        name = full_name(block.schema, block.table)
+        if isinstance(block.step, Backfill):
+            found = adapter.find(connection, block.table, block.schema)
+            sync, text = block.step.sync, adapter.backfill(block.step, found)
+            fills.append(Target(name=name, title=block.title, key=sync.key, text=text).as_dict())
+            for side, (place, group) in itertools.product(sides, enumerate(sync.groups)):
+                mend = Target(
+                    name=f"{name}, group {place}, from {side}",
+                    title=f"repair {name} from {side}",
+                    key=sync.key,
+                    text=repair_text(sync, group, side, adapter.compiler, estimate=text.estimate),
+                )
+                repairs.append({**mend.as_dict(), "table": name, "side": side})
+        elif isinstance(block.step, Probe):
+            probes.append(ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step)).as_dict())
+    return {"backfill": fills, "probe": probes, "repair": repairs}
+
+
+def plan_report(
+    adapter: Adapter,
+    connection: sa.Connection,
+    upgrade: str,
+    phases: Phases,
+    *,
+    timeout: float,
+    reached: frozenset[str],
+) -> PlanReport:
+    """Every statement of every phase. Of the phases in ``reached``, only what is still to do; of the others,
+    everything.
+    """
+    blocks: Mapping[str, tuple[Block, ...]] = {
+        "expand": phases.expand,
+        "migrate": phases.migrate,
+        "verify": phases.verify,
+        "contract": phases.contract,
+        "rollback": phases.rollback,
+    }
+    planned: dict[str, tuple[PlannedStatement, ...]] = {}
+    for phase, parts in blocks.items():
+        statements: list[PlannedStatement] = []
+        for block in parts:
+            # None for a phase whose table does not look yet as it will by then.
+            found = adapter.find(connection, block.table, block.schema) if phase in reached else None
+            statements += [
+                PlannedStatement(
+                    table=full_name(block.schema, block.table),
+                    title=block.title,
+                    statement=statement,
+                    online=isinstance(block, Online),
+                )
+                for statement in _statements(adapter, block, found, timeout)
+            ]
+        planned[phase] = tuple(statements)
+    return PlanReport(upgrade=upgrade, product=adapter.profile.product, version=adapter.profile.version, phases=planned)
+
+
+def _statements(adapter: Adapter, block: Block, found: Found | None, timeout: float) -> Iterator[Statement]:
+    if isinstance(block, Hold):
+        statements = adapter.hold(block, found)
+        if statements:
+            yield from (*adapter.opening(block, timeout), *statements, *adapter.closing(block))
+    elif isinstance(block.step, Backfill):
+        fill = adapter.backfill(block.step, found)
+        yield Statement(sql=_plain(fill.fill), lock="the rows of one batch")
+        yield Statement(sql=_plain(fill.remaining))
+    elif isinstance(block.step, Probe):
+        probe = adapter.probe(block.step)
+        for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
+            yield Statement(sql=_plain(query))
+    else:
+        yield from adapter.online(block, found)
+
+
+def _plain(text: str) -> str:
+    """A text for :func:`sqlalchemy.text`, without its escapes."""
+    return text.replace("\\:", ":")

@@ -1,0 +1,551 @@
+"""The runner: the verbs of an upgrade, each idempotent, resumable after a kill between any two statements,
+and alone at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Adapter, LockTimeout, Profile, Statement
+from contraflow.engine import nodes as registry
+from contraflow.engine.backfill import Backfiller, Target
+from contraflow.engine.checks import check_domain, check_rows
+from contraflow.engine.connect import Database, refused, unreachable
+from contraflow.engine.journal import Entry, Journal, Tables, after
+from contraflow.engine.lease import Lease
+from contraflow.engine.matching import (
+    contracted,
+    grown,
+    impossible,
+    last,
+    match,
+    nothing_open,
+    revisions_of,
+    rolled_back,
+)
+from contraflow.engine.plans import plan_report, programs
+from contraflow.engine.report import Difference, Node, Options, PlanReport, Progress, State, Status
+from contraflow.engine.schema import full_name, old_shape
+from contraflow.engine.status import first_status, read_status
+from contraflow.engine.verification import ProbeTarget, find_differences, refuse
+from contraflow.engine.work import Work
+from contraflow.lens import Side
+from contraflow.operations.planning import Upgrade, plan, plan_end, tables_of
+from contraflow.problems import Interrupted, Problem, ProblemError
+from contraflow.steps import Backfill, Installed, Online, Phases
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has it from 3.11 on
+
+__all__ = ["Runner"]
+
+VERBS = ("expand", "migrate", "verify", "contract")
+
+
+class Runner:
+    """Carries one upgrade through its phases on one live database.
+
+    ``url`` is the database; of an :class:`sqlalchemy.Engine` the way of connecting is used, never its pool.
+    ``upgrade`` is what the revisions declare; without it, everything that follows expand works from the
+    journal alone. ``clock`` (seconds, monotonic) and ``sleep`` are the runner's own; ``progress`` is called
+    from its thread. ``should_stop`` is asked between statements and batches: if true, the verb raises
+    :class:`~contraflow.problems.Interrupted`, as it does on Ctrl-C, and the same verb resumes the work later.
+    ``before_statement`` sees every statement before it is sent.
+
+    Every verb raises :class:`~contraflow.problems.ProblemError`, before anything is changed where that can be
+    known: ``CF001`` another runner is at work, ``CF003`` the journal is newer, ``CF004`` the verb is not
+    possible from the present state, ``CF005`` another upgrade is open, ``CF006`` a lock could not be had,
+    ``CF009`` the server refused a statement, ``CF201`` the server cannot be reached.
+    """
+
+    def __init__(
+        self,
+        url: str | sa.URL | sa.Engine,
+        upgrade: Upgrade | None = None,
+        *,
+        options: Options | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        progress: Callable[[Progress], None] = lambda _progress: None,
+        should_stop: Callable[[], bool] = lambda: False,
+        before_statement: Callable[[Statement], None] | None = None,
+    ) -> None:
+        self.options = options or Options()
+        self._declared = upgrade
+        self._database = Database(url)
+        self._clock = clock
+        self._sleep = sleep
+        self._progress = progress
+        self._should_stop = should_stop
+        self._before_statement = before_statement
+        self._tables = Tables(self.options.schema)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what the runner holds on to. It can be used again."""
+        self._database.close()
+
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter for the live server."""
+        return self._database.adapter
+
+    @property
+    def profile(self) -> Profile:
+        """What the live server says of itself."""
+        return self.adapter.profile
+
+    # -- before anything is changed
+    # ------------------------------------------------------------------------------------
+
+    def check(self) -> list[Problem]:
+        """Everything that can be known to be wrong before the first change: the declarations, the schema, the
+        server, the rows.
+        """
+        upgrade = self._need_upgrade("check")
+        with self._reading() as connection:
+            try:
+                entry = self._current(connection)
+                if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
+                    return []
+                phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
+            except ProblemError as error:
+                return list(error.problems)
+            return self._find_problems(connection, upgrade, phases)
+
+    def plan(self) -> PlanReport:
+        """Every statement of every phase for the connected server, in order.
+
+        Of the phase that is due, only what is still to do. Without a declared upgrade: contract and rollback
+        of the open one.
+        """
+        with self._reading() as connection:
+            entry = self._current(connection)
+            is_open = entry is not None and entry.open
+            reached = {"expand"}
+            if entry is not None and is_open:
+                reached.add("rollback")
+                if entry.state is not State.PENDING:
+                    reached |= {"migrate", "verify", "contract"}
+            if self._declared is not None:
+                name = self._declared.id
+                phases = self._phases(connection, self._declared, entry.installed if entry and is_open else ())
+            elif entry is not None and is_open:
+                name = entry.id
+                contract, rollback = plan_end(entry.installed)
+                phases = Phases(
+                    expand=(),
+                    migrate=(),
+                    verify=(),
+                    contract=contract,
+                    rollback=rollback,
+                    installed=entry.installed,
+                )
+            else:
+                raise nothing_open("plan")
+            return plan_report(
+                self.adapter,
+                connection,
+                name,
+                phases,
+                timeout=self.options.lock_timeout,
+                reached=frozenset(reached),
+            )
+
+    # -- the verbs
+    # -----------------------------------------------------------------------------------------------------
+
+    def expand(self) -> None:
+        """Add the new shape and the sync. The old release is not affected; the new one must wait for
+        :meth:`migrate`.
+
+        Raises every problem that :meth:`check` finds; ``CF002`` if a revision changed since it was expanded,
+        ``CF007`` if revisions were added after the new release may have written.
+        """
+        upgrade = self._need_upgrade("expand")
+        with self._work("expand") as work:
+            entry = work.entry
+            if entry is not None and entry.state is State.CONTRACTED:
+                return
+            if entry is None or entry.state is State.ROLLED_BACK:
+                self._begin(work, upgrade)
+            elif grown(entry, upgrade):
+                self._grow(work, entry, upgrade)
+            elif entry.pending in ("contract", "rollback"):
+                raise impossible("expand", entry)
+            elif after("expand", entry.state) is None:
+                return  # migrated or further: what expand leads to stands
+            self._install(work, upgrade)
+            work.reach(State.EXPANDED)
+
+    def migrate(self) -> None:
+        """Fill the rows from before the sync. Afterwards the new release may write; ``alembic_version``
+        moves.
+        """
+        with self._work("migrate") as work:
+            entry = work.entry
+            if entry is None:
+                raise impossible("migrate", None)
+            if entry.state is State.CONTRACTED:
+                return
+            state = self._next("migrate", entry)
+            work.save(pending="migrate")
+            work.record("begun", "migrate")
+            for data in entry.programs.get("backfill", ()):
+                self._fill(work, entry, Target.from_dict(data))
+            work.reach(state)
+
+    def verify(self, *, show: int = 3) -> None:
+        """Look for rows that disagree or hold a NULL where the new schema forbids it, beside the writers.
+
+        Raises ``CF012`` and ``CF013`` with counts and at most ``show`` rows of each kind, ``CF008`` if the
+        sync is not installed as the journal says.
+        """
+        with self._work("verify") as work:
+            entry = work.entry
+            if entry is None:
+                raise impossible("verify", None)
+            if entry.state is State.CONTRACTED:
+                return
+            state = self._next("verify", entry)
+            work.record("begun", "verify")
+            self._verify(work, entry, show=show)
+            work.reach(state)
+
+    def contract(self, *, force: str | None = None) -> None:
+        """Remove the sync and the old shape, for good.
+
+        Verifies once more, and refuses (``CF401``) while a node lives that may run the old release, unless
+        ``force`` gives a reason; the journal keeps it.
+        """
+        with self._work("contract") as work:
+            entry = work.entry
+            if entry is None:
+                raise impossible("contract", None)
+            if entry.state is State.CONTRACTED:
+                return
+            state = self._next("contract", entry)
+            work.record("begun", "contract")
+            if entry.pending != "contract":
+                self._gate(work, entry, force)
+                self._verify(work, entry, show=3)
+                # From here on there is no way back: what is dropped is gone.
+                work.save(pending="contract")
+            for block in plan_end(entry.installed)[0]:
+                work.run(block)
+            work.reach(state)
+
+    def rollback(self, *, force: str | None = None) -> None:
+        """Remove the sync and the new shape: back to the old schema, exactly. Nothing the old side holds is
+        lost.
+
+        Refuses (``CF401``) while a node lives that may run the new release, unless ``force`` gives a reason.
+        Raises ``CF303`` once the upgrade is contracted, ``CF004`` while a contract is half done.
+        """
+        with self._work("rollback") as work:
+            entry = work.entry
+            if entry is None or entry.state is State.ROLLED_BACK:
+                return
+            if entry.state is State.CONTRACTED:
+                raise contracted(entry)
+            state = self._next("rollback", entry)
+            work.record("begun", "rollback")
+            if entry.pending != "rollback":
+                self._gate(work, entry, force)
+                work.save(pending="rollback")
+            for block in plan_end(entry.installed)[1]:
+                work.run(block)
+            work.reach(state)
+
+    def upgrade(self) -> None:
+        """Expand, migrate and verify, from wherever the upgrade stands. Then roll the nodes, then contract."""
+        self.run("verify")
+
+    def run(self, through: Literal["expand", "migrate", "verify", "contract"] = "contract") -> None:
+        """All phases up to and with ``through``, from wherever the upgrade stands."""
+        for verb in VERBS[: VERBS.index(through) + 1]:
+            getattr(self, verb)()
+
+    def repair(self, table: str, side: Side, *, schema: str | None = None) -> int:
+        """Mend drift: where the two sides disagree, ``side`` is right, and the other one is written anew.
+        Returns the rows written.
+
+        Only rows that disagree are written, in key ranges, beside the writers.
+        """
+        with self._work("repair") as work:
+            entry = work.entry
+            if entry is None or entry.state not in (State.MIGRATED, State.VERIFIED) or entry.pending == "contract":
+                raise impossible("repair", entry)
+            name = full_name(schema, table)
+            targets = [
+                Target.from_dict(data)
+                for data in entry.programs["repair"]
+                if data["table"] == name and data["side"] == side
+            ]
+            if not targets:
+                raise _no_such_table(name, entry)
+            return sum(self._fill(work, entry, target) for target in targets)
+
+    # -- telling
+    # -------------------------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Where the upgrade stands, and what comes next. Changes nothing, and waits for nobody."""
+        with self._reading() as connection:
+            if not self._tables.exist(connection):
+                return first_status(self._declared)
+            entry = self._current(connection)
+            now = self.adapter.server_time(connection)
+            holder = Lease(self._database, self._tables, duration=self.options.lease).holder(connection)
+            return read_status(
+                connection,
+                self._journal(""),
+                entry,
+                declared=self._declared,
+                nodes=self._read_nodes(connection, entry, now),
+                runner=str(holder) if holder else None,
+            )
+
+    def nodes(self) -> list[Node]:
+        """The nodes of the application that announced themselves, the newest heartbeat first."""
+        with self._reading() as connection:
+            if not self._tables.exist(connection):
+                return []
+            now = self.adapter.server_time(connection)
+            return self._read_nodes(connection, self._current(connection), now)
+
+    def forget_node(self, node: str) -> None:
+        """Remove a node that is known to be gone. Raises ``CF402`` if no node has that id."""
+        with self._reading() as connection:
+            if not self._tables.exist(connection):
+                raise registry.no_such_node(node)
+            registry.forget(connection, self._tables, node)
+
+    # -- how
+    # -----------------------------------------------------------------------------------------------------------
+
+    def _need_upgrade(self, verb: str) -> Upgrade:
+        if self._declared is None:
+            raise nothing_open(verb)
+        return self._declared
+
+    def _journal(self, runner: str) -> Journal:
+        return Journal(tables=self._tables, runner=runner)
+
+    def _entry(self, connection: sa.Connection) -> Entry | None:
+        """The upgrade a verb is about: the declared one's entry, or without one the open or last one. None if
+        it has none.
+        """
+        entries = self._journal("").entries(connection)
+        if self._declared is None:
+            return last(entries)
+        return match(entries, self._declared) or rolled_back(entries, self._declared)
+
+    def _current(self, connection: sa.Connection) -> Entry | None:
+        if not self._tables.exist(connection):
+            return None
+        return self._entry(connection)
+
+    def _read_nodes(self, connection: sa.Connection, entry: Entry | None, now: float) -> list[Node]:
+        return registry.read_nodes(connection, self._tables, entry, now=now, ttl=self.options.node_ttl)
+
+    def _phases(self, connection: sa.Connection, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
+        return plan(upgrade, old_shape(connection, tables_of(upgrade), installed))
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with self._translated(), self._database.connect(self._hook) as connection:
+            yield connection
+
+    def _hook(self, sql: str) -> None:
+        if self._before_statement is not None:
+            self._before_statement(Statement(sql=sql))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of the driver as problems, Ctrl-C as Interrupted."""
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            if error.connection_invalidated:
+                raise unreachable(self._database.url, error) from error
+            raise refused(error) from error
+        except LockTimeout as error:
+            raise refused(error) from error
+        except KeyboardInterrupt as error:
+            raise Interrupted("stopped by Ctrl-C; the same command goes on where it stands") from error
+
+    @contextlib.contextmanager
+    def _work(self, verb: str) -> Iterator[Work]:
+        """The lock, the journal and the upgrade's entry, while a verb runs."""
+        with self._translated(), self._database.connect(self._hook) as connection:
+            self._tables.create(connection)
+            lease = Lease(self._database, self._tables, duration=self.options.lease)
+            with lease.held(connection, verb):
+                work = Work(
+                    verb=verb,
+                    adapter=self.adapter,
+                    connection=connection,
+                    journal=self._journal(lease.owner),
+                    lease=lease,
+                    options=self.options,
+                    clock=self._clock,
+                    sleep=self._sleep,
+                    progress=self._progress,
+                    should_stop=self._should_stop,
+                )
+                work.offset = self.adapter.server_time(connection) - self._clock()
+                work.entry = self._entry(connection)
+                yield work
+
+    def _next(self, verb: str, entry: Entry) -> State:
+        state = after(verb, entry.state)
+        if state is None or entry.pending in {"contract", "rollback"} - {verb}:
+            raise impossible(verb, entry)
+        return state
+
+    def _fill(self, work: Work, entry: Entry, target: Target) -> int:
+        """Fill one table, with its events; the rows written by this call."""
+        filler = Backfiller(
+            verb=work.verb,
+            adapter=self.adapter,
+            journal=work.journal,
+            options=self.options,
+            clock=self._clock,
+            sleep=self._sleep,
+            progress=self._progress,
+            pause_point=work.pause_point,
+            fence=work.lease.renew,
+        )
+        began = self._clock()
+        work.record("begun", target.title)
+        rows = filler.run(work.connection, entry, target)
+        work.record("done", target.title, statements=rows, seconds=self._clock() - began)
+        return rows
+
+    def _begin(self, work: Work, upgrade: Upgrade) -> None:
+        """Write what will be installed, before the first of it is."""
+        phases = self._checked(work, upgrade, ())
+        now = work.now()
+        entry = Entry(
+            number=0,
+            state=State.PENDING,
+            pending="expand",
+            old=upgrade.old,
+            new=upgrade.new,
+            revisions=revisions_of(upgrade),
+            installed=phases.installed,
+            programs=programs(self.adapter, work.connection, phases),
+            profile=self.profile,
+            library=registry.library_version(),
+            created=now,
+            updated=now,
+        )
+        work.begin(entry)
+
+    def _grow(self, work: Work, entry: Entry, upgrade: Upgrade) -> None:
+        """Revisions were added before any new release could write: take back the tables whose plan changed,
+        then expand them anew.
+
+        The result is that of planning the whole, the rows count as never synced, and the journal always says
+        what stands: until the last of the old plan is gone, it is the old plan.
+        """
+        phases = self._checked(work, upgrade, entry.installed)
+        work.save(state=State.PENDING, pending="expand")
+        changed = tuple(item for item in entry.installed if item not in phases.installed)
+        for block in plan_end(changed)[1]:
+            work.run(block)
+        work.save(
+            new=upgrade.new,
+            revisions=revisions_of(upgrade),
+            installed=phases.installed,
+            programs=programs(self.adapter, work.connection, phases),
+        )
+
+    def _checked(self, work: Work, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
+        phases = self._phases(work.connection, upgrade, installed)
+        ProblemError.raise_any(self._find_problems(work.connection, upgrade, phases))
+        return phases
+
+    def _find_problems(self, connection: sa.Connection, upgrade: Upgrade, phases: Phases) -> list[Problem]:
+        """What is wrong with the server, and with the lenses over present and possible values."""
+        syncs = [
+            block.step.sync
+            for block in phases.migrate
+            if isinstance(block, Online) and isinstance(block.step, Backfill)
+        ]
+        return [
+            *self.adapter.preflight(connection, tables_of(upgrade)),
+            *check_domain(syncs),
+            *check_rows(connection, self.adapter, syncs),
+        ]
+
+    def _install(self, work: Work, upgrade: Upgrade) -> None:
+        entry = work.current
+        if entry.state is not State.EXPANDED:
+            work.save(pending="expand")
+        for block in self._phases(work.connection, upgrade, entry.installed).expand:
+            work.run(block)
+
+    def _gate(self, work: Work, entry: Entry, force: str | None) -> None:
+        problem = registry.gate(self._read_nodes(work.connection, entry, work.now()), verb=work.verb, upgrade=entry.id)
+        if problem is None:
+            return
+        if force is None:
+            raise ProblemError(problem)
+        work.record("forced", work.verb, detail=f"{force}\n{problem.what}")
+
+    def _verify(self, work: Work, entry: Entry, *, show: int) -> None:
+        missing = [name for item in entry.installed for name in self._missing(work, item)]
+        if missing:
+            raise _not_installed(entry, missing)
+        differences: list[Difference] = []
+        for data in entry.programs.get("probe", ()):
+            target = ProbeTarget.from_dict(data)
+            work.tell(target.title)
+            differences += find_differences(work.connection, target, show=show, pause_point=work.pause_point)
+            work.tell(target.title, finished=True)
+        if differences:
+            if (state := after("differ", entry.state)) is not entry.state and state is not None:
+                work.save(state=state)
+            work.record("failed", work.verb, detail="; ".join(f"{d.table} {d.title}: {d.count}" for d in differences))
+            raise refuse(differences, upgrade=entry.id, verb=work.verb)
+
+    def _missing(self, work: Work, item: Installed) -> list[str]:
+        """The triggers of a sync that do not stand."""
+        if item.sync is None:
+            return []
+        found = self.adapter.find(work.connection, item.table, item.schema)
+        names = (f"{item.sync}_i", f"{item.sync}_u")
+        return [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
+
+
+def _not_installed(entry: Entry, missing: Sequence[str]) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF008",
+            what=f"the sync of {entry.id} is not complete: {', '.join(missing)} is missing.",
+            why="what one release wrote since then, the other one does not read.",
+            instead="stop the new release's nodes, then contraflow rollback, and upgrade again.",
+        )
+    )
+
+
+def _no_such_table(name: str, entry: Entry) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF101",
+            what=f"the upgrade {entry.id} has no sync on a table {name}.",
+            instead=f"its tables are: {', '.join(data['name'] for data in entry.programs.get('probe', ()))}.",
+        )
+    )

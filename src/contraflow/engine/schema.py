@@ -1,0 +1,46 @@
+"""Reflection: the application's tables, as they were before the upgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from contraflow.operations.base import TableName
+from contraflow.steps import Installed
+
+__all__ = ["full_name", "old_shape"]
+
+
+def full_name(schema: str | None, table: str) -> str:
+    """The table as people write it."""
+    return f"{schema}.{table}" if schema else table
+
+
+def old_shape(
+    connection: sa.Connection, names: Iterable[TableName], installed: Sequence[Installed] = ()
+) -> dict[TableName, sa.Table]:
+    """The tables of ``names`` that exist, without what ``installed`` has put on them."""
+    inspector = sa.inspect(connection)
+    metadata = sa.MetaData()
+    known = {(item.schema, item.table): item for item in installed}
+    tables: dict[TableName, sa.Table] = {}
+    for schema, name in sorted(names, key=lambda pair: (pair[0] or "", pair[1])):
+        if not inspector.has_table(name, schema=schema):
+            continue
+        item = known.get((schema, name))
+        hidden = {*item.added, item.marker} if item else set()
+        columns = [column["name"] for column in inspector.get_columns(name, schema=schema)]
+        table = sa.Table(
+            name,
+            metadata,
+            schema=schema,
+            autoload_with=connection,
+            include_columns=[column for column in columns if column not in hidden],
+            resolve_fks=False,
+        )
+        for column in item.relaxed if item else ():
+            if column in table.c:
+                table.c[column].nullable = False
+        tables[schema, name] = table
+    return tables

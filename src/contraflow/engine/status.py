@@ -1,0 +1,108 @@
+"""Where an upgrade stands and what comes next, as read from the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import sqlalchemy as sa
+
+from contraflow.engine.backfill import Target
+from contraflow.engine.journal import Entry, Event, Journal
+from contraflow.engine.matching import grown, revisions_of
+from contraflow.engine.nodes import gate
+from contraflow.engine.report import Due, Node, PhaseReport, State, Status
+from contraflow.operations.planning import Upgrade
+
+__all__ = ["first_status", "read_status"]
+
+_PHASES = ("expand", "migrate", "verify", "contract")
+
+
+def first_status(declared: Upgrade | None, nodes: Sequence[Node] = (), runner: str | None = None) -> Status:
+    """The status of an upgrade that the journal does not know yet."""
+    if declared is None or not declared.changes:
+        return Status(state=None, upgrade=None, old=None, new=None, nodes=tuple(nodes), runner=runner)
+    return Status(
+        state=State.PENDING,
+        upgrade=declared.id,
+        old=declared.old,
+        new=declared.new,
+        revisions=tuple(revision.id for revision in revisions_of(declared)),
+        phases=tuple(PhaseReport(name=name, status="due" if name == "expand" else "waiting") for name in _PHASES),
+        nodes=tuple(nodes),
+        runner=runner,
+        due="expand",
+    )
+
+
+def read_status(
+    connection: sa.Connection,
+    journal: Journal,
+    entry: Entry | None,
+    *,
+    declared: Upgrade | None,
+    nodes: Sequence[Node],
+    runner: str | None,
+) -> Status:
+    """The status of ``entry``; of the declared upgrade if the journal has none, or one that was rolled back."""
+    if entry is None or (entry.state is State.ROLLED_BACK and declared is not None):
+        return first_status(declared, nodes, runner)
+    due = _due(entry, declared, nodes)
+    rows_left: dict[str, int] = {}
+    if entry.state is State.EXPANDED and entry.pending not in ("expand", "rollback"):
+        for data in entry.programs.get("backfill", ()):
+            target = Target.from_dict(data)
+            rows_left[target.name] = int(connection.execute(sa.text(target.text.remaining)).scalar() or 0)
+    return Status(
+        state=entry.state,
+        upgrade=entry.id,
+        old=entry.old,
+        new=entry.new,
+        revisions=tuple(revision.id for revision in entry.revisions),
+        pending=entry.pending,
+        runner=runner,
+        phases=_phases(journal.events(connection, entry), due),
+        rows_left=rows_left,
+        nodes=tuple(nodes),
+        due=due,
+    )
+
+
+def _due(entry: Entry, declared: Upgrade | None, nodes: Sequence[Node]) -> Due:
+    if entry.pending == "contract":
+        return "contract"
+    if entry.pending == "rollback":
+        return "rollback"
+    if declared is not None and grown(entry, declared):
+        return "expand"
+    if entry.state is State.VERIFIED:
+        return "roll" if gate(nodes, verb="contract", upgrade=entry.id) else "contract"
+    following: Mapping[State, Due] = {
+        State.PENDING: "expand",
+        State.EXPANDED: "migrate",
+        State.MIGRATED: "verify",
+    }
+    return following.get(entry.state, "nothing")
+
+
+def _phases(events: Sequence[Event], due: Due) -> tuple[PhaseReport, ...]:
+    """When each phase began and ended. A phase that is due again (the upgrade grew, rows differ) is not done."""
+    reports = []
+    next_phase = "contract" if due == "roll" else due
+    # A phase is done if it ended and neither it nor an earlier one is due.
+    open_from = _PHASES.index(next_phase) if next_phase in _PHASES else len(_PHASES)
+    for place, name in enumerate(_PHASES):
+        own = [event for event in events if event.verb == name]
+        started = own[0].at if own else None
+        ended = [event.at for event in own if event.kind == "done" and event.title == name]
+        finished = ended[-1] if ended and place < open_from else None
+        status: Literal["waiting", "due", "running", "done"]
+        if finished is not None:
+            status = "done"
+        elif place == open_from and due != "roll":
+            status = "running" if own else "due"
+        else:
+            status = "waiting"
+        reports.append(PhaseReport(name=name, status=status, started=started, finished=finished))
+    return tuple(reports)

@@ -1,0 +1,120 @@
+"""Verification: queries that count, and show, the rows which keep an upgrade from contracting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import ProbeText
+from contraflow.engine.report import Difference
+from contraflow.problems import Problem, ProblemError
+
+__all__ = ["ProbeTarget", "find_differences", "refuse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeTarget:
+    """One table to verify."""
+
+    name: str
+    title: str
+    text: ProbeText
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "text": {
+                "unsynced": self.text.unsynced,
+                "differing": [list(pair) for pair in self.text.differing],
+                "show": [list(pair) for pair in self.text.show],
+                "nulls": dict(self.text.nulls),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ProbeTarget:
+        """The value that :meth:`as_dict` was called on."""
+        text = data["text"]
+        return cls(
+            name=data["name"],
+            title=data["title"],
+            text=ProbeText(
+                unsynced=text["unsynced"],
+                differing=tuple((title, query) for title, query in text["differing"]),
+                show=tuple((title, query) for title, query in text["show"]),
+                nulls=dict(text["nulls"]),
+            ),
+        )
+
+
+def find_differences(
+    connection: sa.Connection, target: ProbeTarget, *, show: int, pause_point: Callable[[], None]
+) -> list[Difference]:
+    """What differs in one table, each kind with its count and at most ``show`` rows."""
+
+    def count(query: str) -> int:
+        pause_point()
+        return int(connection.execute(sa.text(query)).scalar() or 0)
+
+    found: list[Difference] = []
+    if unsynced := count(target.text.unsynced):
+        found.append(Difference(code="CF012", table=target.name, title="never synced", count=unsynced))
+    queries = dict(target.text.show)
+    for title, query in target.text.differing:
+        if not (differing := count(query)):
+            continue
+        examples: tuple[Mapping[str, Any], ...] = ()
+        if show:
+            rows = connection.execute(sa.text(queries[title]), {"limit": show}).mappings()
+            examples = tuple(dict(row) for row in rows)
+        found.append(Difference(code="CF012", table=target.name, title=title, count=differing, examples=examples))
+    for column, query in target.text.nulls.items():
+        if nulls := count(query):
+            found.append(Difference(code="CF013", table=target.name, title=column, count=nulls))
+    return found
+
+
+def refuse(differences: Sequence[Difference], *, upgrade: str, verb: str) -> ProblemError:
+    """The problems that ``verb`` is refused with."""
+    return ProblemError(*(_problem(difference, upgrade, verb) for difference in differences))
+
+
+def _problem(found: Difference, upgrade: str, verb: str) -> Problem:
+    rows = "1 row" if found.count == 1 else f"{found.count} rows"
+    if found.code == "CF013":
+        return Problem(
+            code="CF013",
+            what=f"cannot {verb} {upgrade}: {found.table}.{found.title} is NULL in {rows}.",
+            why="the new schema says NOT NULL there.",
+            instead=f"give {found.table}.{found.title} a value in these rows, then {verb} again.",
+        )
+    if found.title == "never synced":
+        return Problem(
+            code="CF012",
+            what=f"cannot {verb} {upgrade}: {rows} of {found.table} were never synced.",
+            why="they were written past the sync: with triggers off, or by INSERT OR IGNORE on SQLite.",
+            instead=f"contraflow migrate fills them; then {verb} again.",
+        )
+    shown = "".join(f"\n{_example(example)}" for example in found.examples)
+    return Problem(
+        code="CF012",
+        what=f"cannot {verb} {upgrade}: {rows} of {found.table} differ ({found.title}).{_indent(shown)}",
+        why="something writes one side without the sync, or the sync was dropped for a while.",
+        instead=(
+            "contraflow verify --show 10 shows them; contraflow repair "
+            f"{found.table} --from old (or new) mends them; then {verb} again."
+        ),
+    )
+
+
+def _indent(text: str) -> str:
+    return text.replace("\n", "\n         ")
+
+
+def _example(row: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in row.items())

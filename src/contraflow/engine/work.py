@@ -1,0 +1,231 @@
+"""One verb at work: its connection, its lock, the upgrade's row in the journal, and how a block is carried
+out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Adapter, Found, LockTimeout, Statement
+from contraflow.engine.journal import Entry, Event, Journal
+from contraflow.engine.lease import Lease
+from contraflow.engine.report import Options, Progress, State
+from contraflow.problems import Interrupted, Problem, ProblemError
+from contraflow.steps import Block, Hold, Online
+
+__all__ = ["Work"]
+
+# A lock that was not had is tried for again after a rest, in lock timeouts: long enough for the writers that
+# queued to drain.
+_REST = (1.0, 3.0)
+PATIENCE = 10.0
+"""How long the journal's own rows are waited for, in seconds: nobody but runners and their heartbeats writes
+them.
+"""
+_LONGEST_REST = 2.0  # seconds, unless the lock timeout itself is longer
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What the verbs of a runner share while one of them runs."""
+
+    verb: str
+    adapter: Adapter
+    connection: sa.Connection
+    journal: Journal
+    lease: Lease
+    options: Options
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    progress: Callable[[Progress], None]
+    should_stop: Callable[[], bool]
+    entry: Entry | None = None
+    offset: float = 0.0
+    """The server's clock less this runner's."""
+
+    # -- the journal
+    # --------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The server's time, as seconds since 1970, without asking it again."""
+        return self.clock() + self.offset
+
+    @property
+    def current(self) -> Entry:
+        """The upgrade at work."""
+        if self.entry is None:
+            raise RuntimeError("no upgrade is open")
+        return self.entry
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A transaction for the journal's rows, with the lock of the runner confirmed in it."""
+        with self.adapter.transaction(self.connection, PATIENCE):
+            self.lease.renew(self.connection)
+            yield
+
+    def begin(self, entry: Entry) -> None:
+        """Write a new upgrade's row."""
+        with self.writing():
+            self.entry = self.journal.begin(self.connection, entry)
+            self._record("begun", self.verb)
+
+    def save(self, **changes: Any) -> Entry:
+        """Change the upgrade's row. What is done once more (a state, a pending verb) is written once."""
+        entry = replace(self.current, **changes)
+        if entry != self.entry:
+            entry = replace(entry, updated=self.now())
+            with self.writing():
+                self.journal.save(self.connection, entry)
+            self.entry = entry
+        return entry
+
+    def reach(self, state: State) -> None:
+        """The verb is done: write the state it led to, and that the upgrade's data phases start anew where it
+        is over.
+        """
+        entry = replace(self.current, state=state, pending=None, updated=self.now())
+        with self.writing():
+            self.journal.save(self.connection, entry)
+            if not entry.open:
+                self.journal.forget_checkpoints(self.connection, entry)
+            self._record("done", self.verb)
+        self.entry = entry
+
+    def record(self, kind: str, title: str, **values: Any) -> None:
+        """Append an event, in a transaction of its own."""
+        with self.writing():
+            self._record(kind, title, **values)
+
+    def _record(self, kind: str, title: str, **values: Any) -> None:
+        event = Event(verb=self.verb, kind=kind, title=title, at=self.now(), **values)
+        self.journal.record(self.connection, self.current, event)
+
+    def tell(self, title: str, *, tries: int = 0, message: str = "", finished: bool = False) -> None:
+        """Report progress on a block without rows."""
+        self.progress(Progress(phase=self.verb, title=title, done=tries, message=message, finished=finished))
+
+    # -- stopping
+    # -----------------------------------------------------------------------------------------------------
+
+    def pause_point(self) -> None:
+        """Called where it is safe to stop. Raises Interrupted if asked to, ``CF001`` if the lock was lost."""
+        if self.should_stop():
+            raise Interrupted(f"stopped during {self.verb}; the same command goes on where it stands")
+        self.lease.check()
+
+    # -- blocks
+    # -------------------------------------------------------------------------------------------------------
+
+    def find(self, block: Block) -> Found:
+        """What stands on the block's table now."""
+        return self.adapter.find(self.connection, block.table, block.schema)
+
+    def run(self, block: Block) -> None:
+        """Carry out a block of DDL: nothing if it is done already, else whole, tried again while its locks
+        cannot be had.
+
+        Raises ``CF006`` after ``lock_patience`` seconds.
+        """
+        self.pause_point()
+        if not self._statements(block):
+            return
+        self.record("begun", block.title)
+        began = self.clock()
+        tally = _Tally()
+        while True:
+            self.pause_point()
+            tally.tries += 1
+            tried = self.clock()
+            try:
+                if isinstance(block, Hold):
+                    self._hold(block, tally, began, tried)
+                else:
+                    self._online(block, tally, began)
+                break
+            except (LockTimeout, sa.exc.DBAPIError) as error:
+                if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
+                    raise
+                tally.stall = max(tally.stall, self.clock() - tried)
+                if self.clock() - began >= self.options.lock_patience:
+                    self.record("failed", block.title, tries=tally.tries, stall=tally.stall, detail=str(error))
+                    raise _no_lock(block, self.options) from error
+            self.tell(block.title, tries=tally.tries, message="waiting for a lock")
+            self.sleep(self._rest())
+        self.tell(block.title, tries=tally.tries, finished=True)
+
+    def _rest(self) -> float:
+        timeout = self.options.lock_timeout
+        return min(timeout * random.uniform(*_REST), max(timeout, _LONGEST_REST))  # noqa: S311 - not a secret
+
+    def _statements(self, block: Block) -> list[Statement]:
+        found = self.find(block)
+        return self.adapter.hold(block, found) if isinstance(block, Hold) else self.adapter.online(block, found)
+
+    def _hold(self, block: Hold, tally: _Tally, began: float, tried: float) -> None:
+        """One try of a hold.
+
+        Where DDL is transactional the lock of the runner is confirmed, the table looked at and the journal
+        written inside the hold: nothing can come between. Elsewhere other tables are out of reach inside
+        (LOCK TABLES), and a look would only lengthen it.
+        """
+        if self.adapter.transactional_ddl:
+            with self.adapter.holding(self.connection, block, self.options.lock_timeout):
+                self.lease.renew(self.connection)
+                statements = self._statements(block)
+                self.adapter.execute(self.connection, statements)
+                tally.stall = max(tally.stall, self.clock() - tried)
+                self._done(block, statements, tally, began)
+            return
+        self.lease.renew(self.connection)
+        statements = self._statements(block)
+        if statements:
+            with self.adapter.holding(self.connection, block, self.options.lock_timeout):
+                self.adapter.execute(self.connection, statements)
+        tally.stall = max(tally.stall, self.clock() - tried)
+        with self.writing():
+            self._done(block, statements, tally, began)
+
+    def _online(self, block: Online, tally: _Tally, began: float) -> None:
+        self.lease.renew(self.connection)
+        statements = self._statements(block)
+        with self.adapter.running_online(self.connection, self.options.lock_timeout):
+            self.adapter.execute(self.connection, statements)
+        with self.writing():
+            self._done(block, statements, tally, began)
+
+    def _done(self, block: Block, statements: list[Statement], tally: _Tally, began: float) -> None:
+        self._record(
+            "done",
+            block.title,
+            statements=len(statements),
+            tries=tally.tries,
+            seconds=self.clock() - began,
+            stall=tally.stall if isinstance(block, Hold) else None,
+        )
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """What the tries of one block came to."""
+
+    tries: int = 0
+    stall: float = 0.0
+    """The longest one try of a hold waited and held, in seconds."""
+
+
+def _no_lock(block: Block, options: Options) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF006",
+            what=f"the lock to {block.title} could not be had within {options.lock_patience:g} seconds.",
+            why="a transaction that uses the table stays open; each try steps back, so that writers go on.",
+            instead="end that transaction, then run the same command again.",
+        )
+    )
