@@ -144,12 +144,14 @@ def main() -> None:
     with Node(service, options.port) as node:
         server = threading.Thread(target=node.serve_forever, kwargs={"poll_interval": 0.05})
         server.start()
-        print(f"release {options.release} listening on http://127.0.0.1:{node.server_port}", flush=True)  # noqa: T201
-        if options.until_eof:
-            threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
-        stop.wait()
-        node.stop()
-        server.join()
+        try:
+            print(f"release {options.release} listening on http://127.0.0.1:{node.server_port}", flush=True)  # noqa: T201
+            if options.until_eof:
+                threading.Thread(target=_wait_for_eof, args=(stop,), daemon=True).start()
+            stop.wait()
+        finally:  # whoever started it may be gone before it reads that line
+            node.stop()
+            server.join()
     database.close()
 
 
