@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -280,8 +281,8 @@ class _Demo:
     def _contraflow(self, config: Path, verb: str) -> None:
         self._execute("contraflow.cli", "--config", str(config), verb, "--json")
 
-    def _execute(self, module: str, *arguments: str) -> str:
-        """Run a command of an operator's and return what it printed."""
+    def _execute(self, module: str, *arguments: str) -> None:
+        """Run a command of an operator's."""
         self._command = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=self.folder,
@@ -293,11 +294,10 @@ class _Demo:
         )
         printed, complaints = self._command.communicate()
         if self._command.returncode != 0:
-            said = (complaints.strip() or printed.strip())[-2000:]
             command = f"{module.partition('.')[0]} {arguments[-2]}"
-            raise _RefusedError(f"{command} ended with {self._command.returncode}:\n{said}")
+            reason = _reason(printed) or complaints.strip()[-2000:]
+            raise _RefusedError(f"{command} ended with {self._command.returncode}:\n{reason}")
         self._command = None
-        return printed
 
     def _stop_clients(self) -> None:
         self.gate.open()
@@ -316,3 +316,12 @@ class _Demo:
         for node in self.nodes:
             node.stop()
         self.engine.dispose()
+
+
+def _reason(printed: str) -> str:
+    """The problems in a command's JSON, in words; empty if there are none."""
+    try:
+        found = json.loads(printed)["problems"]
+    except (ValueError, KeyError):
+        return ""
+    return "\n".join(str(Problem(**problem)) for problem in found)
