@@ -546,7 +546,8 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
     ]
 
     def create(event: str, when: str, trees: list[Tree]) -> str:
-        name = quote(f"{sync.name}_{event[0]}")
+        # The trigger is made in the table's file; inside it, and behind ON, SQLite forbids qualified names.
+        name = compiler.table(f"{sync.name}_{event[0]}", sync.schema)
         assignments = ",\n    ".join([*_assignments(trees, words), toggle])
         return "\n".join(
             [
