@@ -31,7 +31,7 @@ test:
 
 pytest: $(VENV)/installed
 	@$(VENV)/bin/python -c 'import sqlalchemy as s, sys; print("SQLAlchemy", s.__version__, "Python", sys.version.split()[0])'
-	$(VENV)/bin/python -m pytest --server $(SERVERS) -n $(JOBS) $(ARGS)
+	$(VENV)/bin/python -m pytest --server $(SERVERS) -n $(JOBS) --durations 15 $(ARGS)
 
 pytest-sqlalchemy20: $(VENV20)/installed
 	@$(VENV20)/bin/python -c 'import sqlalchemy as s, sys; print("SQLAlchemy", s.__version__, "Python", sys.version.split()[0])'
