@@ -23,7 +23,7 @@ from alembic.util import CommandError
 
 from contraflow.alembic.discovery import to_upgrade
 from contraflow.alembic.settings import Settings, read_settings
-from contraflow.problems import Problem, ProblemError
+from contraflow.problems import ContraflowError, Problem, ProblemError
 
 __all__ = ["Database", "Environment"]
 
@@ -201,7 +201,7 @@ def _reported() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        if isinstance(error, ProblemError):
+        if isinstance(error, ContraflowError):
             raise
         raise ProblemError(
             Problem(code="CF302", what=f"Alembic says: {str(error).rstrip('.')}.", instead="see alembic history.")

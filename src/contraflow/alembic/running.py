@@ -30,9 +30,9 @@ from contraflow.alembic.settings import Settings, Through, read_settings
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.runner import Runner
 from contraflow.operations.planning import Upgrade
-from contraflow.problems import Problem, ProblemError
+from contraflow.problems import Interrupted, Problem, ProblemError
 
-__all__ = ["ATTRIBUTE", "ChangeError", "Guide", "downgrade", "upgrade"]
+__all__ = ["ATTRIBUTE", "ChangeError", "ChangeInterrupted", "Guide", "downgrade", "upgrade"]
 
 ATTRIBUTE = "contraflow"
 """The key of ``alembic.config.Config.attributes`` under which a caller may leave a :class:`Guide`."""
@@ -48,6 +48,10 @@ class ChangeError(ProblemError, CommandError):
 
 def _plain_runner(engine: sa.Engine, upgrade: Upgrade | None, options: Options) -> Runner:
     return Runner(engine, upgrade, options=options, progress=_logged)
+
+
+class ChangeInterrupted(Interrupted, CommandError):
+    """An :class:`~contraflow.problems.Interrupted` that Alembic's command line reports without a traceback."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +220,8 @@ def _reported() -> Iterator[None]:
         raise
     except ProblemError as error:
         raise ChangeError(*error.problems) from error
+    except Interrupted as error:
+        raise ChangeInterrupted(str(error)) from error
 
 
 # -- problems ------------------------------------------------------------------------------------------------

@@ -50,15 +50,29 @@ _COMMON = (
 )
 
 
-def _with_common(function: _Function) -> _Function:
-    for option in reversed(_COMMON):
-        function = option(function)
-    return function
+_Options = Sequence[Callable[[Any], Any]]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _with(options: _Options) -> Callable[[_Function], _Function]:
+    def decorate(function: _Function) -> _Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+class _InOrder(click.Group):
+    """Lists its commands in the order of an upgrade, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
+        """The names of the commands, as they were declared."""
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="contraflow", message="contraflow %(version)s")
-@_with_common
+@_with(_COMMON)
 def cli() -> None:
     """Zero-downtime upgrades: two releases of a service side by side on one live database.
 
@@ -77,19 +91,22 @@ def cli() -> None:
     """
 
 
-def _command(name: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that takes the common options, and a Session as its first argument."""
+def _command(
+    name: str, *options: Callable[[Any], Any], common: _Options = _COMMON
+) -> Callable[[Callable[..., None]], click.Command]:
+    """A command that takes the common options, and whose function gets a Session as its first argument."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         def run(**arguments: Any) -> None:
             function(_session(), **arguments)
 
         run.__doc__ = function.__doc__
-        for option in reversed(options):
-            run = option(run)
-        return cli.command(name)(_with_common(run))
+        return cli.command(name)(_with((*options, *common))(run))
 
     return decorate
+
+
+_NOTHING = "no upgrade waits: there is no Change after the database's revision"
 
 
 # -- before ---------------------------------------------------------------------------------------------------
@@ -107,10 +124,12 @@ def check(session: Session) -> None:
       contraflow check
       contraflow check --revision 09bc:a1f3 --json
     """
+    if session.upgrade is None:
+        session.output.answer({"ok": True, "upgrade": None, "problems": []}, _NOTHING)
+        return
     upgrade = session.need_upgrade()
     with session.runner(upgrade) as runner:
-        problems = runner.check()
-    ProblemError.raise_any(problems)
+        ProblemError.raise_any(runner.check())
     session.output.answer(
         {"ok": True, "upgrade": upgrade.id, "problems": []}, f"{upgrade.id}: nothing stands in the way"
     )
@@ -137,6 +156,9 @@ def plan(session: Session, sql: bool, phase: tuple[str, ...], recorded: Path | N
       contraflow plan --sql --phase contract
       contraflow plan --record production.json
     """
+    if session.upgrade is None:
+        session.output.answer({"upgrade": None, "phases": {}}, _NOTHING)
+        return
     upgrade = session.need_upgrade()
     with session.runner(upgrade) as runner:
         report = runner.plan()
@@ -173,8 +195,10 @@ def expand(session: Session) -> None:
       contraflow expand
       contraflow expand --revision 09bc:a1f3
     """
-    with session.runner(session.need_upgrade()) as runner:
-        runner.expand()
+    # Without an upgrade that waits: what was expanded before stays so.
+    if session.upgrade is not None or session.past.state is None:
+        with session.runner(session.need_upgrade()) as runner:
+            runner.expand()
     _report(session, "expand")
 
 
@@ -322,7 +346,7 @@ def status(session: Session, checked: bool) -> None:
 
 
 @cli.group("nodes", invoke_without_command=True)
-@_with_common
+@_with(_COMMON)
 @click.pass_context
 def nodes(context: click.Context) -> None:
     """The application's processes that announced themselves, and the release each one runs.
@@ -337,7 +361,7 @@ def nodes(context: click.Context) -> None:
 
 
 @nodes.command("list")
-@_with_common
+@_with(_COMMON)
 def list_nodes() -> None:
     """List them: what contraflow nodes does.
 
@@ -356,7 +380,7 @@ def list_nodes() -> None:
 
 @nodes.command("forget")
 @click.argument("node")
-@_with_common
+@_with(_COMMON)
 def forget(node: str) -> None:
     """Remove NODE (its id), which is known to be gone but still counts as alive.
 
@@ -372,6 +396,8 @@ def forget(node: str) -> None:
 
 @_command(
     "demo",
+    _common("--url", metavar="URL", help="An empty database to use; no server is started."),
+    _COMMON[-1],
     click.option(
         "--on",
         default="sqlite",
@@ -384,6 +410,7 @@ def forget(node: str) -> None:
     ),
     click.option("--duration", type=click.FloatRange(min=1), default=12.0, show_default=True, help="Seconds of load."),
     click.option("--seed", type=int, default=0, show_default=True, help="Makes the clients' choices repeatable."),
+    common=(),
 )
 def demo(session: Session, on: str, users: int, duration: float, seed: int) -> None:
     """Upgrade a small identity service live, under load, and check every value.
@@ -399,7 +426,7 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     # Imported here: no other command needs the rehearsal.
     from contraflow.rehearsal import demo as rehearsal
 
-    options = rehearsal.Options(on=on, users=users, duration=duration, seed=seed)
+    options = rehearsal.Options(on=on, url=session.common.url, users=users, duration=duration, seed=seed)
     verdict = rehearsal.run(options, progress=session.output.note)
     session.output.answer({"ok": verdict.passed, **verdict.as_dict()}, rehearsal.table(verdict))
     if not verdict.passed:

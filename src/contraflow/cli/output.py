@@ -143,6 +143,10 @@ def _detail(event: Progress) -> str:
 
 def duration(seconds: float) -> str:
     """A time span as a person says it."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -88,7 +89,7 @@ class Session:
     @cached_property
     def database(self) -> Database:
         """What env.py connects to, and its revisions."""
-        with _told_apart():
+        with _looking():
             return self.environment.database()
 
     @property
@@ -258,7 +259,7 @@ class Session:
             now = runner.status()
         if now.new is None or now.state not in (State.MIGRATED, State.VERIFIED, State.CONTRACTED):
             return
-        with _told_apart():
+        with _looking():
             if behind(self.environment.directory, self.environment.database().heads, now.new):
                 self.environment.stamp(now.new)
 
@@ -268,3 +269,15 @@ def _told_apart() -> Iterator[None]:
     """What a user's env.py and revisions print goes to stderr: stdout belongs to the command's answer."""
     with redirect_stdout(sys.stderr):
         yield
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    """The same, where env.py runs only to be looked at: what Alembic logs of each run would hide what matters."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with _told_apart():
+            yield
+    finally:
+        logging.disable(before)
