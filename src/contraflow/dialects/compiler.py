@@ -59,6 +59,8 @@ class Compiler(ABC):
     core: ClassVar[type[DefaultDialect]]
     true: ClassVar[str] = "1"
     false: ClassVar[str] = "0"
+    compares_rows: ClassVar[bool] = True
+    """An index on (a, b) serves ``(a, b) > (1, 2)``."""
 
     def __init__(self) -> None:
         # Named parameters: the preparer would double percent signs in names for any other style.
@@ -379,6 +381,7 @@ class CockroachDBCompiler(PostgreSQLCompiler):
 
 class MySQLCompiler(Compiler):
     core = MySQLDialect
+    compares_rows = False
     collation = "utf8mb4_0900_bin"
     """Byte-wise and without padding: 'a' and 'a ' differ."""
 

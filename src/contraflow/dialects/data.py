@@ -49,9 +49,9 @@ def backfill_text(
             first_bound=None, bound=None, first_fill=fill, fill=fill, remaining=remaining, estimate=estimate
         )
     columns = [escape(quote(name)) for name in sync.key]
-    after = beyond(columns, ">", "k")
-    upto = beyond(columns, "<", "u", inclusive=True)
-    first_bound, bound = bounds(table, columns)
+    after = beyond(compiler, columns, ">", "k")
+    upto = beyond(compiler, columns, "<=", "u")
+    first_bound, bound = bounds(compiler, table, columns)
     fill = f"{escape(update)}{escape(unsynced)} AND {upto}"
     return BackfillText(
         first_bound=first_bound,
@@ -63,7 +63,7 @@ def backfill_text(
     )
 
 
-def bounds(table: str, columns: Sequence[str]) -> tuple[str, str]:
+def bounds(compiler: Compiler, table: str, columns: Sequence[str]) -> tuple[str, str]:
     """The queries of the last key of the next ``:limit`` rows: from the start, and after ``:k0, :k1 ...``."""
     names = ", ".join(columns)
     backwards = ", ".join(f"{column} DESC" for column in columns)
@@ -72,23 +72,26 @@ def bounds(table: str, columns: Sequence[str]) -> tuple[str, str]:
         page = f"SELECT {names} FROM {escape(table)}{where} ORDER BY {names} LIMIT :limit"
         return f"SELECT {names} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
 
-    return bound(""), bound(f" WHERE {beyond(columns, '>', 'k')}")
+    return bound(""), bound(f" WHERE {beyond(compiler, columns, '>', 'k')}")
 
 
-def beyond(columns: Sequence[str], sign: str, parameter: str, *, inclusive: bool = False) -> str:
-    """``(a, b) > (:k0, :k1)``, written out, since MySQL and MariaDB use no index for a comparison of rows.
+def beyond(compiler: Compiler, columns: Sequence[str], sign: str, parameter: str) -> str:
+    """``(a, b) > (:k0, :k1)``, in the form for which the server uses an index on (a, b).
 
-    The bound on the first column alone is implied; it is what their optimisers make a range of.
+    MySQL and MariaDB use none for a comparison of rows; written out, their optimisers make two ranges of it. PostgreSQL
+    and SQLite would use the written-out form's first column only.
     """
+    values = [f":{parameter}{place}" for place in range(len(columns))]
+    if len(columns) == 1:
+        return f"{columns[0]} {sign} {values[0]}"
+    if compiler.compares_rows:
+        return f"({', '.join(columns)}) {sign} ({', '.join(values)})"
     branches = []
     for place, column in enumerate(columns):
-        equal = [f"{columns[earlier]} = :{parameter}{earlier}" for earlier in range(place)]
-        last = f"{sign}=" if inclusive and place == len(columns) - 1 else sign
-        branches.append(" AND ".join([*equal, f"{column} {last} :{parameter}{place}"]))
-    if len(branches) == 1:
-        return branches[0]
-    alternatives = " OR ".join(f"({branch})" for branch in branches)
-    return f"{columns[0]} {sign}= :{parameter}0 AND ({alternatives})"
+        equal = [f"{columns[earlier]} = {values[earlier]}" for earlier in range(place)]
+        last = sign if place == len(columns) - 1 else sign[0]
+        branches.append(f"({' AND '.join([*equal, f'{column} {last} {values[place]}'])})")
+    return f"{columns[0]} {sign[0]}= {values[0]} AND ({' OR '.join(branches)})"
 
 
 def probe_text(step: Probe, compiler: Compiler) -> ProbeText:

@@ -37,13 +37,13 @@ def repair_text(sync: Sync, group: Group, side: Side, compiler: Compiler, *, est
             first_bound=None, bound=None, first_fill=update, fill=update, remaining=remaining, estimate=estimate
         )
     columns = [escape(quote(name)) for name in sync.key]
-    first_bound, bound = bounds(table, columns)
-    upto = beyond(columns, "<", "u", inclusive=True)
+    first_bound, bound = bounds(compiler, table, columns)
+    upto = beyond(compiler, columns, "<=", "u")
     return BackfillText(
         first_bound=first_bound,
         bound=bound,
         first_fill=f"{update} AND {upto}",
-        fill=f"{update} AND {upto} AND {beyond(columns, '>', 'k')}",
+        fill=f"{update} AND {upto} AND {beyond(compiler, columns, '>', 'k')}",
         remaining=remaining,
         estimate=estimate,
     )
