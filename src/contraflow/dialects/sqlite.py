@@ -44,6 +44,7 @@ class SQLiteAdapter(Adapter):
     floor = (3, 35)
     transactional_ddl: ClassVar[bool] = True
     sync_after_store: ClassVar[bool] = True
+    marker_type: ClassVar[str] = "INTEGER"  # STRICT tables know no SMALLINT
 
     @classmethod
     def matches(cls, connection: sa.Connection) -> Profile | None:
@@ -61,7 +62,8 @@ class SQLiteAdapter(Adapter):
     def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
         """See :meth:`Adapter.preflight`."""
         problems = []
-        if connection.exec_driver_sql("PRAGMA query_only").scalar():
+        read_only = bool(connection.exec_driver_sql("PRAGMA query_only").scalar())
+        if read_only:
             problems.append(
                 Problem(
                     code="CF205",
@@ -69,7 +71,7 @@ class SQLiteAdapter(Adapter):
                     instead="connect without it.",
                 )
             )
-        if not self._may_edit_schema(connection):
+        if not read_only and not self._may_edit_schema(connection):
             problems.append(
                 Problem(
                     code="CF205",
@@ -157,7 +159,7 @@ class SQLiteAdapter(Adapter):
         sql = None if found is None else found.details.get("sql")
 
         def triggers(sync: Sync) -> list[TriggerText]:
-            without_rowid = sql is not None and sqlite_text.is_without_rowid(sql)
+            without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
             return trigger_statements(sync, self.product, self.compiler, without_rowid=without_rowid)
 
         work = remaining(hold, found, triggers)
@@ -170,8 +172,9 @@ class SQLiteAdapter(Adapter):
         ]
         if work.reset_marker:
             sent.append(self._drop(table, work.reset_marker))
+        strict = sql is not None and "STRICT" in sqlite_text.options(sql)
         for column in work.add:
-            type_ = self.compiler.type_text(column.type)
+            type_ = _strict_type(column.type) if strict else self.compiler.type_text(column.type)
             sent.append(Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {type_}", lock=_RESERVED))
         if marker := work.add_marker or work.reset_marker:
             sent.append(
@@ -210,10 +213,12 @@ class SQLiteAdapter(Adapter):
             Statement(sql=f"PRAGMA {prefix}schema_version = {version}", lock=_RESERVED),
             # RESET also reads the schema again, so that the following statements see the new text.
             Statement(sql="PRAGMA writable_schema = RESET"),
-            # Fails if there is a NULL after all: the changed text by itself is not checked against the rows.
+            # Fails if there is a NULL after all: the changed text by itself is not checked against the rows. IS NULL
+            # would not do, which SQLite takes for impossible in a NOT NULL column.
             *(
                 Statement(
-                    sql=f"UPDATE {table} SET {quote(name)} = {quote(name)} WHERE {quote(name)} IS NULL", lock=_RESERVED
+                    sql=f"UPDATE {table} SET {quote(name)} = {quote(name)} WHERE typeof({quote(name)}) = 'null'",
+                    lock=_RESERVED,
                 )
                 for name in work.not_null
             ),
@@ -284,6 +289,15 @@ class SQLiteAdapter(Adapter):
         if code is not None:
             return (code & 0xFF) in _BUSY
         return str(cause) in ("database is locked", "database table is locked", "database schema is locked: main")
+
+
+def _strict_type(type_: sa.types.TypeEngine[Any]) -> str:
+    """The type's name in a STRICT table, which knows five (https://www.sqlite.org/stricttables.html)."""
+    if isinstance(type_, (sa.types.Integer, sa.types.Boolean)):
+        return "INTEGER"
+    if isinstance(type_, sa.types.Numeric):
+        return "REAL"
+    return "BLOB" if isinstance(type_, sa.types.LargeBinary) else "TEXT"
 
 
 def _busy_timeout(seconds: float) -> Statement:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["is_without_rowid", "relax", "restore", "set_final"]
+__all__ = ["options", "relax", "restore", "set_final"]
 
 _TOKEN = re.compile(
     r"""
@@ -162,14 +162,14 @@ def _append(sql: str, name: str, text: str) -> str:
     return f"{sql[:end]}{text}{sql[end:]}"
 
 
-def is_without_rowid(sql: str) -> bool:
-    """Whether the table's text ends in WITHOUT ROWID."""
+def options(sql: str) -> list[str]:
+    """The words behind the table's closing parenthesis, in upper case: STRICT, WITHOUT, ROWID."""
     depth = 0
-    options: list[str] = []
+    words: list[str] = []
     for token in _tokens(sql):
         depth += {"(": 1, ")": -1}.get(token.text, 0)
         if token.text == ")":
-            options = []
+            words = []
         elif depth == 0 and token.kind == "word":
-            options.append(token.upper)
-    return "WITHOUT" in options
+            words.append(token.upper)
+    return words
