@@ -97,7 +97,7 @@ def programs(progress: Progress, *, galera: bool = False) -> Programs:
         packages, extra = ["mariadb-server-core"], []
     else:
         packages = ["mariadb-server", "galera-4", "mariadb-backup", "rsync"]
-        extra = ["mariadb", "mariadb-backup", "mbstream", "my_print_defaults", "garbd", "rsync"]
+        extra = ["mariadb", "mariadb-backup", "mbstream", "my_print_defaults", "rsync"]
     return _at(
         debian_prefix(
             "mariadb-galera-10.11" if galera else "mariadb-10.11",

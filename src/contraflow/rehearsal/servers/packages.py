@@ -117,7 +117,7 @@ def debian_prefix(
     """A private prefix with ``packages`` of Debian's ``suite``.
 
     :param name: what the folder in the cache is called; the other arguments are part of its identity.
-    :param programs: paths in the prefix of the programs that will be run, with the usual wildcards.
+    :param programs: paths in the prefix of the programs that will be run.
     :raises ProblemError: CF206, naming the tool or package that is missing.
     """
 
@@ -135,6 +135,13 @@ def debian_prefix(
         for deb in debs:
             run_tool(["dpkg-deb", "--extract", str(deb), str(work)])
         shutil.rmtree(work / "apt")
+        for program in programs:
+            if not (work / program).is_file():
+                raise missing(
+                    f"{', '.join(packages)} of Debian {suite} has no {program}.",
+                    "the package was changed since this version of Contraflow was written.",
+                    "use a newer version of Contraflow, or leave this server out.",
+                )
         _relocate(work, final, programs, patchelf)
 
     return cache.ensure(f"{name}-{_digest(suite, *packages, '', *programs)}", build)
@@ -220,10 +227,7 @@ def _relocate(work: Path, final: Path, programs: Sequence[str], patchelf: Path) 
         if path.is_dir()
     )
     search = ":".join(str(final / path.relative_to(work)) for path in libraries)
-    for program in sorted(path for pattern in programs for path in work.glob(pattern)):
-        with program.open("rb") as file:
-            if program.is_symlink() or file.read(4) != b"\x7fELF":
-                continue
+    for program in {(work / program).resolve() for program in programs}:
         loader = Path(run_tool([str(patchelf), "--print-interpreter", str(program)]).strip()).name
         real = next(path for folder in libraries for path in folder.glob(loader) if path.is_file())
         # DT_RPATH, not RUNPATH: only that one is also used for the libraries of the libraries.

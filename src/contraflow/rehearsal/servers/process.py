@@ -416,6 +416,9 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._child.wait()
+        # A child of its own may take a moment longer to end, and PostgreSQL's keep its shared memory until then.
+        while any(_started(pid) for pid in family):
+            threading.Event().wait(0.005)
 
     def log_tail(self, lines: int = 15) -> str:
         """The last ``lines`` of what the server wrote."""
