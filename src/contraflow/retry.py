@@ -156,8 +156,8 @@ class _Frame:
         self._seen: list[BaseException] = []
         self._lost: list[tuple[Exception, Fault, sa.NestedTransaction | None]] = []
 
-    def note(self, error: Exception, savepoint: sa.NestedTransaction | None, dialect: str) -> None:
-        """Remember ``error`` if it has lost the transaction, be it only back to ``savepoint``."""
+    def note(self, error: Exception, raised: Exception, savepoint: sa.NestedTransaction | None, dialect: str) -> None:
+        """Remember ``error``, for which ``raised`` is raised, if it has lost the transaction, or a savepoint."""
         diagnosis = diagnose(error)
         fault = diagnosis.fault
         if dialect in ("postgresql", "cockroachdb"):
@@ -168,8 +168,8 @@ class _Frame:
         else:
             lost, savepoint = dialect in _KNOWN and fault.loses_transaction(dialect), None
         if lost and fault is not Fault.TRANSACTION_ABORTED:
-            self._lost.append((error, fault, savepoint))
-        self._seen.append(error)
+            self._lost.append((raised, fault, savepoint))
+        self._seen += (error, raised)
 
     def lost_to(self) -> tuple[Exception, Fault] | None:
         """The error that has lost the transaction, unless a savepoint before it was returned to."""
@@ -193,7 +193,7 @@ class _Frame:
                 if found.fault is not Fault.OTHER:
                     return found
             reason = reason.__cause__
-        return diagnose(error)
+        return Diagnosis(fault=Fault.OTHER)
 
     def restarted(self) -> None:
         """The transaction begins anew on the same connection."""
@@ -221,7 +221,9 @@ def _note_error(context: ExceptionContext) -> None:
     frame = _frames.get(connection) if connection is not None else None
     error = context.sqlalchemy_exception or context.original_exception
     if frame is not None and connection is not None and isinstance(error, Exception):
-        frame.note(error, connection.get_nested_transaction(), context.dialect.name)
+        raised = getattr(context, "chained_exception", None)  # `faults.install`, oslo.db or the application
+        raised = raised if isinstance(raised, Exception) else error
+        frame.note(error, raised, connection.get_nested_transaction(), context.dialect.name)
 
 
 def _owner() -> object:
@@ -248,12 +250,12 @@ class _Scope:
             self.handle = bind() if isinstance(bind, (sessionmaker, async_sessionmaker)) else bind
             self._target = self.handle if isinstance(self.handle, Session) else self.handle.sync_session
         self._savepoint = False
+        if self._target.in_transaction():
+            raise TransactionMisused(
+                "the session is in a transaction already, which cannot be run again from its beginning; commit "
+                "or roll back before, or pass the sessionmaker"
+            )
         try:
-            if self._target.in_transaction():
-                raise TransactionMisused(
-                    "the session is in a transaction already, which cannot be run again from its beginning; commit "
-                    "or roll back before, or pass the sessionmaker"
-                )
             self._transaction = self._target.begin()
             self.connection = self._target if isinstance(self._target, sa.Connection) else self._target.connection()
         except BaseException:
@@ -427,7 +429,7 @@ class _Runner:
                     frame.restarted()
                     self.sleep(failed.delay or 0.0)
             except (DBAPIError, OSError, asyncio.TimeoutError) as error:
-                if frame.connected:  # judged already: this is the end
+                if scope is not None:  # judged already: this is the end
                     raise
                 failures += 1
                 failed = self._judge(error, frame, failures, started)
@@ -473,7 +475,9 @@ class _Runner:
             raise error
         elapsed = self.clock() - started
         delay: float | None = self.backoff(number, fault) * self.jitter()
-        if number == self.attempts or (self.deadline is not None and elapsed + (delay or 0.0) > self.deadline):
+        if (self.attempts is not None and number >= self.attempts) or (
+            self.deadline is not None and elapsed + (delay or 0.0) > self.deadline
+        ):
             delay = None
         failed = Attempt(number=number, fault=fault, error=error, elapsed=elapsed, delay=delay)
         if self.on_retry is not None:

@@ -4,7 +4,7 @@ Between an application and its server, on loopback. It can lose exactly the answ
 a server process can be timed to do::
 
     with FaultProxy("127.0.0.1", 5432) as proxy:
-        proxy.harm(b"COMMIT", Harm.CUT, when=When.ANSWERED)  # committed, but the client is never told
+        proxy.harm(COMMIT, Harm.CUT, when=When.ANSWERED)  # committed, but the client is never told
         ...  # connect to proxy.port
 
 Messages are recognised by bytes in them, so encrypted connections cannot be hurt at a moment, only at once.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import re
 import socket
 import struct
 import threading
@@ -24,7 +25,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FaultProxy", "Harm", "When"]
+__all__ = ["COMMIT", "FaultProxy", "Harm", "When"]
+
+
+COMMIT = "[\\x00-\\x1f]COMMIT"
+"""COMMIT as a whole statement, as every driver of PostgreSQL and MySQL sends it; not SET AUTOCOMMIT."""
 
 
 class Harm(enum.Enum):
@@ -44,7 +49,7 @@ class When(enum.Enum):
 
 @dataclass(kw_only=True)
 class _Rule:
-    marker: bytes
+    marker: re.Pattern[bytes]
     harm: Harm
     when: When
     seconds: float
@@ -94,15 +99,21 @@ class FaultProxy:
         self._start(self._accept)
 
     def harm(
-        self, marker: bytes, harm: Harm, *, when: When = When.SENT, times: int | None = 1, seconds: float = 0.0
+        self, marker: str, harm: Harm, *, when: When = When.SENT, times: int | None = 1, seconds: float = 0.0
     ) -> None:
         """Do ``harm`` to a connection whose client sends ``marker``.
 
+        :param marker: a regular expression, searched for in what the client sends, in upper or lower case; `COMMIT`
+            is one.
         :param times: how many times, over all connections; None for always.
         :param seconds: how long, for `Harm.DELAY`.
         """
         with self._lock:
-            self._rules.append(_Rule(marker=marker, harm=harm, when=when, seconds=seconds, left=times))
+            self._rules.append(
+                _Rule(
+                    marker=re.compile(marker.encode(), re.IGNORECASE), harm=harm, when=when, seconds=seconds, left=times
+                )
+            )
 
     def cut(self) -> None:
         """Reset every connection now."""
@@ -191,7 +202,7 @@ class FaultProxy:
         """The rule that this message of the client's sets off now; one for the answer is kept for that."""
         with self._lock:
             for rule in self._rules:
-                if rule.marker in data and rule.left != 0:
+                if rule.marker.search(data) and rule.left != 0:
                     if rule.left is not None:
                         rule.left -= 1
                     if rule.when is When.SENT:
