@@ -11,38 +11,55 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from contraflow.alembic import record
-from contraflow.dialects.base import Profile
+from contraflow.dialects.base import Found, Profile
 from contraflow.problems import ProblemError
 from tests.servers.shared import Database
 
 PROFILE = Profile(product="sqlite", version=(3, 40, 1), settings={"default_schema": "main"})
 
+SQLITE: sa.Dialect = sqlite.dialect()
+POSTGRESQL: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+MYSQL: sa.Dialect = mysql.dialect()
+
 TYPES: list[tuple[sa.types.TypeEngine[Any], sa.Dialect]] = [
-    (sa.VARCHAR(30), sqlite.dialect()),
-    (sa.NUMERIC(10, 2), sqlite.dialect()),
-    (sa.BOOLEAN(), postgresql.dialect()),
-    (postgresql.TIMESTAMP(timezone=True, precision=3), postgresql.dialect()),
-    (postgresql.JSONB(), postgresql.dialect()),
-    (postgresql.UUID(), postgresql.dialect()),
-    (postgresql.ARRAY(sa.VARCHAR(5)), postgresql.dialect()),
-    (postgresql.ENUM("new", "it's", name="mood", schema="app"), postgresql.dialect()),
-    (postgresql.INTERVAL(fields="DAY TO SECOND"), postgresql.dialect()),
-    (mysql.VARCHAR(30, charset="utf8mb4", collation="utf8mb4_bin"), mysql.dialect()),
-    (mysql.BIGINT(unsigned=True), mysql.dialect()),
-    (mysql.TINYINT(display_width=1), mysql.dialect()),
-    (mysql.DATETIME(fsp=6), mysql.dialect()),
-    (mysql.ENUM("a", "b", collation="utf8mb4_bin"), mysql.dialect()),
-    (mysql.SET("x", "y"), mysql.dialect()),
-    (mysql.DECIMAL(12, 4, unsigned=True), mysql.dialect()),
-    (mysql.LONGTEXT(), mysql.dialect()),
+    (sa.VARCHAR(30), SQLITE),
+    (sa.NUMERIC(10, 2), SQLITE),
+    (sa.BOOLEAN(), POSTGRESQL),
+    (postgresql.TIMESTAMP(timezone=True, precision=3), POSTGRESQL),
+    (postgresql.JSONB(), POSTGRESQL),
+    (postgresql.UUID(), POSTGRESQL),
+    (postgresql.ARRAY(sa.VARCHAR(5)), POSTGRESQL),
+    (postgresql.ENUM("new", "it's", name="mood", schema="app"), POSTGRESQL),
+    (postgresql.INTERVAL(fields="DAY TO SECOND"), POSTGRESQL),
+    (mysql.VARCHAR(30, charset="utf8mb4", collation="utf8mb4_bin"), MYSQL),
+    (mysql.BIGINT(unsigned=True), MYSQL),
+    (mysql.TINYINT(display_width=1), MYSQL),
+    (mysql.DATETIME(fsp=6), MYSQL),
+    (mysql.ENUM("a", "b", collation="utf8mb4_bin"), MYSQL),
+    (mysql.SET("x", "y"), MYSQL),
+    (mysql.DECIMAL(12, 4, unsigned=True), MYSQL),
+    (mysql.LONGTEXT(), MYSQL),
 ]
+
+
+FOUND = Found(
+    exists=True,
+    columns={"c": True},
+    triggers={"t": "text"},
+    details={"on_update": ("c",), "defaults": frozenset({"c"})},
+)
+
+
+def write(path: Path, table: sa.Table, dialect: sa.Dialect) -> None:
+    name = table.schema, table.name
+    record.write(path, record.Recorded(profile=PROFILE, tables={name: table}, found={name: FOUND}), dialect)
 
 
 @pytest.mark.parametrize(("type_", "dialect"), TYPES, ids=lambda value: repr(value)[:40])
 def test_types_come_back(tmp_path: Path, type_: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> None:
     table = sa.Table("t", sa.MetaData(), sa.Column("c", type_))
     path = tmp_path / "profile.json"
-    record.write(path, PROFILE, [table], dialect)
+    write(path, table, dialect)
     back = record.read(path).tables[None, "t"].columns["c"].type
     assert type(back) is type(type_)
     assert back.compile(dialect) == type_.compile(dialect)
@@ -66,14 +83,19 @@ def test_a_reflected_table_comes_back(tmp_path: Path, database: Database) -> Non
     metadata.create_all(database.engine)
     reflected = sa.Table("account", sa.MetaData(), autoload_with=database.engine)
     path = tmp_path / "profile.json"
-    record.write(path, PROFILE, [reflected], database.engine.dialect)
+    write(path, reflected, database.engine.dialect)
     recorded = record.read(path)
     assert recorded.profile == PROFILE
+    assert recorded.found == {(None, "account"): FOUND}
     back = recorded.tables[None, "account"]
     assert shape(back, database.engine.dialect) == shape(reflected, database.engine.dialect)
     again = tmp_path / "again.json"
-    record.write(again, PROFILE, [back], database.engine.dialect)
+    write(again, back, database.engine.dialect)
     assert again.read_text() == path.read_text()
+
+
+def held(constraint: Any) -> str:
+    return str(list(constraint.columns.keys()))
 
 
 def shape(table: sa.Table, dialect: sa.Dialect) -> dict[str, Any]:
@@ -91,7 +113,7 @@ def shape(table: sa.Table, dialect: sa.Dialect) -> dict[str, Any]:
             for column in table.columns
         ],
         "constraints": sorted(
-            (type(constraint).__name__, str(constraint.name), str(list(constraint.columns.keys())))
+            (type(constraint).__name__, str(constraint.name), held(constraint))
             for constraint in table.constraints
             if not isinstance(constraint, sa.CheckConstraint)
         ),
@@ -113,9 +135,10 @@ class Odd(sa.types.UserDefinedType[str]):
 
 
 def test_a_type_of_elsewhere_is_not_recorded(tmp_path: Path) -> None:
-    table = sa.Table("t", sa.MetaData(), sa.Column("c", Odd()))
+    column: sa.Column[Any] = sa.Column("c", Odd())
+    table = sa.Table("t", sa.MetaData(), column)
     with pytest.raises(ProblemError, match="CF304"):
-        record.write(tmp_path / "profile.json", PROFILE, [table], sqlite.dialect())
+        write(tmp_path / "profile.json", table, SQLITE)
     assert not (tmp_path / "profile.json").exists()
 
 
@@ -129,6 +152,7 @@ def document(**changes: Any) -> dict[str, Any]:
         "primary_key": {"name": None, "columns": []},
         "constraints": [],
         "indexes": [],
+        "found": None,
     }
     return {"format": record.FORMAT, "profile": PROFILE.as_dict(), "tables": [table]} | changes
 

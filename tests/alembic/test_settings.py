@@ -71,7 +71,8 @@ def test_an_x_argument_counts_for_most_and_others_are_not_ours(tmp_path: Path) -
 
 
 def test_every_wrong_key_is_told_at_once(tmp_path: Path) -> None:
-    ini = "[contraflow]\nlock_timout = 1\nthrough = expand\nbatch_size = many\nlease = -1\npause = nan\nlock_timeout = 0\n"
+    wrong_keys = ("lock_timout = 1", "through = expand", "batch_size = many", "lease = -1", "pause = nan")
+    ini = "\n".join(["[contraflow]", *wrong_keys, "lock_timeout = 0", ""])
     with pytest.raises(ProblemError) as error:
         read_settings(configuration(tmp_path, ini))
     assert {found.code for found in error.value.problems} == {"CF307"}

@@ -39,6 +39,5 @@ def contraflow(*arguments: object) -> Done:
         try:
             main([str(argument) for argument in arguments])
         except SystemExit as end:
-            assert end.code is None or isinstance(end.code, int)
-            code = end.code or 0
+            code = int(end.code or 0)
     return Done(code=code, out=out.getvalue(), err=err.getvalue())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -214,6 +215,34 @@ def _reported() -> Iterator[None]:
     except (ConnectionError, socket.gaierror) as error:
         # asyncpg's connect errors are not wrapped by SQLAlchemy.
         raise _unreachable(error) from error
+
+    except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError) as error:
+        if not _raised_in(error, "make_url", "_parse_url", "get_dialect", "_get_entrypoint"):
+            raise
+        raise _nowhere(
+            "env.py has no usable database URL.", "set sqlalchemy.url in the configuration, or give --url."
+        ) from error
+    except ImportError as error:
+        if not _raised_in(error, "import_dbapi"):
+            raise
+        raise ProblemError(
+            Problem(
+                code="CF204",
+                what=f"env.py's database driver is not installed: {error}.",
+                instead="install it, or name another one in the URL (postgresql+psycopg://, mysql+pymysql:// ...).",
+            )
+        ) from error
+
+
+def _raised_in(error: BaseException, *functions: str) -> bool:
+    """Whether one of SQLAlchemy's functions of these names was at work: the same error of the user's own code is
+    not ours.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(
+        frame.f_code.co_name in functions and frame.f_globals.get("__name__", "").startswith("sqlalchemy.")
+        for frame in frames
+    )
 
 
 def _unreachable(error: BaseException) -> ProblemError:

@@ -10,25 +10,28 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from contraflow.dialects.base import Profile
+from contraflow.dialects.base import Found, Profile
 from contraflow.engine.connect import Database
 from contraflow.engine.schema import old_shape
+from contraflow.operations.base import TableName
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["FORMAT", "Recorded", "read", "record", "write"]
+__all__ = ["FORMAT", "FoundTables", "Recorded", "read", "record", "write"]
 
 FORMAT = 1
 """The version of the file's format."""
 
-_Key = tuple[str | None, str]
+FoundTables: TypeAlias = Mapping[TableName, Found]
+_SET = "a set of"
+
 _TRUSTED = ("sqlalchemy", "sqlalchemy_cockroachdb")
 """Packages whose types a file may name: reading a file must not import what somebody else wrote into it."""
 
@@ -38,7 +41,9 @@ class Recorded:
     """A server as it was when it was recorded: its profile, and the tables of an upgrade in their old shape."""
 
     profile: Profile
-    tables: Mapping[_Key, sa.Table]
+    tables: Mapping[TableName, sa.Table]
+    found: FoundTables
+    """What the adapter found on each table."""
 
 
 def record(path: Path, source: str | sa.URL | sa.Engine, upgrade: Upgrade) -> None:
@@ -54,20 +59,27 @@ def record(path: Path, source: str | sa.URL | sa.Engine, upgrade: Upgrade) -> No
     try:
         with database.connect() as connection:
             tables = old_shape(connection, tables_of(upgrade))
-            write(path, database.adapter.profile, tables.values(), connection.dialect)
+            found = {(schema, name): database.adapter.find(connection, name, schema) for schema, name in tables}
+            write(path, Recorded(profile=database.adapter.profile, tables=tables, found=found), connection.dialect)
     finally:
         database.close()
 
 
-def write(path: Path, profile: Profile, tables: Iterable[sa.Table], dialect: sa.Dialect) -> None:
-    """Write ``profile`` and ``tables`` to ``path``.
+def write(path: Path, recorded: Recorded, dialect: sa.Dialect) -> None:
+    """Write ``recorded`` to ``path``.
 
     Raises :class:`~contraflow.problems.ProblemError` with ``CF304`` for a column whose type cannot be recorded.
     """
     document = {
         "format": FORMAT,
-        "profile": profile.as_dict(),
-        "tables": [_table(table, dialect) for table in tables],
+        "profile": recorded.profile.as_dict(),
+        "tables": [
+            {
+                **_table(table, dialect),
+                "found": _plain(asdict(recorded.found[name]) if name in recorded.found else None),
+            }
+            for name, table in recorded.tables.items()
+        ],
     }
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -84,11 +96,31 @@ def read(path: Path) -> Recorded:
             raise _unreadable(path, f"its format is {document['format']}, not {FORMAT}")
         tables = [_rebuilt_table(table) for table in document["tables"]]
         profile = Profile.from_dict(document["profile"])
+        found = {
+            (table["schema"], table["name"]): Found(**_revived(table["found"]))
+            for table in document["tables"]
+            if table["found"]
+        }
     except FileNotFoundError as error:
         raise _unreadable(path, "it does not exist") from error
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
-    return Recorded(profile=profile, tables={(table.schema, table.name): table for table in tables})
+    return Recorded(profile=profile, tables={(table.schema, table.name): table for table in tables}, found=found)
+
+
+def _plain(value: Any) -> Any:
+    """What an adapter found, for JSON: its sets are told from its lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return {_SET: sorted(value)}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _revived(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return frozenset(value[_SET]) if _SET in value else {key: _revived(item) for key, item in value.items()}
+    return tuple(map(_revived, value)) if isinstance(value, list) else value
 
 
 def _unreadable(path: Path, reason: str) -> ProblemError:

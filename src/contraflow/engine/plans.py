@@ -17,7 +17,7 @@ from contraflow.engine.verification import ProbeTarget
 from contraflow.lens import Side
 from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe
 
-__all__ = ["plan_report", "programs"]
+__all__ = ["plan_report", "programs", "statements"]
 
 
 def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dict[str, Any]:
@@ -68,28 +68,32 @@ def plan_report(
     }
     planned: dict[str, tuple[PlannedStatement, ...]] = {}
     for phase, parts in blocks.items():
-        statements: list[PlannedStatement] = []
+        listed: list[PlannedStatement] = []
         for block in parts:
             # None for a phase whose table does not look yet as it will by then.
             found = adapter.find(connection, block.table, block.schema) if phase in reached else None
-            statements += [
+            listed += [
                 PlannedStatement(
                     table=full_name(block.schema, block.table),
                     title=block.title,
                     statement=statement,
                     online=isinstance(block, Online),
                 )
-                for statement in _statements(adapter, block, found, timeout)
+                for statement in statements(adapter, block, found, timeout)
             ]
-        planned[phase] = tuple(statements)
+        planned[phase] = tuple(listed)
     return PlanReport(upgrade=upgrade, product=adapter.profile.product, version=adapter.profile.version, phases=planned)
 
 
-def _statements(adapter: Adapter, block: Block, found: Found | None, timeout: float) -> Iterator[Statement]:
+def statements(adapter: Adapter, block: Block, found: Found | None, timeout: float) -> Iterator[Statement]:
+    """The statements of one block, with those that begin and end its hold. A backfill's are those of one batch.
+
+    ``found`` is what stands on the block's table; None shows everything, as on an untouched table.
+    """
     if isinstance(block, Hold):
-        statements = adapter.hold(block, found)
-        if statements:
-            yield from (*adapter.opening(block, timeout), *statements, *adapter.closing(block))
+        inside = adapter.hold(block, found)
+        if inside:
+            yield from (*adapter.opening(block, timeout), *inside, *adapter.closing(block))
     elif isinstance(block.step, Backfill):
         fill = adapter.backfill(block.step, found)
         yield Statement(sql=_plain(fill.fill), lock="the rows of one batch")

@@ -1,0 +1,240 @@
+"""Bad input: each its problem, exit code 1, and nothing half done."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.alembic.discovery import sets, to_upgrade
+from contraflow.engine.runner import Runner
+from tests.alembic.project import RENAME_MAIL, RENAME_NAME, USERS, Project
+from tests.cli.commandline import Done, contraflow
+from tests.servers.shared import Database
+
+
+def schema(url: sa.URL | str) -> list[str]:
+    """The tables and the columns of users."""
+    engine = sa.create_engine(url)
+    inspector = sa.inspect(engine)
+    found = [*sorted(inspector.get_table_names()), *(column["name"] for column in inspector.get_columns("users"))]
+    engine.dispose()
+    return [name for name in found if not name.startswith("contraflow_")]
+
+
+def refused(code: str, *arguments: object) -> Done:
+    """Run a command that must be refused, for a program and for a person."""
+    for_program = contraflow(*arguments, "--json")
+    assert (for_program.code, set(for_program.codes)) == (1, {code})
+    assert for_program.document["ok"] is False
+    for_person = contraflow(*arguments)
+    assert (for_person.code, for_person.out) == (1, "")
+    assert f"{code}: " in for_person.err
+    assert "Traceback" not in for_person.err
+    return for_person
+
+
+@pytest.mark.parametrize("verb", ["check", "plan", "expand", "upgrade"])
+def test_an_unknown_column_or_table(local: Project, verb: str) -> None:
+    before = schema(local.url)
+    local.revision("0003", "0002", RENAME_MAIL.replace('old="mail"', 'old="maill"'))
+    assert "its columns are: id, mail, display_name" in refused("CF101", verb).err
+    local.revision("0003", "0002", RENAME_MAIL.replace('table="users"', 'table="user"'))
+    assert "there is no table user" in refused("CF101", verb).err
+    assert schema(local.url) == before
+
+
+def test_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for verb in ("check", "status", "expand", "contract", "nodes"):
+        assert "alembic init" in refused("CF301", verb).err
+    refused("CF301", "-c", "elsewhere.ini", "status")
+    (tmp_path / "alembic.ini").write_text("[alembic]\nsqlalchemy.url = sqlite:///x.db\n")
+    refused("CF301", "status")
+    monkeypatch.setenv("CONTRAFLOW_URL", "sqlite:///x.db")
+    assert contraflow("status").code == 0
+    refused("CF301", "expand")
+
+
+def test_a_wrong_setting(local: Project) -> None:
+    local.configure(lock_timout=1)
+    assert "lock_timeout" in refused("CF307", "status").err
+
+
+def test_an_unreachable_server(local: Project) -> None:
+    closed = "postgresql+psycopg://app:s3cret@127.0.0.1:1/app"
+    told = refused("CF201", "--url", closed, "status")
+    assert "s3cret" not in told.err
+    refused("CF201", "--url", "sqlite:////nowhere/at/all.db", "expand")
+    refused("CF201", "--url", closed, "upgrade")
+    local.ini.unlink()
+    told = refused("CF201", "--url", closed, "status")
+    assert "s3cret" not in told.err
+
+
+def test_a_url_that_was_never_set(local: Project) -> None:
+    fresh = "driver://user:pass@localhost/dbname"  # as alembic init leaves it
+    for url in (fresh, ""):
+        local.ini.write_text(re.sub(r"(?m)^sqlalchemy.url.*$", f"sqlalchemy.url = {url}", local.ini.read_text()))
+        for verb in ("status", "upgrade"):
+            assert "set sqlalchemy.url" in refused("CF301", verb).err
+
+
+def test_a_driver_that_is_not_installed(local: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    refused("CF204", "--url", "postgresql+psycopg2://127.0.0.1:1/app", "status")
+
+
+def test_an_env_that_connects_elsewhere(local: Project, tmp_path: Path) -> None:
+    env = local.folder / "migrations" / "env.py"
+    fixed = f'sa.create_engine("sqlite:///{tmp_path}/service.db")'
+    text = env.read_text()
+    start, end = text.index("    connectable = "), text.index("    with connectable")
+    env.write_text("import sqlalchemy as sa\n" + text[:start] + f"    connectable = {fixed}\n\n" + text[end:])
+    assert contraflow("status").code == 0
+    told = refused("CF301", "--url", f"sqlite:///{tmp_path}/other.db", "status")
+    assert "sqlalchemy.url" in told.err
+    # With env.py as the only one that knows the URL, nothing needs to be given.
+    local.ini.write_text(local.ini.read_text().replace(f"sqlite:///{tmp_path}/service.db", "driver://nobody/nothing"))
+    assert contraflow("upgrade").code == 0
+
+
+def test_a_plain_revision_in_between(local: Project) -> None:
+    local.revision("0003", "0002", "def upgrade():\n    pass\n\n\ndef downgrade():\n    pass\n")
+    local.revision("0004", "0003", RENAME_MAIL)
+    before = schema(local.url)
+    for verb in ("check", "expand", "upgrade"):
+        assert "alembic upgrade 0002; roll the nodes; contraflow contract" in refused("CF302", verb).err
+    assert schema(local.url) == before
+    assert contraflow("upgrade", "--revision", "0001:0002").code == 0
+
+
+def test_several_heads(local: Project) -> None:
+    local.revision("0009", "0001", RENAME_MAIL)
+    for verb in ("status", "check", "expand", "upgrade"):
+        refused("CF302", verb)
+    assert contraflow("upgrade", "--revision", "0001:0003").code == 0
+
+
+def test_a_changed_revision(local: Project) -> None:
+    assert contraflow("expand").code == 0
+    local.revision("0003", "0002", RENAME_MAIL.replace('"email"', '"address"'))
+    before = schema(local.url)
+    assert "0003" in refused("CF002", "expand").err
+    assert schema(local.url) == before
+
+
+def test_a_newer_journal(local: Project) -> None:
+    assert contraflow("expand").code == 0
+    engine = sa.create_engine(local.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE contraflow_journal SET format = 99"))
+    engine.dispose()
+    for verb in ("status", "expand", "migrate", "contract", "rollback"):
+        assert "pip install" in refused("CF003", verb).err
+
+
+def test_a_broken_revision_file_is_the_users_own_error(local: Project) -> None:
+    local.revision("0003", "0002", "raise ZeroDivisionError('mine')\n")
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        contraflow("check")
+
+
+def test_a_change_without_its_inverse_is_told_when_it_is_loaded(local: Project) -> None:
+    local.revision("0003", "0002", "change = Change()\nupgrade, downgrade = change.upgrade, change.downgrade\n")
+    refused("CF116", "check")
+
+
+@pytest.mark.parametrize("arguments", [("--bogus",), ("dance",), ("repair", "users"), ("verify", "--show", "-1")])
+def test_wrong_usage(local: Project, arguments: tuple[str, ...]) -> None:
+    done = contraflow(*arguments)
+    assert done.code == 1  # 2 would mean "expand is due"
+    assert "Usage:" in done.err
+    assert contraflow(*arguments, "--json").document["ok"] is False
+
+
+@contextmanager
+def another_runner(project: Project) -> Iterator[None]:
+    """One that is in the middle of its work."""
+    (one,) = sets(to_upgrade(project.directory(), ["0001"], "head"))
+    at_work, may_go = threading.Event(), threading.Event()
+
+    def linger(_progress: object) -> None:
+        at_work.set()
+        may_go.wait(60)
+
+    def work() -> None:
+        with Runner(project.url, one, progress=linger) as runner:
+            runner.migrate()
+
+    with Runner(project.url, one) as runner:
+        runner.expand()
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert at_work.wait(60)
+        yield
+    finally:
+        may_go.set()
+        thread.join()
+
+
+def test_a_second_runner(project: Project) -> None:
+    with another_runner(project):
+        told = refused("CF001", "migrate")
+        assert contraflow("status", "--json").document["runner"]
+    assert "runner" in told.err
+    assert contraflow("migrate").code == 0
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_missing_privileges(project: Project, database: Database) -> None:
+    before = schema(database.url)
+    url = limited(database)
+    told = refused("CF202", "--url", url, "check")
+    assert "GRANT" in told.err or "owner" in told.err
+    refused("CF202", "--url", url, "expand")
+    refused("CF202", "--url", url, "upgrade")
+    assert schema(database.url) == before
+
+
+def limited(database: Database) -> str:
+    """An account that may read and write rows and make tables of its own, but not alter those of others."""
+    name = f"limited_{uuid.uuid4().hex[:8]}"
+    if database.kind.startswith("postgresql"):
+        grants = [
+            f"CREATE ROLE {name} LOGIN PASSWORD 'pw'",
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {name}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
+        ]
+    else:
+        rights = "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, INDEX, REFERENCES"
+        grants = [
+            f"CREATE USER {name}@'%' IDENTIFIED BY 'pw'",
+            f"GRANT {rights} ON `{database.url.database}`.* TO {name}@'%'",
+        ]
+    with database.engine.begin() as connection:
+        for grant in grants:
+            connection.exec_driver_sql(grant.replace("%", "%%") if "mysql" in connection.dialect.driver else grant)
+    return database.url.set(username=name, password="pw").render_as_string(hide_password=False)
+
+
+def test_the_users_table_is_what_the_tests_think(local: Project) -> None:
+    assert '"fullname"' in USERS
+    assert 'old="fullname"' in RENAME_NAME
+    assert schema(local.url) == ["alembic_version", "users", "id", "fullname", "mail"]
+
+
+def test_what_env_prints_does_not_spoil_the_document(local: Project) -> None:
+    env = local.folder / "migrations" / "env.py"
+    env.write_text('print("hello from env.py")\n' + env.read_text())
+    for arguments in (["status"], ["upgrade"], ["rollback"], ["migrate"]):
+        done = contraflow(*arguments, "--json")
+        assert isinstance(done.document, dict)
+        assert "hello from env.py" in done.err
