@@ -280,6 +280,15 @@ def test_nothing_is_taken_from_a_table_that_is_gone_and_nothing_can_be_put_there
         adapter.hold(CASE.expand, found)
 
 
+def test_a_new_column_that_somebody_dropped_is_a_problem(live: tuple[sa.Connection, Adapter]) -> None:
+    connection, adapter = live
+    found = adapter.find(connection, "users", None)
+    with pytest.raises(ProblemError, match="CF101: the table users has no column first_name, last_name"):
+        adapter.hold(CASE.contract, found)
+    with pytest.raises(ProblemError, match="CF101"):
+        adapter.online(CASE.enforce, found)
+
+
 def test_a_plan_without_a_database_names_every_statement_and_its_lock(live: tuple[sa.Connection, Adapter]) -> None:
     connection, adapter = live
     found = adapter.find(connection, "users", None)

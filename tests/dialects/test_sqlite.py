@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import sys
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -152,8 +153,7 @@ def test_preflight_notices_defensive_mode(database: Database) -> None:
         return sqlite3.SQLITE_DENY if schema else sqlite3.SQLITE_OK
 
     with connected(database.engine) as (connection, adapter):
-        dbapi = connection.connection.dbapi_connection
-        assert isinstance(dbapi, sqlite3.Connection)
+        dbapi: Any = connection.connection.dbapi_connection
         dbapi.set_authorizer(refuse)  # as SQLITE_DBCONFIG_DEFENSIVE does; Python sets that from 3.12 on only
         assert [problem.code for problem in adapter.preflight(connection)] == ["CF205"]
 

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import BackfillText, Found, Profile, Statement
 from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
-from contraflow.dialects.remaining import Remaining
+from contraflow.dialects.remaining import Remaining, require
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, EnforceNotNull, Hold, Online
 
@@ -136,13 +136,15 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         step = online.step
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
+        if found is not None:
+            require(found, step.table, step.names)
         table = self.compiler.table(step.table, step.schema)
         return self._alter_all(
             table,
             [
                 f"ALTER COLUMN {self.compiler.quote(name)} SET NOT NULL"
                 for name in step.names
-                if found is None or found.columns.get(name, True)
+                if found is None or found.columns[name]
             ],
         )
 

@@ -26,7 +26,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.dialects.mysql_watch import watching
-from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
@@ -195,16 +195,17 @@ class MySQLAdapter(Adapter):
             " AND table_schema = coalesce(:schema, database()) AND index_type = 'FULLTEXT' LIMIT 1"
         )
         instant = str(tables[0][0]).lower() != "compressed" and not fulltext
-        create = connection.exec_driver_sql(
+        shown = connection.exec_driver_sql(
             f"SHOW CREATE TABLE {self.compiler.table(table, schema)}", execution_options={"no_parameters": True}
-        ).one()
+        )
+        create = str(shown.one()[1])
         return Found(
             exists=True,
             columns={str(column): nullable == "YES" for column, nullable, *_ in columns},
             triggers={str(trigger): str(text) for trigger, text in triggers},
             details={
-                "create": str(create[1]),
-                "types": {str(column): _words(type_) for column, _, _, _, type_ in columns},
+                "create": create,
+                "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
                 "defaults": frozenset(
                     str(column) for column, _, default, extra, _ in columns if self._has_default(default, str(extra))
                 ),
@@ -214,9 +215,13 @@ class MySQLAdapter(Adapter):
                 "on_update": tuple(
                     str(column) for column, _, _, extra, _ in columns if "on update" in str(extra).lower()
                 ),
+                "fulltext": bool(fulltext),
                 "instant": instant and not self._is_worn(connection, table, schema),
             },
         )
+
+    def _type(self, column: str, type_: str, create: str) -> str:  # noqa: ARG002 - for MariaDB
+        return type_
 
     def _has_default(self, default: object, extra: str) -> bool:
         return default is not None or "DEFAULT_GENERATED" in extra
@@ -331,18 +336,21 @@ class MySQLAdapter(Adapter):
         step = online.step
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
-        names = [name for name in step.names if found is None or found.columns.get(name, True)]
+        if found is not None:
+            require(found, step.table, step.names)
+        names = [name for name in step.names if found is None or found.columns[name]]
         if not names:
             return []
         table = self.compiler.table(step.table, step.schema)
         parts = [self._modify(name, found, not_null=True, default=None) for name in names]
-        lock = f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends"
-        sent = [
-            Statement(
-                sql=f"ALTER TABLE {table} {', '.join(parts)}, ALGORITHM=INPLACE, LOCK=NONE",
-                lock=f"{lock}; ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
-            )
-        ]
+        sql = f"ALTER TABLE {table} {', '.join(parts)}"
+        if found is not None and any(self._needs_copy(name, found) for name in names):
+            lock = "SHARED_NO_WRITE metadata lock: writers wait while the table is copied"
+            sent = [Statement(sql=sql, lock=lock)]
+        else:
+            lock = f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends"
+            lock = f"{lock}; ALGORITHM=INPLACE, LOCK=NONE (writers go on)"
+            sent = [Statement(sql=f"{sql}, ALGORITHM=INPLACE, LOCK=NONE", lock=lock)]
         # Apart: MariaDB rebuilds in place only without a computed default, but needs it for an INSERT ... SELECT.
         defaults = [
             self._modify(name, found, not_null=True, default=text)
@@ -353,6 +361,10 @@ class MySQLAdapter(Adapter):
             instant = f"ALTER TABLE {table} {', '.join(defaults)}, ALGORITHM=INSTANT"
             sent.append(Statement(sql=instant, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT"))
         return sent
+
+    def _needs_copy(self, name: str, found: Found) -> bool:  # noqa: ARG002 - for MariaDB
+        """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online."""
+        return bool(found.details["fulltext"])
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""
@@ -481,6 +493,13 @@ class MariaDBAdapter(MySQLAdapter):
 
     def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:  # noqa: ARG002
         return False  # MariaDB does not count instant changes
+
+    def _type(self, column: str, type_: str, create: str) -> str:
+        return "json" if f"json_valid({self.compiler.quote(column)})" in create else type_
+
+    def _needs_copy(self, name: str, found: Found) -> bool:
+        # TIMESTAMP NOT NULL turns a NULL into the present time, even with a constant default: error 1846 in place.
+        return super()._needs_copy(name, found) or str(found.details["types"].get(name, "")).startswith("timestamp")
 
     def _is_cut(self, column: str) -> bool:  # noqa: ARG002 - MariaDB keeps no names of dropped columns
         return False

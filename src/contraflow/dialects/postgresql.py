@@ -24,7 +24,7 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
-from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
@@ -291,10 +291,12 @@ class PostgreSQLAdapter(Adapter):
         step = online.step
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
+        if found is not None:
+            require(found, step.table, step.names)
         table = self.compiler.table(step.table, step.schema)
         quote = self.compiler.quote
         constraints = {} if found is None else found.details.get("constraints", {})
-        names = [name for name in step.names if found is None or found.columns.get(name, True)]
+        names = [name for name in step.names if found is None or found.columns[name]]
         missing = [name for name in names if _check_name(step.table, name) not in constraints]
         unproven = [name for name in names if not constraints.get(_check_name(step.table, name))]
         added = ", ".join(

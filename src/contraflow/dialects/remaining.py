@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from contraflow.steps import (
     Sync,
 )
 
-__all__ = ["Remaining", "fingerprint", "remaining"]
+__all__ = ["Remaining", "fingerprint", "remaining", "require"]
 
 _FINGERPRINT = re.compile(r"/\* contraflow ([0-9a-f]{16}) \*/")
 
@@ -137,11 +137,26 @@ def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None
         work.defaults.update(step.defaults)
         work.show += step.names
         return
-    work.not_null += [name for name in step.not_null if found.columns.get(name, True)]
+    require(found, step.table, (*step.not_null, *step.defaults))
+    work.not_null += [name for name in step.not_null if found.columns[name]]
     work.defaults.update(
         {name: text for name, text in step.defaults.items() if name not in found.details.get("defaults", ())}
     )
     work.show += [name for name in step.names if name in found.details.get("invisible", ())]
+
+
+def require(found: Found, table: str, names: Iterable[str]) -> None:
+    """Raise CF101 for columns that should stand on the table by now."""
+    missing = sorted(set(names) - set(found.columns))
+    if missing:
+        raise ProblemError(
+            Problem(
+                code="CF101",
+                what=f"the table {table} has no column {', '.join(missing)}.",
+                why="the upgrade added it; something dropped or renamed it since.",
+                instead="bring it back, or roll the upgrade back.",
+            )
+        )
 
 
 def _no_table(name: str) -> ProblemError:

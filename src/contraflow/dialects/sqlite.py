@@ -24,10 +24,10 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
-from contraflow.dialects.remaining import Remaining, remaining
+from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, Hold, Online, Probe, Sync
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
 
 __all__ = ["SQLiteAdapter"]
 
@@ -224,8 +224,13 @@ class SQLiteAdapter(Adapter):
             ),
         ]
 
-    def online(self, online: Online, found: Found | None) -> list[Statement]:  # noqa: ARG002 - the interface's
+    def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`. Nothing to prove beforehand: the hold checks, and it alone can."""
+        step = online.step
+        if not isinstance(step, EnforceNotNull):
+            raise TypeError(f"{type(step).__name__} is not sent as statements")
+        if found is not None:
+            require(found, step.table, step.names)
         return []
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's
