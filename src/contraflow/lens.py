@@ -91,8 +91,8 @@ class Lens:
         if self.winner not in ("old", "new") or self.omitted not in ("old", "new", None):
             raise _contradiction("winner= and omitted= are 'old' or 'new'.", "write one of these two words.")
         row = Row({name: expressions.Ref(name) for name in (*self.old, *self.new)})
-        self.images("forward", row)
-        self.images("backward", row)
+        _read_only_themselves("forward", self.images("forward", row))
+        _read_only_themselves("backward", self.images("backward", row))
 
     def images(self, direction: Literal["forward", "backward"], row: Row) -> dict[str, Expression]:
         """The expression for each column that ``direction`` writes, computed from ``row``."""
@@ -107,6 +107,22 @@ class Lens:
                 )
             )
         return images
+
+
+def _read_only_themselves(direction: str, images: Mapping[str, Expression]) -> None:
+    """Servers assign the columns of one statement at once or one after the other: no image may see another's target."""
+    for name, image in images.items():
+        if others := expressions.references(image) & images.keys() - {name}:
+            other = min(others)
+            raise ProblemError(
+                Problem(
+                    code="CF103",
+                    what=f"the {direction} image of {name} reads row.{other}, which {direction} writes too.",
+                    why="some servers would compute it from the value before the write, others from the one after it.",
+                    instead=f"compute {name} from what {other} is computed from; of the columns it writes, an image may"
+                    " read its own only.",
+                )
+            )
 
 
 def _contradiction(what: str, instead: str) -> ProblemError:

@@ -187,7 +187,7 @@ class _Rule:
         if required_new:
             neither = self.write("new")
         elif required_old:
-            neither = self.write("old")
+            neither = self.fill_new_defaults(self.write("old"))
         else:
             neither = self.omitted()
         old_given = self.write("new")

@@ -492,6 +492,8 @@ def _undecidable(sync: Sync, group: Group) -> str | None:
     )
     if not required and not _agree_both(group, nothing):
         return "with all of them NULL the two sides do not agree"
+    if not required and (meant := [name for name in group.forward if columns[name].default is not None]):
+        return f"the new release's default of {', '.join(meant)} may have been meant, or NULL"
     defaulted = [name for name in group.old if columns[name].default_constant]
     may_be_null = all(columns[name].nullable for name in group.new)
     if defaulted and may_be_null and group.new:
