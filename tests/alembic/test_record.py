@@ -136,7 +136,7 @@ class Odd(sa.types.UserDefinedType[str]):
 
 def test_a_type_of_elsewhere_is_not_recorded(tmp_path: Path) -> None:
     column: sa.Column[Any] = sa.Column("c", Odd())
-    table = sa.Table("t", sa.MetaData(), column)
+    table: sa.Table = sa.Table("t", sa.MetaData(), column)
     with pytest.raises(ProblemError, match="CF304"):
         write(tmp_path / "profile.json", table, SQLITE)
     assert not (tmp_path / "profile.json").exists()
@@ -145,7 +145,7 @@ def test_a_type_of_elsewhere_is_not_recorded(tmp_path: Path) -> None:
 def document(**changes: Any) -> dict[str, Any]:
     column = {"name": "c", "type": {"class": "sqlalchemy.types:Integer", "arguments": {}}, "nullable": True}
     column |= {"autoincrement": "auto", "comment": None}
-    table = {
+    table: dict[str, Any] = {
         "name": "t",
         "schema": None,
         "columns": [column],

@@ -250,10 +250,9 @@ class Session:
             runner.rollback(force=force)
 
     def stamp(self) -> None:
-        """Let ``alembic_version`` reach the upgrade's new revision, once every row is filled. Does nothing without
-        an environment.
-        """
+        """Let ``alembic_version`` reach the upgrade's new revision, once every row is filled."""
         if not self.has_environment:
+            self.output.note("alembic_version stays where it is: no configuration says how to move it")
             return
         with Runner(self.connectable, options=self.options) as runner:
             now = runner.status()
