@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from contraflow.problems import ProblemError
 from contraflow.rehearsal.demo.nodes import Node, find_example
@@ -165,6 +166,36 @@ def test_bad_requests_are_answered_and_the_connection_stays_usable(call: Caller)
     assert call("DELETE", "/users")[0] == 405
     assert call("POST", "/users", [1])[0] == 400
     assert call("GET", "/health")[0] == 200
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_a_transaction_that_lost_a_conflict_is_run_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    conflict = {
+        "postgresql": "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$",
+        "mysql": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1412",
+    }["postgresql" if database.engine.dialect.name == "postgresql" else "mysql"]
+    monkeypatch.syspath_prepend(find_example())
+    module: Any = importlib.import_module("identity.database")
+    service = module.Database(database.url.render_as_string(hide_password=False))
+    calls: list[int] = []
+
+    def work(session: Session) -> str:
+        calls.append(len(calls))
+        if len(calls) < 3:
+            session.execute(sa.text(conflict))
+        return "done"
+
+    assert service.write(work) == "done"
+    assert calls == [0, 1, 2]
+
+    def fail(session: Session) -> None:
+        calls.append(len(calls))
+        session.execute(sa.text("SELECT nothing FROM nowhere"))
+
+    with pytest.raises(sa.exc.ProgrammingError):
+        service.read(fail)
+    assert len(calls) == 4
+    service.close()
 
 
 def test_a_node_without_a_database_says_why(tmp_path: Path) -> None:

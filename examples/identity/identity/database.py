@@ -15,8 +15,9 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 20
 ATTEMPTS = 8
-_CONFLICTS = frozenset({"40001", "40P01", 1205, 1213})
-"""Serialization failure and deadlock on PostgreSQL; lock wait timeout and deadlock on MariaDB and MySQL."""
+_CONFLICTS: frozenset[object] = frozenset({"40001", "40P01", 1205, 1213, 1412})
+"""PostgreSQL's serialization failure and deadlock; MariaDB's and MySQL's lock wait timeout, deadlock, and a table that
+was rebuilt since the transaction's snapshot was taken."""
 
 
 class Database:
@@ -51,16 +52,15 @@ class Database:
                 with Session(engine, expire_on_commit=False) as session, session.begin():
                     return work(session)
             except sa.exc.DBAPIError as error:
-                if attempt == ATTEMPTS or _code(error) not in _CONFLICTS:
+                if attempt == ATTEMPTS or not _is_conflict(error):
                     raise
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("the last attempt returns or raises")
 
 
-def _code(error: sa.exc.DBAPIError) -> object:
+def _is_conflict(error: sa.exc.DBAPIError) -> bool:
     driver: Any = error.orig
-    sqlstate = getattr(driver, "sqlstate", None)
-    return sqlstate or (driver.args[0] if driver.args else None)
+    return bool(_CONFLICTS & {getattr(driver, "sqlstate", None), *driver.args[:1]})
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -79,9 +79,7 @@ class Service:
                         return Answer(status=400, body={"error": str(error)})
                     except RefusedError as error:
                         return Answer(status=error.status, body={"error": str(error)})
-        return Answer(
-            status=405 if known_path else 404, body={"error": f"no {request.method} {request.path}"}
-        )
+        return Answer(status=405 if known_path else 404, body={"error": f"no {request.method} {request.path}"})
 
     def health(self, _request: Request) -> Answer:
         self.database.read(lambda session: session.execute(sa.select(1)))
@@ -144,9 +142,7 @@ class Service:
 
     def read_project(self, _request: Request, project_id: str) -> Answer:
         return self.database.read(
-            lambda session: Answer(
-                status=200, body=self.release.show_project(self._project(session, project_id))
-            )
+            lambda session: Answer(status=200, body=self.release.show_project(self._project(session, project_id)))
         )
 
     def update_project(self, request: Request, project_id: str) -> Answer:
@@ -250,10 +246,7 @@ class Service:
     def _list(self, request: Request, model: type[Any], show: Callable[[Any], dict[str, object]]) -> Answer:
         def work(session: Session) -> Answer:
             page = session.scalars(
-                sa.select(model)
-                .where(model.id > request.query.get("after", ""))
-                .order_by(model.id)
-                .limit(PAGE)
+                sa.select(model).where(model.id > request.query.get("after", "")).order_by(model.id).limit(PAGE)
             )
             return Answer(status=200, body={"items": [show(item) for item in page]})
 
@@ -276,9 +269,7 @@ class Service:
 
     def _roles(self, session: Session, project_id: str, user_id: str) -> list[str]:
         model = self.release.assignment
-        found = session.scalars(
-            sa.select(model.role).where(model.project_id == project_id, model.user_id == user_id)
-        )
+        found = session.scalars(sa.select(model.role).where(model.project_id == project_id, model.user_id == user_id))
         return sorted(found)
 
     def _valid_token(self, session: Session, request: Request) -> Any:

@@ -75,7 +75,6 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
             server = stack.enter_context(servers.attach(options.url))
             url = sa.make_url(options.url)
         else:
-            progress(f"starting {options.on}")
             server = stack.enter_context(_start(options.on, progress))
             url = server.create_database()
         demo = _Demo(
@@ -101,6 +100,7 @@ def _start(kind: str, progress: Progress) -> servers.Server:
                 instead=f"choose one of: {', '.join(servers.KINDS)}.",
             )
         )
+    progress(f"starting {kind}")
     return servers.start(kind, progress=progress)
 
 
