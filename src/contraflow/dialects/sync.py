@@ -8,11 +8,12 @@ stored row (SQLite, where ``NEW`` cannot be assigned).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from contraflow.dialects.compiler import Compiler
+from contraflow.expressions import Ref
 from contraflow.lens import Group, Side
 from contraflow.steps import Sync
 
@@ -136,6 +137,8 @@ class _Rule:
     def settle(self) -> Tree:
         """Both sides are given: nothing if they agree in one direction, else the winner's images."""
         loser = _other(self.group.winner)
+        if self._mirrored:
+            return self.write(loser, tracked_only=True)
         # The winner's own image onto the loser needs no question; the other direction does, unless it cannot
         # be computed twice.
         counter = self.group.winner
@@ -178,12 +181,12 @@ class _Rule:
 
     def insert(self) -> Tree:
         columns = self.sync.columns
-        # Where nobody had to say whose omission it is (CF106), a default is its column's image.
-        required_new = any(
-            not columns[name].nullable and (columns[name].default is None or self.group.omitted is None)
-            for name in self.group.forward
-        )
         required_old = any(not columns[name].nullable and columns[name].default is None for name in self.group.backward)
+        # Where nobody had to say whose omission it is (CF106), a default is its column's image.
+        asked = self.group.omitted is not None or required_old
+        required_new = any(
+            not columns[name].nullable and (columns[name].default is None or not asked) for name in self.group.forward
+        )
         if required_new:
             neither = self.write("new")
         elif required_old:
@@ -220,8 +223,29 @@ class _Rule:
         )
 
     @property
+    def _mirrored(self) -> bool:
+        """Both directions only copy, column by column of the same type: agreeing in one is agreeing in both.
+
+        Then writing the image of a side that agrees changes nothing, and the question is not worth its cost.
+        """
+        forward = _copies(self.group.forward)
+        backward = _copies(self.group.backward)
+        return (
+            forward is not None
+            and backward is not None
+            and forward == {new: old for old, new in backward.items()}
+            and all(repr(self.sync.columns[new].type) == repr(self.sync.columns[old].type) for new, old in forward.items())
+        )
+
+    @property
     def _old_has_defaults(self) -> bool:
         return any(self.sync.columns[name].default is not None for name in self.old)
+
+
+def _copies(images: Mapping[str, object]) -> dict[str, str] | None:
+    """Each column and the one it is copied from; None if an image is more than a copy."""
+    copies = {name: image.name for name, image in images.items() if isinstance(image, Ref)}
+    return copies if len(copies) == len(images) else None
 
 
 def _other(side: Side) -> Side:
@@ -294,13 +318,16 @@ class _Words:
     def same(self, left: str, right: str, name: str) -> str:
         return f"({self.compiler.same(left, right, self.sync.columns[name].type)})"
 
+    def _unchanged(self, name: str) -> str:
+        return f"({self.compiler.unchanged(self.new(name), self.old(name), self.sync.columns[name].type)})"
+
     def condition(self, condition: Condition, filled: frozenset[str] = frozenset()) -> str:
         if isinstance(condition, Null):
             return _all(f"{self.new(name)} IS NULL" for name in condition.columns)
         if isinstance(condition, AtDefault):
             return _all(self._at_default(name) for name in condition.columns)
         if isinstance(condition, Changed):
-            return "NOT " + _all(self.same(self.new(name), self.old(name), name) for name in condition.columns)
+            return "NOT " + _all(self._unchanged(name) for name in condition.columns)
         if isinstance(condition, Unsynced):
             return f"{self.old(self.sync.marker)} IS NULL"
         return _all(self._agrees(condition, name, filled) for name in _compared(condition))
