@@ -111,7 +111,7 @@ class Bench:
             sa.Column(KEY, sa.Integer(), primary_key=True),
             *scenario.more_key(),
             sa.Column(NOTE, sa.String(20)),
-            *(_readable(column, product) for column in (*scenario.columns(product), *added)),
+            *(_readable(column, product, scenario) for column in (*scenario.columns(product), *added)),
             sa.Column(MARKER, sa.SmallInteger()),
         )
         if product in ("mysql", "mariadb"):
@@ -284,12 +284,12 @@ class Bench:
         return unsynced, counts, shown
 
 
-def _readable(column: sa.Column[Any], product: str) -> sa.Column[Any]:
-    """The column for reading and writing; SQLite keeps decimals as floats."""
+def _readable(column: sa.Column[Any], product: str, scenario: Scenario) -> sa.Column[Any]:
+    """The column for reading and writing; SQLite keeps decimals as floats, and MariaDB reflects JSON as text."""
     type_: Any = column.type
     if isinstance(type_, sa.Numeric) and not isinstance(type_, sa.Float) and product == "sqlite":
         type_ = sa.Float()
-    if isinstance(type_, sa.JSON):
+    if any(isinstance(value, (dict, list)) for value in scenario.pools.get(column.name, ())):
         type_ = sa.JSON(none_as_null=True)
     return sa.Column(column.name, type_)
 

@@ -159,6 +159,8 @@ class Group:
 
     def _omitted(self, row: Values) -> Values:
         if self.omitted is None:
+            if any(not cell.nullable and row[cell.name] is None for cell in self.old):
+                return {}  # an explicit NULL where the old schema forbids it: the statement fails
             # Both releases must then mean the same, or the declaration should have been refused.
             completed = {**row, **self._new_defaults(row)}
             decided = self.agrees_forward(completed) and self.agrees_backward(completed)

@@ -804,39 +804,6 @@ scenario(
     ),
     pools={name: [0, 1, 2] for name in ("x", "y", "lat", "lon")},
 )
-scenario(
-    "images_read_their_targets",
-    columns=lambda: [sa.Column("v", sa.Integer(), nullable=False)],
-    changes=lambda: [
-        TransformColumns(
-            table="things",
-            columns=[sa.Column("now", sa.Integer(), nullable=False), sa.Column("sum", sa.Integer(), nullable=False)],
-            lens=Lens(
-                old=["v"],
-                new=["now", "sum"],
-                forward=lambda row: {
-                    "now": row.v,
-                    "sum": sa.func.coalesce(row.now, 100) + row.v,
-                },
-                backward=lambda row: {"v": row.now},
-            ),
-        )
-    ],
-    model=model(
-        Group(
-            old=(Cell(name="v", nullable=False),),
-            new=(Cell(name="now", nullable=False), Cell(name="sum", nullable=False)),
-            forward=lambda row: {
-                "now": row["v"],
-                "sum": None if row["v"] is None else or_(row["now"], 100) + row["v"],
-            },
-            backward=lambda row: {"v": row["now"]},
-        )
-    ),
-    pools={"v": [1, 2, 3], "now": [1, 2, 3], "sum": [2, 101]},
-)
-
-
 def _get(document: Any, key: str, kind: type) -> Any:
     value = document.get(key) if isinstance(document, dict) else None
     return value if isinstance(value, kind) and not isinstance(value, bool) else None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.servers.shared import Database
 from tests.sync.bench import Bench
-from tests.sync.conftest import PROFILE
+from tests.sync.conftest import profile
 from tests.sync.machine import machine_for
 from tests.sync.scenarios import SCENARIOS, Scenario
 
@@ -22,6 +21,6 @@ def test_sync_agrees_with_oracle(database: Database, scenario: Scenario) -> None
         return
     bench = Bench.expanded(database, scenario)
     try:
-        run_state_machine_as_test(machine_for(bench), settings=settings.get_profile(PROFILE))
+        run_state_machine_as_test(machine_for(bench), settings=profile(cheap=product == "sqlite"))
     finally:
         bench.connection.close()
