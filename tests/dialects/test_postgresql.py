@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from contraflow.problems import ProblemError
 from contraflow.steps import RemoveSync
 from tests.dialects.support import RENAME, TIMEOUT, Case, connected, fill, rows, run, run_online, send
 from tests.servers.shared import Database
@@ -165,3 +166,15 @@ def test_an_empty_removal_leaves_a_foreign_function_alone(database: Database) ->
         )
         found = adapter.find(connection, "users", None)
         assert adapter.steps_done((RemoveSync(table="users", name="other", marker="m"),), found)
+
+
+def test_a_column_of_an_enumerated_type_needs_the_type(database: Database) -> None:
+    case = Case(lens=RENAME, types={"display_name": sa.Enum("Ada", "Grace", name="people")})
+    with connected(database.engine) as (connection, adapter):
+        send(connection, CREATE)
+        with pytest.raises(ProblemError, match="CF116"):
+            run(connection, adapter, case.expand)
+        send(connection, "CREATE TYPE people AS ENUM ('Ada', 'Grace')")
+        run(connection, adapter, case.expand)
+        assert adapter.find(connection, "users", None).columns["display_name"] is True
+        run(connection, adapter, case.rollback)

@@ -26,7 +26,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
-from contraflow.problems import Problem
+from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
 
 __all__ = ["PostgreSQLAdapter"]
@@ -179,6 +179,10 @@ class PostgreSQLAdapter(Adapter):
             " (pg_function_is_visible(p.oid)"
             " OR n.oid = (SELECT relnamespace FROM pg_class WHERE oid = :oid))"
         )
+        enums = rows(
+            "SELECT typname FROM pg_type WHERE typtype = 'e' AND (pg_type_is_visible(oid)"
+            " OR typnamespace = (SELECT relnamespace FROM pg_class WHERE oid = :oid))"
+        )
         return Found(
             exists=True,
             columns={str(name): not not_null for name, not_null, _ in columns},
@@ -187,6 +191,7 @@ class PostgreSQLAdapter(Adapter):
                 "defaults": frozenset(str(name) for name, _, has_default in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
+                "enums": frozenset(str(name) for (name,) in enums),
             },
         )
 
@@ -234,6 +239,8 @@ class PostgreSQLAdapter(Adapter):
             ]
         if work.reset_marker:
             sent.append(self._alter(table, f"DROP COLUMN {quote(work.reset_marker)}"))
+        if found is not None:
+            self._require_enums(work, found)
         sent += self._add(work, table)
         if creating and creating.function:
             sent.append(Statement(sql=creating.function))
@@ -242,6 +249,20 @@ class PostgreSQLAdapter(Adapter):
 
     def _texts(self, sync: Sync) -> list[TriggerText]:
         return trigger_statements(sync, self.product, self.compiler)
+
+    def _require_enums(self, work: Remaining, found: Found) -> None:
+        """Raise CF116 for a column of an enumerated type that does not exist: a rollback could not tell whose it is."""
+        for column in work.add:
+            type_ = column.type
+            if isinstance(type_, sa.types.Enum) and type_.native_enum and type_.name not in found.details["enums"]:
+                raise ProblemError(
+                    Problem(
+                        code="CF116",
+                        what=f"{work.table}.{column.name} is of the type {type_.name}, which does not exist.",
+                        why="an upgrade adds columns, not types.",
+                        instead="create the type in an earlier revision, or write Enum(..., native_enum=False).",
+                    )
+                )
 
     def _functions_of(self, stem: str, functions: Collection[str] | None) -> list[str]:
         """The names of the sync's functions among ``functions``; the one it has if None."""
