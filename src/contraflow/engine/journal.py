@@ -159,6 +159,8 @@ class Tables:
         ``IF NOT EXISTS`` does not keep two sessions of PostgreSQL from colliding in its catalog (23505 on
         pg_type), so a failure counts only if the table is still missing afterwards.
         """
+        if self.exist(connection):
+            return
         for table in self.metadata.sorted_tables:
             for attempt in range(3):
                 try:

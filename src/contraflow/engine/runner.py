@@ -175,13 +175,13 @@ class Runner:
         upgrade = self._need_upgrade("expand")
         with self._work("expand") as work:
             entry = work.entry
-            if entry is not None and entry.state is State.CONTRACTED:
+            if entry is not None and _past(entry):
                 return
             if entry is None or entry.state is State.ROLLED_BACK:
                 self._begin(work, upgrade)
             elif grown(entry, upgrade):
                 self._grow(work, entry, upgrade)
-            elif entry.pending in ("contract", "rollback"):
+            elif entry.pending == "rollback":
                 raise impossible("expand", entry)
             elif after("expand", entry.state) is None:
                 return  # migrated or further: what expand leads to stands
@@ -196,7 +196,7 @@ class Runner:
             entry = work.entry
             if entry is None:
                 raise impossible("migrate", None)
-            if entry.state is State.CONTRACTED:
+            if _past(entry):
                 return
             state = self._next("migrate", entry)
             work.save(pending="migrate")
@@ -215,7 +215,7 @@ class Runner:
             entry = work.entry
             if entry is None:
                 raise impossible("verify", None)
-            if entry.state is State.CONTRACTED:
+            if _past(entry):
                 return
             state = self._next("verify", entry)
             work.record("begun", "verify")
@@ -528,6 +528,11 @@ class Runner:
         found = self.adapter.find(work.connection, item.table, item.schema)
         names = (f"{item.sync}_i", f"{item.sync}_u")
         return [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
+
+
+def _past(entry: Entry) -> bool:
+    """Whether contract has begun: the phases before it are done for good."""
+    return entry.state is State.CONTRACTED or entry.pending == "contract"
 
 
 def _not_installed(entry: Entry, missing: Sequence[str]) -> ProblemError:
