@@ -1,0 +1,80 @@
+"""Autogenerate beside an open upgrade: what Contraflow keeps in the database is not to be dropped.
+
+Models know neither the journal's tables nor, of an open upgrade, the columns of the other release. ``alembic
+revision --autogenerate`` and ``alembic check`` would propose to drop them, and with them what one of the releases
+has written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.autogenerate import comparators
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations import ops
+from alembic.util import DispatchPriority, PriorityDispatchResult
+
+from contraflow.alembic.settings import read_settings
+from contraflow.engine.journal import Journal, Tables
+from contraflow.operations.base import TableName
+
+__all__ = ["leave_out"]
+
+
+@comparators.dispatch_for("autogenerate", priority=DispatchPriority.LAST)
+def leave_out(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDispatchResult:
+    """Take out of what autogenerate found: the journal's tables, and the columns that an open upgrade will settle."""
+    connection, config = context.connection, context.migration_context.config
+    if connection is None or config is None:
+        return PriorityDispatchResult.CONTINUE
+    tables = Tables(read_settings(config).options.schema)
+    own = {(table.schema, table.name) for table in tables.metadata.tables.values()}
+    columns = _unsettled(connection, tables)
+    default = sa.inspect(connection).default_schema_name
+    upgrade_ops.ops[:] = _kept(upgrade_ops.ops, own, columns, default)
+    return PriorityDispatchResult.CONTINUE
+
+
+def _unsettled(connection: sa.Connection, tables: Tables) -> dict[TableName, set[str]]:
+    """The columns that an open upgrade put on a table, or will take away."""
+    if not tables.exist(connection):
+        return {}
+    current = Journal(tables=tables, runner="").current(connection)
+    if current is None or not current.open:
+        return {}
+    return {
+        (item.schema, item.table): {*item.added, *item.dropped, *([item.marker] if item.marker else [])}
+        for item in current.installed
+    }
+
+
+def _kept(
+    found: Iterable[ops.MigrateOperation],
+    own: set[TableName],
+    columns: Mapping[TableName, set[str]],
+    default: str | None,
+) -> list[ops.MigrateOperation]:
+    kept = []
+    for operation in found:
+        if isinstance(operation, ops.DropTableOp) and _is_one(operation.schema, operation.table_name, own, default):
+            continue
+        if isinstance(operation, ops.ModifyTableOps):
+            hidden = columns.get((operation.schema, operation.table_name), set())
+            operation.ops[:] = [inner for inner in operation.ops if _column(inner) not in hidden]
+            if operation.is_empty():
+                continue
+        kept.append(operation)
+    return kept
+
+
+def _is_one(schema: str | None, name: str, own: set[TableName], default: str | None) -> bool:
+    return (schema, name) in own or (schema is None and (default, name) in own)
+
+
+def _column(operation: Any) -> str | None:
+    """The column that an operation drops or alters."""
+    if isinstance(operation, (ops.DropColumnOp, ops.AlterColumnOp)):
+        return operation.column_name
+    return None
