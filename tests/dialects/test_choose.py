@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +22,7 @@ class Answers:
     """Stands for a connection: a dialect's name, and canned answers by the beginning of the statement."""
 
     def __init__(self, name: str, answers: dict[str, Any]) -> None:
-        self.dialect = (
-            sa.make_url(f"{name}://").get_dialect()() if name != "odd" else sa.engine.default.DefaultDialect()
-        )
+        self.dialect = SimpleNamespace(name=name)
         self.answers = answers
 
     def exec_driver_sql(self, statement: str, *_arguments: object, **_options: object) -> Any:
@@ -99,7 +98,7 @@ def test_what_is_too_old_or_unknown_is_refused(product: str, version: tuple[int,
 
 
 def test_a_server_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ProblemError, match="CF203: there is no adapter for default"):
+    with pytest.raises(ProblemError, match="CF203: there is no adapter for odd"):
         dialects.choose(Answers("odd", {}))  # type: ignore[arg-type]
 
 
@@ -118,5 +117,5 @@ def test_an_installed_adapter_is_asked_first(monkeypatch: pytest.MonkeyPatch) ->
         return [Point()]
 
     monkeypatch.setattr(metadata, "entry_points", points)
-    with sa.create_engine("sqlite://").connect() as connection:
+    with sa.create_engine("sqlite://", poolclass=sa.NullPool).connect() as connection:
         assert type(dialects.choose(connection)) is Special
