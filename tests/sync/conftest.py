@@ -28,4 +28,4 @@ PROFILES = {
 def profile(*, cheap: bool = False) -> settings:
     """The chosen profile; a ``cheap`` server (without a process of its own) tries more examples."""
     chosen = PROFILES[os.environ.get("CONTRAFLOW_HYPOTHESIS", "ci")]
-    return settings(chosen, max_examples=chosen.max_examples * (3 if cheap else 1))
+    return settings(chosen, max_examples=chosen.max_examples * (2 if cheap else 1))

@@ -172,13 +172,13 @@ class Group:
         """What the sync writes into a row that a statement has changed from ``before`` to ``row``."""
         old_changed = any(not same(before[cell.name], row[cell.name]) for cell in self.old)
         new_changed = any(not same(before[cell.name], row[cell.name]) for cell in self.new)
-        first = not synced
+        first = not synced  # an old column filled once has its value already: only new ones are still to be filled
         if old_changed and new_changed:
-            if self.agrees_forward(row, first=first) or self.agrees_backward(row, first=first):
+            if self.agrees_forward(row, first=first) or self.agrees_backward(row, first=False):
                 return {}
-            return self.g(row, first=first) if self.winner == "new" else self.f(row, first=first)
+            return self.g(row, first=False) if self.winner == "new" else self.f(row, first=first)
         if new_changed:
-            return {} if self.agrees_backward(row, first=first) else self.g(row, first=first)
+            return {} if self.agrees_backward(row, first=False) else self.g(row, first=False)
         if old_changed:
             return {} if self.agrees_forward(row, first=first) else self.f(row, first=first)
         if synced:
