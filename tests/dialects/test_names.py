@@ -44,13 +44,12 @@ def names_for(adapter: Adapter) -> list[tuple[str, str, str]]:
         ('we"ird', "o'ld", 'n"ew'),
         ("col:on", "o:ld", "n::ew"),
         ("tick`s", "back\\slash", "tick`"),
+        ("per%cent", "old%s", "new%%"),
         ("t" * 63, "o" * 63, "n" * 63),
         ("ü" * 31, "ö" * 31, "ä" * 31),
     ]
     if adapter.product in ("mysql", "mariadb"):
         named.append(("t" * 64, "o" * 64, "ä" * 64))
-    if adapter.product != "mysql":  # PyMySQL itself is asked for these below
-        named.append(("per%cent", "old%s", "new%%"))
     return named
 
 

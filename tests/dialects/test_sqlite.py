@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contraflow.dialects import sqlite_text
-from contraflow.dialects.base import Adapter
+from contraflow.dialects.base import Adapter, LockTimeout
 from tests.dialects.support import RENAME, Case, connected, fill, rows, run, run_online, send
 from tests.servers.shared import Database
 
@@ -219,3 +219,20 @@ def test_the_options_of_a_table_stand_at_its_end() -> None:
     options = sqlite_text.options
     assert options("CREATE TABLE t (a INT PRIMARY KEY) STRICT, WITHOUT /* x */ rowid") == ["STRICT", "WITHOUT", "ROWID"]
     assert options("CREATE TABLE t (a TEXT DEFAULT 'WITHOUT ROWID', strict TEXT)") == []
+
+
+def test_a_reader_without_a_write_ahead_log_delays_the_commit_and_nothing_is_left(database: Database) -> None:
+    url = database.url.set(database=f"{database.url.database}-journal")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with connected(engine) as (connection, adapter), connected(engine) as (reader, _):
+        assert adapter.profile.settings["journal_mode"] == "delete"
+        send(connection, TABLES[0], "INSERT INTO users (id, fullname) VALUES (1, 'Ada')")
+        start = sql_of(connection)
+        send(reader, "BEGIN")
+        assert reader.exec_driver_sql("SELECT fullname FROM users").all()
+        with pytest.raises(LockTimeout):
+            run(connection, adapter, CASE.expand)
+        assert sql_of(connection) == start
+        send(reader, "COMMIT")
+        run(connection, adapter, CASE.expand)
+        assert sum(fill(connection, adapter, CASE)) == 1
