@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,9 +105,11 @@ class Killed(BaseException):
 
 @dataclass(kw_only=True)
 class Killer:
-    """Lets ``survive`` statements that make something last pass, then kills: no later statement is sent at all.
+    """Lets ``survive`` statements that make something last pass, then kills: no later statement is sent at
+    all.
 
-    A statement inside a transaction does not count, only its COMMIT: until then, a kill leaves what the one before BEGIN left.
+    A statement inside a transaction does not count, only its COMMIT: until then, a kill leaves what the one
+    before BEGIN left.
     """
 
     survive: int
@@ -147,7 +149,8 @@ def run_killed(url: sa.URL, declared: Upgrade, verbs: Sequence[str], *, survive:
     return killer
 
 
-# -- the two releases -----------------------------------------------------------------------------------------------------
+# -- the two releases
+# -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(kw_only=True)
@@ -220,7 +223,8 @@ def run(connection: sa.Connection, sql: str, **parameters: Any) -> None:
     connection.execute(sa.text(sql), parameters)
 
 
-# -- what stands in the database ------------------------------------------------------------------------------------------
+# -- what stands in the database
+# ------------------------------------------------------------------------------------------
 
 
 def snapshot(engine: sa.Engine) -> dict[str, Any]:

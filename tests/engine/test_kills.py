@@ -1,4 +1,6 @@
-"""A kill before any statement leaves a database that both releases can use, and from which the work goes on to the same end."""
+"""A kill before any statement leaves a database that both releases can use, and from which the work goes on
+to the same end.
+"""
 
 from __future__ import annotations
 

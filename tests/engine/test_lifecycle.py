@@ -210,9 +210,11 @@ def test_ctrl_c_is_an_interruption(database: Database) -> None:
     def press(_progress: Progress) -> None:
         raise KeyboardInterrupt
 
-    with service.runner(database.url, service.upgrade(tables=("users",)), progress=press) as runner:
-        with pytest.raises(Interrupted, match="goes on"):
-            runner.expand()
+    with (
+        service.runner(database.url, service.upgrade(tables=("users",)), progress=press) as runner,
+        pytest.raises(Interrupted, match="goes on"),
+    ):
+        runner.expand()
     with service.runner(database.url, service.upgrade(tables=("users",))) as runner:
         assert runner.status().runner is None
         runner.run("contract")

@@ -137,6 +137,7 @@ class Work:
         if not self._statements(block):
             return
         self.record("begun", block.title)
+        self.tell(block.title)
         began = self.clock()
         tally = _Tally()
         while True:
@@ -185,6 +186,7 @@ class Work:
             return
         self.lease.renew(self.connection)
         statements = self._statements(block)
+        tried = self.clock()
         if statements:
             with self.adapter.holding(self.connection, block, self.options.lock_timeout):
                 self.adapter.execute(self.connection, statements)

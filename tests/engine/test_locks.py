@@ -1,0 +1,167 @@
+"""Readers and writers in the way: the engine steps back, and nobody queues behind it for long."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.engine import Options, Progress, State
+from contraflow.engine.journal import Event, Journal, Tables
+from contraflow.problems import ProblemError
+from tests.engine import service
+from tests.servers.shared import Database
+
+USERS = ("users",)
+
+
+@pytest.fixture
+def users(database: Database) -> Database:
+    service.make_tables(database.engine, tables=USERS)
+    return database
+
+
+@contextmanager
+def transaction_in_the_way(database: Database, *statements: str) -> Iterator[sa.Connection]:
+    """A transaction that keeps its locks until the block ends."""
+    with database.engine.connect() as connection:
+        begin = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN"
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql(begin)
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        try:
+            yield connection
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+
+
+def blocker(database: Database) -> str:
+    """What keeps a hold out: a long reader; on SQLite, where readers keep nobody out, a writer."""
+    if database.kind.startswith("sqlite"):
+        return "UPDATE users SET visits = visits WHERE id = 5"
+    return "SELECT count(*) FROM users"
+
+
+def events(database: Database) -> list[Event]:
+    journal = Journal(tables=Tables(), runner="")
+    with database.engine.connect() as connection:
+        return journal.events(connection, journal.entries(connection)[-1])
+
+
+class Patient:
+    """A clock that only moves when somebody sleeps, so that patience is a number of tries."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.rests: list[float] = []
+
+    def clock(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.rests.append(seconds)
+        self.time += seconds
+
+
+def test_a_hold_behind_a_long_reader_steps_back_and_writers_go_on(users: Database) -> None:
+    tries_to_see = 4
+    release = threading.Event()
+    entered = threading.Event()
+
+    def read_for_long() -> None:
+        with transaction_in_the_way(users, blocker(users)):
+            entered.set()
+            release.wait(60)
+
+    wrote: list[int] = []
+
+    def between_two_tries(_seconds: float) -> None:
+        # The engine rests here: whoever queued behind its try has its lock now.
+        if not users.kind.startswith("sqlite"):
+            with users.engine.begin() as connection:
+                service.run(connection, "UPDATE users SET full_name = :name WHERE id = 7", name=f"Try {len(wrote)}")
+        wrote.append(1)
+        if len(wrote) == tries_to_see:
+            release.set()
+            reader.join()
+
+    def told(progress: Progress) -> None:
+        if progress.title == "expand users" and not entered.is_set():
+            reader.start()
+            assert entered.wait(60)
+
+    reader = threading.Thread(target=read_for_long)
+    upgrade = service.upgrade(tables=USERS)
+    with service.runner(users.url, upgrade, sleep=between_two_tries, progress=told) as runner:
+        runner.expand()
+        assert runner.status().state is State.EXPANDED
+    (hold,) = [event for event in events(users) if event.kind == "done" and event.title == "expand users"]
+    assert hold.tries == tries_to_see + 1
+    if not users.kind.startswith("sqlite"):
+        with users.engine.connect() as connection:
+            row = connection.execute(sa.text("SELECT full_name, first_name FROM users WHERE id = 7")).one()
+        assert row.full_name == f"Try {tries_to_see - 1}"
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_a_lock_that_is_never_had(users: Database) -> None:
+    patient = Patient()
+    options = Options(lock_timeout=0.05, lock_patience=1.0)
+    before = service.snapshot(users.engine)
+    with (
+        transaction_in_the_way(users, blocker(users)),
+        service.runner(
+            users.url, service.upgrade(tables=USERS), options=options, clock=patient.clock, sleep=patient.sleep
+        ) as runner,
+    ):
+        with pytest.raises(ProblemError) as raised:
+            runner.expand()
+        (problem,) = raised.value.problems
+        assert problem.code == "CF006"
+        assert "users" in problem.what
+        assert all(0.05 <= rest <= 2.0 for rest in patient.rests)
+        assert len(patient.rests) >= 3
+    assert service.snapshot(users.engine) == before
+    with service.runner(users.url, service.upgrade(tables=USERS)) as runner:
+        runner.run("contract")
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_a_backfill_behind_a_locked_row_gets_smaller_and_waits(users: Database) -> None:
+    rests: list[float] = []
+    locked = transaction_in_the_way(users, "UPDATE users SET visits = 9 WHERE id = 6")
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            locked.__exit__(None, None, None)
+
+    with service.runner(users.url, service.upgrade(tables=USERS), sleep=rest) as runner:
+        runner.expand()
+        locked.__enter__()
+        runner.migrate()
+        assert runner.status().state is State.MIGRATED
+        runner.verify()
+    assert len(rests) == 3
+
+
+def test_rows_that_come_behind_the_backfills_back_are_filled_too(users: Database) -> None:
+    """A row that is unsynced although the sync stands (written with triggers off), at a key that is passed already."""
+    done: list[int] = []
+
+    def told(progress: Progress) -> None:
+        if progress.phase == "migrate" and progress.done >= 8 and not done:
+            done.append(progress.done)
+            with users.engine.begin() as connection:
+                service.run(
+                    connection, "UPDATE users SET cf_marker = NULL, first_name = NULL, last_name = NULL WHERE id = 0"
+                )
+
+    with service.runner(users.url, service.upgrade(tables=USERS), progress=told) as runner:
+        runner.upgrade()
+        assert runner.status().state is State.VERIFIED
+    assert done
