@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, LockTimeout
 from contraflow.expressions import after, before, concat, trim
-from contraflow.lens import Lens
+from contraflow.lens import Lens, Side
 from contraflow.problems import ProblemError
 from contraflow.steps import Hold
 from tests.dialects.support import (
@@ -171,8 +172,12 @@ def test_every_prefix_of_expand_is_harmless_to_the_old_release(live: tuple[sa.Co
         run(connection, adapter, CASE.rollback)
 
 
-def test_every_prefix_of_contract_is_harmless_to_the_new_release(live: tuple[sa.Connection, Adapter]) -> None:
+@pytest.mark.parametrize("winner", ["new", "old"])
+def test_every_prefix_of_contract_is_harmless_to_the_new_release(
+    live: tuple[sa.Connection, Adapter], winner: Side
+) -> None:
     connection, adapter = live
+    case = Case(lens=dataclasses.replace(SPLIT, winner=winner))
     count, length = 0, 1
     while count <= length:
         send(connection, "DROP TABLE users")
@@ -181,19 +186,19 @@ def test_every_prefix_of_contract_is_harmless_to_the_new_release(live: tuple[sa.
             "CREATE TABLE users (id INTEGER NOT NULL PRIMARY KEY, fullname VARCHAR(60) NOT NULL, age INTEGER)",
             "INSERT INTO users (id, fullname) VALUES (1, 'Ada Lovelace')",
         )
-        run(connection, adapter, CASE.expand)
-        fill(connection, adapter, CASE)
-        run_online(connection, adapter, CASE.enforce)
-        length = len(adapter.hold(CASE.contract, adapter.find(connection, "users", None)))
-        _die_after(connection, adapter, CASE.contract, count)
+        run(connection, adapter, case.expand)
+        fill(connection, adapter, case)
+        run_online(connection, adapter, case.enforce)
+        length = len(adapter.hold(case.contract, adapter.find(connection, "users", None)))
+        _die_after(connection, adapter, case.contract, count)
         send(
             connection,
             "INSERT INTO users (id, first_name, last_name) VALUES (2, 'Grace', 'Hopper')",
             "UPDATE users SET first_name = 'Ava' WHERE id = 1",
             "UPDATE users SET age = 1 WHERE id = 2",
         )
-        run(connection, adapter, CASE.contract)
-        assert rows(connection, adapter, CASE, ("id", "first_name", "last_name")) == [
+        run(connection, adapter, case.contract)
+        assert rows(connection, adapter, case, ("id", "first_name", "last_name")) == [
             (1, "Ava", "Lovelace"),
             (2, "Grace", "Hopper"),
         ]

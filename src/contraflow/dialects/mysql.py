@@ -24,6 +24,7 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
@@ -194,6 +195,12 @@ class MySQLAdapter(Adapter):
             "SELECT 1 FROM information_schema.statistics WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) AND index_type = 'FULLTEXT' LIMIT 1"
         )
+        charsets = rows(
+            "SELECT character_set_name FROM information_schema.columns WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) AND character_set_name IS NOT NULL"
+            " UNION SELECT substring_index(table_collation, '_', 1) FROM information_schema.tables"
+            " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
+        )
         instant = str(tables[0][0]).lower() != "compressed" and not fulltext
         shown = connection.exec_driver_sql(
             f"SHOW CREATE TABLE {self.compiler.table(table, schema)}", execution_options={"no_parameters": True}
@@ -216,6 +223,7 @@ class MySQLAdapter(Adapter):
                     str(column) for column, _, _, extra, _ in columns if "on update" in str(extra).lower()
                 ),
                 "fulltext": bool(fulltext),
+                "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
                 "instant": instant and not self._is_worn(connection, table, schema),
             },
         )
@@ -246,18 +254,15 @@ class MySQLAdapter(Adapter):
 
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`."""
-        work = remaining(hold, found, self._texts)
+        work = remaining(hold, found, lambda sync: self._texts(sync, found))
         quote = self.compiler.quote
-        prefix = f"{quote(work.schema)}." if work.schema else ""
-        drops = [Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_EXCLUSIVE) for name in work.drop_triggers]
         reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
         last = [*self._final_shape(work, found), *(f"DROP COLUMN {quote(name)}" for name in work.drop)]
         algorithm = "" if work.not_null else "INSTANT"
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
         return [
-            *self._alter(work, self._fill_defaults(work, found), found),
-            *drops,
+            *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
             *self._alter(work, self._additions(work), found),
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
@@ -272,8 +277,18 @@ class MySQLAdapter(Adapter):
         """
         return not column.isascii() and len(column.encode()) > 32
 
-    def _texts(self, sync: Sync) -> list[TriggerText]:
-        return trigger_statements(sync, self.product, self.compiler)
+    def _texts(self, sync: Sync, found: Found | None) -> list[TriggerText]:
+        return trigger_statements(sync, self.product, self._compiler_for(sync, found))
+
+    def _compiler_for(self, sync: Sync, found: Found | None) -> Compiler:
+        """A compiler that knows of utf8mb4 where all text is in it: a conversion of each value costs a trigger much."""
+        if found is None or not found.details["utf8mb4"]:
+            return self.compiler
+        for column in sync.columns.values():
+            said = getattr(column.type, "charset", None) or getattr(column.type, "collation", None) or "utf8mb4"
+            if str(said).split("_")[0].lower() != "utf8mb4":
+                return self.compiler
+        return compiler_for(self.product, utf8mb4=True)
 
     def _alter(
         self, work: Remaining, parts: list[str], found: Found | None, algorithm: str = "INSTANT"
@@ -300,17 +315,39 @@ class MySQLAdapter(Adapter):
             parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type} NULL INVISIBLE")
         return parts
 
-    def _fill_defaults(self, work: Remaining, found: Found | None) -> list[str]:
+    def _drop_triggers(self, work: Remaining, found: Found | None) -> list[Statement]:
+        """Drop the sync's triggers; old NOT NULL columns that they filled get a constant default on the way.
+
+        Not before the triggers are gone: they would take the constant for a value of the old release. Until then
+        a trigger of its own, behind them, gives the constant, and the marker by which they let the row be.
+        """
         quote = self.compiler.quote
-        parts = []
-        for name in work.fill_defaults:
-            if found is None:
-                parts.append(f"ALTER COLUMN {quote(name)} SET DEFAULT <a constant of its type>")
-                continue
-            constant = filler(found.details["types"].get(name, ""))
-            if constant is not None:  # else (lines, polygons): the lock hold alone protects them
-                parts.append(f"ALTER COLUMN {quote(name)} SET DEFAULT {constant}")
-        return parts
+        prefix = f"{quote(work.schema)}." if work.schema else ""
+        fillers = self._fillers(work, found)
+        names = list(work.drop_triggers)
+        sent: list[Statement] = []
+        if fillers and work.marker and names and names[0].endswith("_i"):
+            bridge = names[0].removesuffix("_i") + "_c"
+            if bridge not in names:
+                table = self.compiler.table(work.table, work.schema)
+                values = ", ".join(
+                    f"NEW.{quote(name)} = COALESCE(NEW.{quote(name)}, {constant})"
+                    for name, constant in [*fillers, (work.marker, "1")]
+                )
+                create = f"CREATE TRIGGER {prefix}{quote(bridge)} BEFORE INSERT ON {table} FOR EACH ROW SET {values}"
+                sent.append(Statement(sql=create, lock=_EXCLUSIVE))
+                names.append(bridge)
+        drops = {name: Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_EXCLUSIVE) for name in names}
+        last = [drops.pop(name) for name in names if name.endswith("_c")]
+        defaults = [f"ALTER COLUMN {quote(name)} SET DEFAULT {constant}" for name, constant in fillers]
+        return [*sent, *drops.values(), *self._alter(work, defaults, found), *last]
+
+    def _fillers(self, work: Remaining, found: Found | None) -> list[tuple[str, str]]:
+        if found is None:
+            return [(name, "<a constant of its type>") for name in work.fill_defaults]
+        constants = [(name, filler(found.details["types"].get(name, ""))) for name in work.fill_defaults]
+        # Lines and polygons have none: the lock hold alone protects them.
+        return [(name, constant) for name, constant in constants if constant is not None]
 
     def _final_shape(self, work: Remaining, found: Found | None) -> list[str]:
         names = list(dict.fromkeys([*work.not_null, *work.defaults, *work.show]))
@@ -374,7 +411,7 @@ class MySQLAdapter(Adapter):
         schema = "database()" if sync.schema is None else _literal(sync.schema)
         return data.backfill_text(
             sync,
-            self.compiler,
+            self._compiler_for(sync, found),
             limited="{unsynced} LIMIT :limit",
             estimate=data.escape(
                 "SELECT coalesce(max(table_rows), 0) FROM information_schema.tables"
@@ -410,7 +447,7 @@ class MySQLAdapter(Adapter):
                 check()
                 yield
             except BaseException:
-                with contextlib.suppress(sa.exc.DBAPIError):
+                with contextlib.suppress(sa.exc.SQLAlchemyError):
                     self.execute(connection, self.closing(hold))
                 raise
             self.execute(connection, self.closing(hold))

@@ -48,6 +48,8 @@ class Remaining:
     create: list[TriggerText] = field(default_factory=list)
     drop_triggers: list[str] = field(default_factory=list)
     """INSERT trigger first: an INSERT trigger alone would mark rows whose later UPDATEs nobody follows."""
+    marker: str | None = None
+    """The marker of the sync that is removed."""
     drop_function: str | None = None
     drop: list[str] = field(default_factory=list)
     """Columns, the marker last."""
@@ -117,11 +119,13 @@ def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[T
 
 def _remove(work: Remaining, step: RemoveSync, found: Found | None) -> None:
     names = [f"{step.name}_i", f"{step.name}_u"]
-    triggers = [name for name in names if found is None or name in found.triggers]
+    if found is not None:  # _c: a bridge that MySQL's contract builds, there only after a kill
+        names = [name for name in (*names, f"{step.name}_c") if name in found.triggers]
     marker = found is None or step.marker in found.columns
-    work.drop_triggers += triggers
+    work.drop_triggers += names
+    work.marker = step.marker
     # The function has no other trace that find() sees; it goes before the marker does.
-    work.drop_function = step.name if triggers or marker else None
+    work.drop_function = step.name if names or marker else None
     if marker:
         work.drop.append(step.marker)
     work.fill_defaults += [
