@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from contraflow.engine import Options, Progress, Runner, State
 from contraflow.engine.journal import Journal, Tables
+from contraflow.operations.planning import Upgrade
 from contraflow.problems import Interrupted, ProblemError
 from tests.engine import service
 from tests.servers.shared import Database
@@ -160,7 +161,7 @@ def test_what_is_left_of_a_set_belongs_to_it(database: Database) -> None:
     service.make_tables(database.engine)
     with service.runner(database.url, service.upgrade()) as runner:
         runner.upgrade()
-    rest = service.Upgrade(old="r1", new="r3", changes=service.changes()[1:])
+    rest = Upgrade(old="r1", new="r3", changes=service.changes()[1:])
     with service.runner(database.url, rest) as runner:
         assert runner.status().state is State.VERIFIED
         runner.upgrade()
@@ -172,7 +173,7 @@ def test_the_next_upgrade_follows_the_contracted_one(database: Database) -> None
     service.make_tables(database.engine)
     with service.runner(database.url, service.upgrade(until=1)) as runner:
         runner.run("contract")
-    following = service.Upgrade(old="r1", new="r2", changes=service.changes()[1:2])
+    following = Upgrade(old="r1", new="r2", changes=service.changes()[1:2])
     with service.runner(database.url, following) as runner:
         runner.run("contract")
         assert runner.status().upgrade == "r1:r2"
