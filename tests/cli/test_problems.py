@@ -93,7 +93,7 @@ def test_a_driver_that_is_not_installed(local: Project, monkeypatch: pytest.Monk
 
 def test_an_env_that_connects_elsewhere(local: Project, tmp_path: Path) -> None:
     env = local.folder / "migrations" / "env.py"
-    fixed = f'sa.create_engine("sqlite:///{tmp_path}/service.db")'
+    fixed = f'sa.create_engine("sqlite:///{tmp_path}/service.db", poolclass=pool.NullPool)'
     text = env.read_text()
     start, end = text.index("    connectable = "), text.index("    with connectable")
     env.write_text("import sqlalchemy as sa\n" + text[:start] + f"    connectable = {fixed}\n\n" + text[end:])

@@ -270,7 +270,8 @@ def _type(type_: TypeEngine[Any]) -> dict[str, Any]:
         for name, parameter in inspect.signature(vars(ancestor)["__init__"]).parameters.items():
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 continue
-            value = getattr(type_, name, None)
+            # Deprecated in SQLAlchemy 2.1: asking for it warns.
+            value = getattr(type_, name, None) if name != "inherit_schema" else None
             if isinstance(value, TypeEngine):
                 arguments[name] = {"type": _type(value)}
             elif isinstance(value, (str, int, bool)) and value != parameter.default:

@@ -227,8 +227,9 @@ class Adapter(ABC):
             yield
             self.execute(connection, closing)
         except BaseException:
-            # The connection may be gone, or the transaction be over: the first error is the one that counts.
-            with contextlib.suppress(sa.exc.DBAPIError):
+            # The connection may be gone (SQLAlchemy gives it up on Ctrl-C), or the transaction be over: the first
+            # error is the one that counts.
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("ROLLBACK")
             raise
 

@@ -377,7 +377,7 @@ class PostgreSQLAdapter(Adapter):
         try:
             yield
         finally:
-            with contextlib.suppress(sa.exc.DBAPIError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("RESET lock_timeout")
 
     @contextlib.contextmanager

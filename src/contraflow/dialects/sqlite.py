@@ -266,7 +266,7 @@ class SQLiteAdapter(Adapter):
                 yield
         except BaseException:
             # The switch belongs to the connection, not to the transaction.
-            with contextlib.suppress(sa.exc.DBAPIError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("PRAGMA writable_schema = RESET")
             raise
 

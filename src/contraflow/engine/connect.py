@@ -219,7 +219,7 @@ class Database:
         finally:
             # Without a pool, closing sends nothing but the driver's own rollback; a dead server must not hide
             # the real error.
-            with contextlib.suppress(sa.exc.DBAPIError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.close()
 
     def close(self) -> None:
