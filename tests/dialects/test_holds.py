@@ -299,7 +299,11 @@ def test_a_plan_without_a_database_names_every_statement_and_its_lock(live: tupl
     found = adapter.find(connection, "users", None)
     live_plan = adapter.hold(CASE.expand, found)
     if adapter.product != "sqlite":  # there the table's own text is needed
-        assert adapter.hold(CASE.expand, None) == live_plan
+        blind = adapter.hold(CASE.expand, None)
+        # A trigger's body may say less once the columns are known.
+        assert [(one.sql.split(" FOR EACH")[0], one.lock) for one in blind] == [
+            (one.sql.split(" FOR EACH")[0], one.lock) for one in live_plan
+        ]
     for hold in (CASE.expand, CASE.contract, CASE.rollback):
         statements = [*adapter.opening(hold, TIMEOUT), *adapter.hold(hold, None), *adapter.closing(hold)]
         assert all(
