@@ -149,8 +149,7 @@ def run_killed(url: sa.URL, declared: Upgrade, verbs: Sequence[str], *, survive:
     return killer
 
 
-# -- the two releases
-# -----------------------------------------------------------------------------------------------------
+# -- the two releases ---
 
 
 @dataclass(kw_only=True)
@@ -223,8 +222,7 @@ def run(connection: sa.Connection, sql: str, **parameters: Any) -> None:
     connection.execute(sa.text(sql), parameters)
 
 
-# -- what stands in the database
-# ------------------------------------------------------------------------------------------
+# -- what stands in the database ---
 
 
 def snapshot(engine: sa.Engine) -> dict[str, Any]:

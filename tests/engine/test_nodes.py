@@ -54,14 +54,15 @@ def nodes(database: Database) -> list[Node]:
 def test_it_starts_with_the_engines_first_use_and_ends_with_stop(expanded: Database) -> None:
     engine = new_engine(expanded.url)
     with heartbeat(engine, name="web 1") as beating:
-        assert beating.node_id is None
+        assert not beating.node_id
         assert nodes(expanded) == []
         with engine.connect():
             pass
         until(lambda: nodes(expanded))
         (node,) = nodes(expanded)
         assert (node.name, node.release, node.side, node.alive) == ("web 1", "r0", "old", True)
-        assert (node.id, node.pid) == (beating.node_id, os.getpid())
+        assert node.id == str(beating.node_id)
+        assert node.pid == os.getpid()
         until(lambda: nodes(expanded)[0].seen > node.seen)
     assert nodes(expanded) == []
     with engine.connect():

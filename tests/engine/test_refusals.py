@@ -46,8 +46,7 @@ def disagree(database: Database) -> None:
     )
 
 
-# -- one runner at a time
-# ------------------------------------------------------------------------------------------------
+# -- one runner at a time ---
 
 
 def test_a_second_runner_is_told_who_the_first_is(users: Database) -> None:
@@ -129,8 +128,7 @@ def test_a_runner_that_lost_the_lock_stops_before_its_next_statement(users: Data
     assert not [sql for sql in sent_after if sql.lstrip().startswith("UPDATE") and "contraflow_lease" not in sql]
 
 
-# -- which upgrade
-# --------------------------------------------------------------------------------------------------------
+# -- which upgrade ---
 
 
 def test_a_changed_revision(users: Database) -> None:
@@ -218,8 +216,7 @@ def test_verbs_that_need_the_declaration(users: Database) -> None:
             assert problem.code == "CF004"
 
 
-# -- rows that differ
-# -----------------------------------------------------------------------------------------------------
+# -- rows that differ ---
 
 
 @pytest.mark.parametrize(("side", "name"), [("old", "Other Name"), ("new", "First3 Last3")])
@@ -276,8 +273,7 @@ def test_a_missing_trigger(users: Database) -> None:
         runner.rollback()
 
 
-# -- nodes
-# ----------------------------------------------------------------------------------------------------------------
+# -- nodes ---
 
 
 def announce(database: Database, release: str) -> None:
@@ -342,8 +338,7 @@ def test_a_node_whose_heartbeat_is_old_is_dead(users: Database) -> None:
         runner.contract()
 
 
-# -- the way to the server
-# ---------------------------------------------------------------------------------------------
+# -- the way to the server ---
 
 
 @pytest.mark.parametrize(

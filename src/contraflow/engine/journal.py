@@ -256,8 +256,7 @@ class Journal:
     runner: str
     library: str = field(default="")
 
-    # -- upgrades
-    # ---------------------------------------------------------------------------------------------------
+    # -- upgrades ---
 
     def entries(self, connection: sa.Connection) -> list[Entry]:
         """All upgrades this database has seen, oldest first. Raises ``CF003`` if a newer Contraflow wrote one
@@ -297,8 +296,7 @@ class Journal:
         table = self.tables.journal
         connection.execute(sa.update(table).where(table.c.number == entry.number).values(**_values(entry)))
 
-    # -- events
-    # -------------------------------------------------------------------------------------------------------
+    # -- events ---
 
     def record(self, connection: sa.Connection, entry: Entry, event: Event) -> None:
         """Append an event."""
@@ -327,8 +325,7 @@ class Journal:
         names = ("verb", "kind", "title", "at", "statements", "tries", "seconds", "stall", "detail")
         return [Event(**{name: row[name] for name in names}) for row in rows]
 
-    # -- checkpoints
-    # --------------------------------------------------------------------------------------------------
+    # -- checkpoints ---
 
     def checkpoint(self, connection: sa.Connection, entry: Entry, target: str) -> Checkpoint:
         """Where the backfill of a table stands; at its start if it was never begun."""
@@ -408,8 +405,7 @@ def _entry(row: sa.RowMapping) -> Entry:
     )
 
 
-# -- keys
-# -------------------------------------------------------------------------------------------------------------
+# -- keys ---
 
 # How a key's value is written down, by its tag. Whatever a driver returns for a column of a primary key must
 # come back as the same

@@ -124,8 +124,7 @@ class Lease:
         self._stop = threading.Event()
         self._renewed = 0.0
 
-    # -- the row
-    # ----------------------------------------------------------------------------------------------------
+    # -- the row ---
 
     def holder(self, connection: sa.Connection) -> Holder | None:
         """Who holds the lock at the moment, by the server's clock; None if nobody does (a dead process does
@@ -222,8 +221,7 @@ class Lease:
         if self._lost.is_set() or time.monotonic() - self._renewed > self._duration:
             raise _lost()
 
-    # -- keeping it
-    # -------------------------------------------------------------------------------------------------
+    # -- keeping it ---
 
     @contextlib.contextmanager
     def held(self, connection: sa.Connection, verb: str) -> Iterator[None]:

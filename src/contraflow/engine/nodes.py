@@ -37,8 +37,7 @@ def library_version() -> str:
     return metadata.version("contraflow")
 
 
-# -- reading
-# -------------------------------------------------------------------------------------------------------------
+# -- reading ---
 
 
 def side_of(release: str, entry: Entry | None) -> NodeSide:
@@ -95,8 +94,7 @@ def gate(nodes: Sequence[Node], *, verb: str, upgrade: str) -> Problem | None:
     )
 
 
-# -- announcing
-# ----------------------------------------------------------------------------------------------------------
+# -- announcing ---
 
 
 class Heartbeat:

@@ -105,8 +105,7 @@ class Runner:
         """What the live server says of itself."""
         return self.adapter.profile
 
-    # -- before anything is changed
-    # ------------------------------------------------------------------------------------
+    # -- before anything is changed ---
 
     def check(self) -> list[Problem]:
         """Everything that can be known to be wrong before the first change: the declarations, the schema, the
@@ -162,8 +161,7 @@ class Runner:
                 reached=frozenset(reached),
             )
 
-    # -- the verbs
-    # -----------------------------------------------------------------------------------------------------
+    # -- the verbs ---
 
     def expand(self) -> None:
         """Add the new shape and the sync. The old release is not affected; the new one must wait for
@@ -179,10 +177,10 @@ class Runner:
                 return
             if entry is None or entry.state is State.ROLLED_BACK:
                 self._begin(work, upgrade)
-            elif grown(entry, upgrade):
-                self._grow(work, entry, upgrade)
             elif entry.pending == "rollback":
                 raise impossible("expand", entry)
+            elif grown(entry, upgrade):
+                self._grow(work, entry, upgrade)
             elif after("expand", entry.state) is None:
                 return  # migrated or further: what expand leads to stands
             self._install(work, upgrade)
@@ -199,8 +197,7 @@ class Runner:
             if _past(entry):
                 return
             state = self._next("migrate", entry)
-            work.save(pending="migrate")
-            work.record("begun", "migrate")
+            work.start(pending="migrate")
             for data in entry.programs.get("backfill", ()):
                 self._fill(work, entry, Target.from_dict(data))
             work.reach(state)
@@ -218,7 +215,7 @@ class Runner:
             if _past(entry):
                 return
             state = self._next("verify", entry)
-            work.record("begun", "verify")
+            work.start()
             self._verify(work, entry, show=show)
             work.reach(state)
 
@@ -235,12 +232,11 @@ class Runner:
             if entry.state is State.CONTRACTED:
                 return
             state = self._next("contract", entry)
-            work.record("begun", "contract")
             if entry.pending != "contract":
                 self._gate(work, entry, force)
                 self._verify(work, entry, show=3)
                 # From here on there is no way back: what is dropped is gone.
-                work.save(pending="contract")
+                work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
                 work.run(block)
             work.reach(state)
@@ -259,10 +255,9 @@ class Runner:
             if entry.state is State.CONTRACTED:
                 raise contracted(entry)
             state = self._next("rollback", entry)
-            work.record("begun", "rollback")
             if entry.pending != "rollback":
                 self._gate(work, entry, force)
-                work.save(pending="rollback")
+                work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:
                 work.run(block)
             work.reach(state)
@@ -296,8 +291,7 @@ class Runner:
                 raise _no_such_table(name, entry)
             return sum(self._fill(work, entry, target) for target in targets)
 
-    # -- telling
-    # -------------------------------------------------------------------------------------------------------
+    # -- telling ---
 
     def status(self) -> Status:
         """Where the upgrade stands, and what comes next. Changes nothing, and waits for nobody."""
@@ -331,8 +325,7 @@ class Runner:
                 raise registry.no_such_node(node)
             registry.forget(connection, self._tables, node)
 
-    # -- how
-    # -----------------------------------------------------------------------------------------------------------
+    # -- how ---
 
     def _need_upgrade(self, verb: str) -> Upgrade:
         if self._declared is None:
@@ -461,7 +454,7 @@ class Runner:
         what stands: until the last of the old plan is gone, it is the old plan.
         """
         phases = self._checked(work, upgrade, entry.installed)
-        work.save(state=State.PENDING, pending="expand")
+        work.start(state=State.PENDING, pending="expand")
         changed = tuple(item for item in entry.installed if item not in phases.installed)
         for block in plan_end(changed)[1]:
             work.run(block)
@@ -491,10 +484,7 @@ class Runner:
         ]
 
     def _install(self, work: Work, upgrade: Upgrade) -> None:
-        entry = work.current
-        if entry.state is not State.EXPANDED:
-            work.save(pending="expand")
-        for block in self._phases(work.connection, upgrade, entry.installed).expand:
+        for block in self._phases(work.connection, upgrade, work.current.installed).expand:
             work.run(block)
 
     def _gate(self, work: Work, entry: Entry, force: str | None) -> None:

@@ -49,8 +49,7 @@ class Work:
     offset: float = 0.0
     """The server's clock less this runner's."""
 
-    # -- the journal
-    # --------------------------------------------------------------------------------------------------
+    # -- the journal ---
 
     def now(self) -> float:
         """The server's time, as seconds since 1970, without asking it again."""
@@ -75,6 +74,14 @@ class Work:
         with self.writing():
             self.entry = self.journal.begin(self.connection, entry)
             self._record("begun", self.verb)
+
+    def start(self, **changes: Any) -> None:
+        """The verb begins: change the upgrade's row, and say so."""
+        entry = replace(self.current, **changes, updated=self.now())
+        with self.writing():
+            self.journal.save(self.connection, entry)
+            self._record("begun", self.verb)
+        self.entry = entry
 
     def save(self, **changes: Any) -> Entry:
         """Change the upgrade's row. What is done once more (a state, a pending verb) is written once."""
@@ -111,8 +118,7 @@ class Work:
         """Report progress on a block without rows."""
         self.progress(Progress(phase=self.verb, title=title, done=tries, message=message, finished=finished))
 
-    # -- stopping
-    # -----------------------------------------------------------------------------------------------------
+    # -- stopping ---
 
     def pause_point(self) -> None:
         """Called where it is safe to stop. Raises Interrupted if asked to, ``CF001`` if the lock was lost."""
@@ -120,8 +126,7 @@ class Work:
             raise Interrupted(f"stopped during {self.verb}; the same command goes on where it stands")
         self.lease.check()
 
-    # -- blocks
-    # -------------------------------------------------------------------------------------------------------
+    # -- blocks ---
 
     def find(self, block: Block) -> Found:
         """What stands on the block's table now."""
