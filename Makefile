@@ -56,7 +56,8 @@ docs: $(VENV)/installed
 	$(VENV)/bin/python -m sphinx -W --keep-going --quiet -b html docs docs/_build/html
 
 bench: $(VENV)/installed
-	set -e; for script in bench/[!_]*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" $(ARGS); done
+	$(VENV)/bin/python -m bench.run $(ARGS)
+	set -e; for script in $(wildcard bench/retry_*.py); do echo "== $$script"; $(VENV)/bin/python "$$script"; done
 
 clean:
 	rm -rf $(VENV) $(VENV20) $(VENVDEMO) docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis

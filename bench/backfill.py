@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 from collections.abc import Iterator
 
 import sqlalchemy as sa
 
 from bench.harness import Plan, Session, Spread, database, product_of, started
-from bench.report import Table
+from bench.report import Table, grouped
 from bench.scenes import SCENES, Scene, create_table, fill
 from bench.writers import failures, observe
 from contraflow import Runner
@@ -41,7 +42,7 @@ def measure(kind: str, plan: Plan) -> list[Table]:
         result.server = f"{kind} {server.version}"
         for scene in SCENES:
             for rows in plan.rows:
-                result.add(scene.name, f"{rows:,}".replace(",", " "), *_measure(server, scene, rows, plan))
+                result.add(scene.name, grouped(rows), *_measure(server, scene, rows, plan))
     return [result]
 
 
@@ -68,12 +69,12 @@ def _measure(server: Server, scene: Scene, rows: int, plan: Plan) -> tuple[objec
         late.append(observed.percentile(began, ended, 0.99))
         errors += observed.errors
     return (
-        f"{Spread(values=tuple(bounds)).median:,.0f}".replace(",", " "),
-        f"{Spread(values=tuple(rates)).median:,.0f}".replace(",", " "),
+        grouped(statistics.median(bounds)),
+        grouped(statistics.median(rates)),
         Spread(values=tuple(ratios)),
         Spread(values=tuple(beside)),
-        Spread(values=tuple(map(round, worst))),
-        Spread(values=tuple(map(round, late))),
+        Spread(values=tuple(worst), form=".0f"),
+        Spread(values=tuple(late), form=".0f"),
         failures(errors),
     )
 

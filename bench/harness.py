@@ -43,15 +43,16 @@ class Spread:
     """Repeated measures of one thing."""
 
     values: tuple[float, ...]
+    form: str = ".2f"
 
     @property
     def median(self) -> float:
         """The median."""
         return statistics.median(self.values)
 
-    def text(self, form: str = ".2f") -> str:
+    def text(self) -> str:
         """``median (least-most)``."""
-        return f"{self.median:{form}} ({min(self.values):{form}}-{max(self.values):{form}})"
+        return f"{self.median:{self.form}} ({min(self.values):{self.form}}-{max(self.values):{self.form}})"
 
 
 def product_of(kind: str) -> str:
@@ -87,6 +88,8 @@ class Session:
         self.connection = self._engine.connect()
         dbapi: Any = self.connection.connection.dbapi_connection
         self._cursor = dbapi.cursor()
+        self.error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        """What the driver raises."""
         self._mark = "?" if url.get_backend_name() == "sqlite" else "%s"
 
     def text(self, sql: str) -> str:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from bench.harness import Spread
 
-__all__ = ["Table", "Run", "as_json", "shown", "write_markdown"]
+__all__ = ["Run", "Table", "as_json", "grouped", "shown", "write_markdown"]
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
@@ -63,6 +63,11 @@ class Run:
             versions=f"Python {platform.python_version()}, SQLAlchemy {sa.__version__}",
             load=load,
         )
+
+
+def grouped(number: float) -> str:
+    """A whole number with a space between thousands."""
+    return f"{number:,.0f}".replace(",", " ")
 
 
 def _processor() -> str:
@@ -126,10 +131,8 @@ def write_markdown(run: Run, tables: dict[tuple[str, str], list[Table]], path: P
 
 
 def _section(run: Run, tables: Sequence[Table]) -> str:
-    parts = [
-        f"`{run.command}`, {run.measured:%Y-%m-%d %H:%M} UTC, {run.machine}, {run.versions},"
-        f" load average before: {run.load}"
-    ]
+    where = f"{run.machine}, {run.versions}, load average before: {run.load}"
+    parts = [f"`{run.command}`, {run.measured:%Y-%m-%d %H:%M} UTC, {where}"]
     for table in tables:
         head = f"| {' | '.join(table.columns)} |\n|{'---|' * len(table.columns)}"
         rows = "\n".join(f"| {' | '.join(row)} |" for row in table.texts())

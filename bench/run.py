@@ -26,8 +26,12 @@ MEASURES: dict[str, Callable[[str, Plan], list[Table]]] = {
 
 @click.command()
 @click.option("--server", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Repeatable; without it, all.")
-@click.option("--rows", multiple=True, type=click.IntRange(min=100), help="Rows of the tables; repeatable. "
-              "Without it, 100000 and 1000000.")
+@click.option(
+    "--rows",
+    multiple=True,
+    type=click.IntRange(min=100),
+    help="Rows of the tables; repeatable. Without it, 100000 and 1000000.",
+)
 @click.option("--only", multiple=True, type=click.Choice(list(MEASURES)), help="Repeatable; without it, all.")
 @click.option("--repetitions", type=click.IntRange(min=1), help="Default: 9 of sync_cost's windows, 3 of the others.")
 @click.option("--quick", is_flag=True, help="Tiny sizes: shows that the measures work, measures nothing.")
@@ -52,7 +56,7 @@ def main(
             repetitions=repetitions or (2 if quick else 9 if measure == "sync_cost" else 3),
             window=0.02 if quick else 0.4,
             hold=0.6 if quick else 3.0,
-            say=lambda line, measure=measure: console.print(f"[dim]{measure}: {line}[/dim]", highlight=False),
+            say=_saying(console, measure),
         )
         for kind in kinds or KINDS:
             tables[measure, kind] = MEASURES[measure](kind, plan)
@@ -62,6 +66,13 @@ def main(
         json_file.write_text(as_json(run, tables) + "\n")
     if markdown:
         write_markdown(run, tables)
+
+
+def _saying(console: Console, measure: str) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        console.print(f"[dim]{measure}: {line}[/dim]", highlight=False)
+
+    return say
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ def fill(connection: sa.Connection, table: str, rows: int) -> None:
         query = f"SELECT n, {joined[0]}, {joined[1]}, 0 FROM s"
         insert = f"INSERT INTO {table} (id, full_name, email, visits)"
         if backend in ("mysql", "mariadb"):
-            limit = "max_recursive_iterations" if connection.dialect.is_mariadb else "cte_max_recursion_depth"
+            mariadb = getattr(connection.dialect, "is_mariadb", False)
+            limit = "max_recursive_iterations" if mariadb else "cte_max_recursion_depth"
             connection.exec_driver_sql(f"SET SESSION {limit} = 1000000")
             connection.exec_driver_sql(f"{insert} {series} {query}")
         else:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from bench.harness import Plan, Session, Spread, database, started
-from bench.report import Table
+from bench.report import Table, grouped
 from bench.scenes import SCENES, create_table, fill
 from bench.writers import failures, long_reader, observe
 from contraflow import Runner
@@ -19,7 +19,7 @@ __all__ = ["measure"]
 
 PAUSE = 0.002
 SETTLE = 0.5
-"""Seconds that the writers run before a phase begins and after it ends; the time before is the noise to compare with."""
+"""Seconds that the writers run before a phase begins and after it; the time before is the noise to compare with."""
 
 RENAME = SCENES[0]
 
@@ -30,7 +30,7 @@ def measure(kind: str, plan: Plan) -> list[Table]:
     with started(kind, plan.say) as server:
         for rows in plan.rows:
             table = Table(
-                title=f"worst stall of two writers, {rows:,} rows, ms".replace(",", " "),
+                title=f"worst stall of two writers in ms, {grouped(rows)} rows",
                 server=f"{kind} {server.version}",
                 columns=("phase", "writers", "before it", "alone", "with a long reader", "phase alone, s", "failed"),
             )
@@ -59,14 +59,12 @@ class _Phase:
 
     def write(self, table: Table) -> None:
         """Its row."""
-        form = [Spread(values=tuple(map(round, values))) for values in (self.before, self.alone, self.reader)]
+        form = [Spread(values=tuple(values), form=".0f") for values in (self.before, self.alone, self.reader)]
         side = "new" if self.name == "contract" else "old"
         table.add(self.name, f"{side} release's", *form, Spread(values=tuple(self.seconds)), failures(self.errors))
 
 
-def _upgrade(
-    server: Server, rows: int, path: tuple[str, ...], found: dict[str, _Phase], hold: float | None
-) -> None:
+def _upgrade(server: Server, rows: int, path: tuple[str, ...], found: dict[str, _Phase], hold: float | None) -> None:
     with _table(server, rows) as url, Runner(url, RENAME.upgrade("users")) as runner:
         for name in path:
             phase = found.setdefault(name, _Phase(name))

@@ -50,8 +50,8 @@ class Observed:
 def observe(url: sa.URL, table: str, column: str, *, rows: int, writers: int, pause: float) -> Iterator[Observed]:
     """Run ``writers`` processes on ``table`` while the block runs; what they met is there after it.
 
-    Each updates ``column`` of one row of ``rows`` at a time, every tenth statement inserts a row instead, and rests for ``pause``
-    seconds between two of them. No two write the same row.
+    Each updates ``column`` of one row of ``rows`` at a time; every tenth statement inserts a row instead. It rests for
+    ``pause`` seconds between two of them. No two write the same row.
     """
     found = Observed()
     stop, ready = _SPAWN.Event(), [_SPAWN.Event() for _ in range(writers)]
@@ -119,6 +119,7 @@ def _write(
         turn += 1
         name = f"Writer{number} Turn{turn}"
         key = 1 + (turn * 7919 * writers + number) % max(writers, rows - rows % writers)
+        values: tuple[object, ...]
         if turn % 10 == 0:
             fresh += writers
             text, values = insert, (fresh, name, "writer@example.org", 0)
@@ -127,7 +128,7 @@ def _write(
         began = time.monotonic()
         try:
             session.send(text, values)
-        except session.connection.dialect.dbapi.Error as error:
+        except session.error as error:
             errors.append(f"{type(error).__name__}: {error}")
             if len(errors) >= 100:
                 break
