@@ -174,6 +174,10 @@ class Compiler(ABC):
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
         """Whether two values of the type are the same: byte for byte, and NULL is the same as NULL."""
 
+    def unchanged(self, new: str, old: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """Whether two states of one column hold the same value, as :meth:`same` has it."""
+        return self.same(new, old, type_)
+
     @abstractmethod
     def variable_type(self, column: SyncColumn) -> str:
         """The type of a local variable that coerces a value as storing it in ``column`` would."""
@@ -385,12 +389,17 @@ class MySQLCompiler(Compiler):
     collation = "utf8mb4_0900_bin"
     """Byte-wise and without padding: 'a' and 'a ' differ."""
 
+    def __init__(self, *, utf8mb4: bool = False) -> None:
+        """``utf8mb4``: every column of text is known to be in this character set, so that none is converted to it."""
+        super().__init__()
+        self.utf8mb4 = utf8mb4
+
     def bytewise(self, text: str) -> str:
         return f"(CONVERT({text} USING utf8mb4) COLLATE {self.collation})"
 
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
         if is_text(type_):
-            return self.bytewise(text)
+            return f"({text} COLLATE {self.collation})" if self.utf8mb4 else self.bytewise(text)
         # A difference of unsigned integers fails where it is negative.
         return f"CAST({text} AS SIGNED)" if getattr(type_, "unsigned", False) else text
 
@@ -419,6 +428,14 @@ class MySQLCompiler(Compiler):
         elif isinstance(type_, sa.types.LargeBinary):
             left, right = f"CAST({left} AS BINARY)", f"CAST({right} AS BINARY)"
         return f"({left}) <=> ({right})"
+
+    def unchanged(self, new: str, old: str, type_: sa.types.TypeEngine[Any]) -> str:
+        if not is_text(type_) or isinstance(type_, sa.types.Enum):
+            return self.same(new, old, type_)
+        if self.utf8mb4:
+            return f"({new}) COLLATE {self.collation} <=> ({old})"
+        # One column has one character set: its bytes need no conversion, and one binary side makes the other one so.
+        return f"({new}) <=> CAST({old} AS BINARY)"
 
     def json_value(self, text: str) -> str:
         """A JSON document in a form that is equal for equal documents."""
@@ -449,8 +466,9 @@ class MySQLCompiler(Compiler):
         return f"SUBSTRING_INDEX({text}, {separator}, 1)"
 
     def fn_after(self, text: str, separator: str) -> str:
-        place = f"LOCATE({separator}, CONCAT({text}, {separator}))"
-        return f"SUBSTRING({text}, {place} + CHAR_LENGTH({separator}))"
+        # Without the separator, what is before it is everything; past the end, SUBSTRING gives ''.
+        before = f"CHAR_LENGTH(SUBSTRING_INDEX({text}, {separator}, 1))"
+        return f"SUBSTRING({text}, {before} + CHAR_LENGTH({separator}) + 1)"
 
     def fn_trim(self, text: str) -> str:
         return f"TRIM(BOTH ' ' FROM {text})"
@@ -674,6 +692,10 @@ _COMPILERS: dict[str, type[Compiler]] = {
 }
 
 
-def compiler_for(product: str) -> Compiler:
-    """The compiler for a server product (``Profile.product``). Raises ``KeyError`` for an unknown one."""
-    return _COMPILERS[product]()
+def compiler_for(product: str, *, utf8mb4: bool = False) -> Compiler:
+    """The compiler for a server product (``Profile.product``). Raises ``KeyError`` for an unknown one.
+
+    ``utf8mb4`` tells those of MySQL and MariaDB that every column of text is in that character set.
+    """
+    compiler = _COMPILERS[product]
+    return compiler(utf8mb4=True) if utf8mb4 and issubclass(compiler, MySQLCompiler) else compiler()

@@ -234,7 +234,9 @@ class _Rule:
             forward is not None
             and backward is not None
             and forward == {new: old for old, new in backward.items()}
-            and all(repr(self.sync.columns[new].type) == repr(self.sync.columns[old].type) for new, old in forward.items())
+            and all(
+                repr(self.sync.columns[new].type) == repr(self.sync.columns[old].type) for new, old in forward.items()
+            )
         )
 
     @property
@@ -351,6 +353,10 @@ class _Words:
     def variable(self, name: str) -> str:
         return f"cf_{list(self.sync.columns).index(name)}"
 
+    def declared(self, name: str) -> str:
+        """The declaration of the column's variable."""
+        return f"{self.variable(name)} {self.compiler.variable_type(self.sync.columns[name])}"
+
 
 def _all(parts: Iterator[str] | list[str]) -> str:
     return "(" + " AND ".join(parts) + ")"
@@ -366,7 +372,9 @@ class _Before:
 
     words: _Words
     assign: Callable[[str, str], str]
-    assign_variable: Callable[[str, str], str]
+    assign_variable: Callable[[str, str], str] | None
+    """None where variables are declared in a block of their own, only where they are needed: MySQL and MariaDB execute
+    each declaration, and most writes need none."""
 
     def lines(self, tree: Tree, depth: int) -> list[str]:
         pad = "  " * depth
@@ -380,19 +388,33 @@ class _Before:
                 for name in tree.columns
             ]
             return [*filled, *self.lines(tree.then, depth)]
-        lines: list[str] = []
         if isinstance(tree.condition, Agrees):
-            images = (
-                tree.condition.group.forward if tree.condition.direction == "new" else tree.condition.group.backward
-            )
-            for name in _compared(tree.condition):
-                image = self.words.compiler.image(images[name], self.words.sync.columns[name], self.words.new)
-                lines.append(f"{pad}{self.assign_variable(self.words.variable(name), image)}")
+            return self._with_images(tree, tree.condition, depth)
+        return self._decision(tree, depth)
+
+    def _with_images(self, tree: If, condition: Agrees, depth: int) -> list[str]:
+        """The decision, after the images it compares have been put into variables, which coerces them."""
+        pad = "  " * depth
+        images = condition.group.forward if condition.direction == "new" else condition.group.backward
+        values = {
+            name: self.words.compiler.image(images[name], self.words.sync.columns[name], self.words.new)
+            for name in _compared(condition)
+        }
+        if self.assign_variable is not None:
+            assigned = [
+                f"{pad}{self.assign_variable(self.words.variable(name), image)}" for name, image in values.items()
+            ]
+            return [*assigned, *self._decision(tree, depth)]
+        declared = [f"{pad}  DECLARE {self.words.declared(name)} DEFAULT {image};" for name, image in values.items()]
+        return [f"{pad}BEGIN", *declared, *self._decision(tree, depth + 1), f"{pad}END;"]
+
+    def _decision(self, tree: If, depth: int) -> list[str]:
+        pad = "  " * depth
         condition = self.words.condition(tree.condition)
         then, otherwise = self.lines(tree.then, depth + 1), self.lines(tree.otherwise, depth + 1)
         if not then:
             condition, then, otherwise = f"NOT {condition}", otherwise, []
-        lines += [f"{pad}IF {condition} THEN", *then]
+        lines = [f"{pad}IF {condition} THEN", *then]
         if otherwise:
             lines += [f"{pad}ELSE", *otherwise]
         return [*lines, f"{pad}END IF;"]
@@ -405,11 +427,7 @@ class _Before:
             for name in (*group.forward, *group.backward)
             if name not in group.once
         }
-        return [
-            f"{self.words.variable(name)} {self.words.compiler.variable_type(column)};"
-            for name, column in self.words.sync.columns.items()
-            if name in names
-        ]
+        return [f"{self.words.declared(name)};" for name in self.words.sync.columns if name in names]
 
 
 def function_name(sync: Sync, product: str) -> str:
@@ -492,9 +510,8 @@ def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
     before = _Before(
         words=words,
         assign=lambda name, value: f"SET NEW.{quote(name)} = {value};",
-        assign_variable=lambda name, value: f"SET {name} = {value};",
+        assign_variable=None,
     )
-    head = [f"  DECLARE {line}" for line in before.declarations()]
     table = compiler.table(sync.table, sync.schema)
     marker = quote(sync.marker)
     comment = f"/* contraflow {sync.fingerprint} */"
@@ -502,15 +519,15 @@ def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
     def create(event: str, body: list[str]) -> str:
         name = compiler.table(f"{sync.name}_{event[0]}", sync.schema)
         opening = f"CREATE TRIGGER {name} BEFORE {event.upper()} ON {table} FOR EACH ROW BEGIN {comment}"
-        return "\n".join([opening, *head, *body, "END"])
+        return "\n".join([opening, *body, "END"])
 
     insert = [line for group in sync.groups for line in before.lines(insert_tree(sync, group), 1)]
     insert.append(f"  SET NEW.{marker} = 1;")
-    changed = words.condition(Changed(columns=_synced_columns(sync)))
+    # The trees do nothing to a synced row that did not change, so they need no question before them.
     update = [
-        f"  IF NEW.{marker} <=> OLD.{marker} AND (OLD.{marker} IS NULL OR {changed}) THEN",
+        f"  IF NEW.{marker} <=> OLD.{marker} THEN",
         *(line for group in sync.groups for line in before.lines(update_tree(sync, group), 2)),
-        f"    SET NEW.{marker} = 1;",
+        f"    IF OLD.{marker} IS NULL THEN SET NEW.{marker} = 1; END IF;",
         "  END IF;",
     ]
     return [
