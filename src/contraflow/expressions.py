@@ -136,6 +136,8 @@ def _function(
 def _element(value: object) -> Expression:
     if isinstance(value, ColumnElement):
         return value
+    if isinstance(value, elements.ClauseElement):
+        raise _refuse(type(value).__name__)
     if value is None:
         return sa.null()
     return sa.literal(value)
@@ -177,7 +179,7 @@ def _before(text: str, separator: str) -> str:
 
 def before(text: object, separator: str) -> Expression:
     """The part before the first ``separator``, or the whole text if it does not occur."""
-    _literal_argument("before", separator, str, bool(separator))
+    _literal_argument("before", separator, str, separator != "")
     return _call(_before, sa.Text(), text, separator)
 
 
@@ -188,7 +190,7 @@ def _after(text: str, separator: str) -> str:
 
 def after(text: object, separator: str) -> Expression:
     """The part after the first ``separator``, or ``''`` if it does not occur."""
-    _literal_argument("after", separator, str, bool(separator))
+    _literal_argument("after", separator, str, separator != "")
     return _call(_after, sa.Text(), text, separator)
 
 
@@ -253,7 +255,7 @@ def _replace(text: str, old: str, new: str) -> str:
 
 def replace(text: object, old: str, new: str) -> Expression:
     """With every ``old`` (a literal, not empty) replaced by ``new``, byte for byte."""
-    _literal_argument("replace", old, str, bool(old))
+    _literal_argument("replace", old, str, old != "")
     _literal_argument("replace", new, str, allowed=True)
     return _call(_replace, sa.Text(), text, old, new)
 
@@ -287,7 +289,7 @@ def _contains(text: str, part: str) -> bool:
 
 def contains(text: object, part: str) -> Expression:
     """Whether ``part`` (a literal, not empty) occurs in the text, byte for byte."""
-    _literal_argument("contains", part, str, bool(part))
+    _literal_argument("contains", part, str, part != "")
     return _call(_contains, sa.Boolean(), text, part)
 
 
@@ -298,7 +300,7 @@ def _starts_with(text: str, prefix: str) -> bool:
 
 def starts_with(text: object, prefix: str) -> Expression:
     """Whether the text begins with ``prefix`` (a literal, not empty), byte for byte."""
-    _literal_argument("starts_with", prefix, str, bool(prefix))
+    _literal_argument("starts_with", prefix, str, prefix != "")
     return _call(_starts_with, sa.Boolean(), text, prefix)
 
 
