@@ -97,11 +97,12 @@ class SQLiteAdapter(Adapter):
         connection.exec_driver_sql("PRAGMA writable_schema = ON")
         try:
             connection.exec_driver_sql("UPDATE sqlite_schema SET sql = sql WHERE 0")
+            allowed = True
         except sa.exc.DBAPIError as error:
-            return self.is_lock_timeout(error)  # a lock is asked for only once the statement is allowed
-        finally:
-            connection.exec_driver_sql("PRAGMA writable_schema = OFF")
-        return True
+            allowed = self.is_lock_timeout(error)  # a lock is asked for only once the statement is allowed
+        # Not in a finally: whoever was interrupted here has lost the connection, and with it the setting.
+        connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+        return allowed
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. Transactions are begun by this adapter, never by Python's driver."""
