@@ -64,7 +64,7 @@ def test_it_starts_with_the_engines_first_use_and_ends_with_stop(expanded: Datab
         assert node.id == str(beating.node_id)
         assert node.pid == os.getpid()
         until(lambda: nodes(expanded)[0].seen > node.seen)
-    assert nodes(expanded) == []
+    until(lambda: nodes(expanded) == [])  # within an interval, or a little later on a busy machine
     with engine.connect():
         pass
     assert nodes(expanded) == []  # stopped is stopped
@@ -153,4 +153,4 @@ def test_the_node_of_an_asynchronous_engine(expanded: Database) -> None:
     with heartbeat(engine) as beating:
         beating.start()
         until(lambda: nodes(expanded))
-    assert nodes(expanded) == []
+    until(lambda: nodes(expanded) == [])
