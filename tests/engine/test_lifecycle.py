@@ -140,7 +140,9 @@ def test_killed_while_it_grows(database: Database) -> None:
     with service.runner(database.url, whole) as runner:
         runner.expand()
     expanded = service.snapshot(database.engine)
-    for survive in range(100):
+    # Where DDL takes long, every third statement: test_kills has them all for each phase by itself.
+    step = 3 if database.kind.startswith(("mysql", "mariadb")) else 1
+    for survive in range(0, 100, step):
         service.start_over(database.engine)
         service.make_tables(database.engine, tables=tables)
         with service.runner(database.url, service.upgrade(until=2, tables=tables)) as runner:
