@@ -170,9 +170,7 @@ def main() -> None:
         double.start()
         try:
             through = url.set(port=port.get(timeout=60))
-            print(
-                "| workers | contender | commits/s, median (least - most) | p50 ms | p95 ms | p99 ms | workers without a commit |"
-            )
+            print("| workers | contender | commits/s, median (least - most) | p50 ms | p95 ms | p99 ms | no commit |")
             print("|---|---|---|---|---|---|---|")
             for workers in LEVELS:
                 results: dict[str, list[tuple[float, list[float], int]]] = {name: [] for name in CONTENDERS}

@@ -8,7 +8,7 @@ tests that want it, and a test that is not meant for any chosen server is not co
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -81,7 +81,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = [name for name, url in chosen.items() if url is None or fixture == "server"]
         for mark in metafunc.definition.iter_markers("only_on"):
             names = [name for name in names if name.removesuffix("-url") in mark.args]
-        metafunc.parametrize(fixture, names or [None], indirect=True, scope="session")
+        # The scope given here overrides the fixture's own: a private server is each test's alone.
+        scope: Literal["session", "function"] = "session" if fixture == "server" else "function"
+        metafunc.parametrize(fixture, names or [None], indirect=True, scope=scope)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
