@@ -1,5 +1,6 @@
 """Every function and operator of the lens language means on each server what is written down by hand."""
 
+# ruff: noqa: DTZ001, E501  # tables of cases; lens time is UTC without a zone
 from __future__ import annotations
 
 import datetime as dt

@@ -1,14 +1,12 @@
 """One scenario's table on a server: expanded, written to by both releases, backfilled, and read."""
 
+# ruff: noqa: E501, ARG002
 from __future__ import annotations
 
-import datetime as dt
-import json
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -49,7 +47,7 @@ def create(connection: sa.Connection, scenario: Scenario, product: str) -> None:
         *scenario.columns(product),
     ]
     options = {"sqlite_with_rowid": scenario.rowid}
-    sa.Table(scenario.table, sa.MetaData(), *columns, **options).create(connection)
+    sa.Table(scenario.table, sa.MetaData(), *columns, **cast("dict[str, Any]", options)).create(connection)
 
 
 def planned(connection: sa.Connection, scenario: Scenario) -> Phases:

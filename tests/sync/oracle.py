@@ -6,6 +6,7 @@ and rows are dictionaries. What a statement does to a row is decided here once m
 Words: ``O`` and ``N`` are a group's old and new columns, ``f`` its forward and ``g`` its backward function.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import json

@@ -3,6 +3,7 @@
 The oracle sees only the handwork. Nothing on that side calls the library.
 """
 
+# ruff: noqa: DTZ001, E501, PLW0108  # tables of cases; lens time is UTC without a zone
 from __future__ import annotations
 
 import datetime as dt
@@ -18,7 +19,7 @@ from contraflow import expressions as x
 from contraflow.lens import Lens
 from contraflow.operations.base import Operation
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
-from tests.sync.oracle import NOW, Cell, Group, Model, Values
+from tests.sync.oracle import NOW, Cell, Group, Model
 
 __all__ = ["KEY", "NOTE", "SCENARIOS", "Scenario", "by_name"]
 

@@ -4,6 +4,7 @@ Numbers 1 to 27 are those of the catalogue that the sync rule was built from. Wh
 code is asserted; where it is "inherent", what happens is pinned down.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -120,9 +121,7 @@ def test_04_constants_for_null_on_both_sides_are_asked_about() -> None:
     assert refused(
         lambda: planned(
             [text("o")],
-            change(
-                "o", text("n"), lambda r: sa.func.coalesce(r.o, "f"), lambda r: sa.func.coalesce(r.n, "g")
-            ),
+            change("o", text("n"), lambda r: sa.func.coalesce(r.o, "f"), lambda r: sa.func.coalesce(r.n, "g")),
         )
     ) == {"CF106"}
 
@@ -185,9 +184,9 @@ def test_11_12_two_clocks_are_refused() -> None:
 
 
 def test_13_an_old_default_beside_a_nullable_new_column_is_asked_about() -> None:
-    assert refused(
-        lambda: planned([text("o", default="d")], change("o", text("n"), lambda r: r.o, lambda r: r.n))
-    ) == {"CF106"}
+    assert refused(lambda: planned([text("o", default="d")], change("o", text("n"), lambda r: r.o, lambda r: r.n))) == {
+        "CF106"
+    }
 
 
 @pytest.mark.parametrize(("side", "value"), [("old", "d"), ("new", None)])
@@ -329,7 +328,10 @@ def test_24_two_functions_back_onto_one_source_are_refused() -> None:
             columns=[text(name)],
             keep=["a"],
             lens=Lens(
-                old=["a"], new=[name], forward=lambda r, n=name: {n: r.a}, backward=lambda r, n=name: {"a": r[n]}
+                old=["a"],
+                new=[name],
+                forward=lambda r, n=name: {n: r.a},
+                backward=lambda r, n=name: {"a": r[n]},  # type: ignore[misc]
             ),
         )
         for name in ("b", "c")
@@ -343,7 +345,10 @@ def test_25_two_functions_onto_one_target_are_refused() -> None:
             table="things",
             columns=[text("c")] if name == "a" else [],
             lens=Lens(
-                old=[name], new=["c"], forward=lambda r, n=name: {"c": r[n]}, backward=lambda r, n=name: {n: r.c}
+                old=[name],
+                new=["c"],
+                forward=lambda r, n=name: {"c": r[n]},
+                backward=lambda r, n=name: {n: r.c},  # type: ignore[misc]
             ),
         )
         for name in ("a", "b")
