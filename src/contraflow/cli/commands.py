@@ -400,10 +400,10 @@ def forget(node: str) -> None:
     _COMMON[-1],
     click.option(
         "--on",
+        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql"]),
         default="sqlite",
         show_default=True,
-        metavar="SERVER",
-        help="sqlite, postgresql, postgresql15, mariadb or mysql.",
+        help="The scratch server to start.",
     ),
     click.option(
         "--users", type=click.IntRange(min=10), default=3000, show_default=True, help="Users before the upgrade."
@@ -427,7 +427,8 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     from contraflow.rehearsal import demo as rehearsal
 
     options = rehearsal.Options(on=on, url=session.common.url, users=users, duration=duration, seed=seed)
-    verdict = rehearsal.run(options, progress=session.output.note)
+    with session.output.milestones() as tell:
+        verdict = rehearsal.run(options, progress=tell)
     session.output.answer({"ok": verdict.passed, **verdict.as_dict()}, rehearsal.table(verdict))
     if not verdict.passed:
         sys.exit(1)

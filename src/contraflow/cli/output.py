@@ -67,6 +67,20 @@ class Output:
                 self._err.print(line, soft_wrap=True)
 
     @contextmanager
+    def milestones(self) -> Iterator[Callable[[str], None]]:
+        """What to call with one line of text a stage: the present one moves on a terminal, and each is kept."""
+        if not self._err.is_terminal:
+            yield self.note
+            return
+        with self._err.status("starting") as status:
+
+            def tell(text: str) -> None:
+                self._err.print(text, soft_wrap=True)
+                status.update(text)
+
+            yield tell
+
+    @contextmanager
     def progress(self) -> Iterator[Callable[[Progress], None]]:
         """What to call with the engine's progress: it draws bars on a terminal, and prints lines elsewhere."""
         if not self._err.is_terminal:
