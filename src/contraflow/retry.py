@@ -111,7 +111,7 @@ def exponential(number: int, fault: Fault) -> float:
     """The default `Backoff`: 4 ms tripling up to 1 s for conflicts, 0.1 s doubling up to 2 s while no server is there.
 
     A conflict ends with the other transaction, an outage with a failover: about 2 s on a Galera cluster. Tripling gave
-    more commits a second than doubling or quadrupling from 4 to 64 workers on one row (bench/RESULTS-retry.md).
+    more commits a second than doubling or quadrupling from 4 to 64 workers on one row (bench/RESULTS.md).
     """
     first, factor, longest = (0.1, 2.0, 2.0) if fault in _OUTAGES else (0.004, 3.0, 1.0)
     return min(longest, first * factor ** min(number - 1, 16))
