@@ -330,7 +330,7 @@ def test_24_two_functions_back_onto_one_source_are_refused() -> None:
             lens=Lens(
                 old=["a"],
                 new=[name],
-                forward=lambda r, n=name: {n: r.a},
+                forward=lambda r, n=name: {n: r.a},  # type: ignore[misc]
                 backward=lambda r, n=name: {"a": r[n]},  # type: ignore[misc]
             ),
         )
@@ -347,7 +347,7 @@ def test_25_two_functions_onto_one_target_are_refused() -> None:
             lens=Lens(
                 old=[name],
                 new=["c"],
-                forward=lambda r, n=name: {"c": r[n]},
+                forward=lambda r, n=name: {"c": r[n]},  # type: ignore[misc]
                 backward=lambda r, n=name: {n: r.c},  # type: ignore[misc]
             ),
         )
