@@ -199,28 +199,24 @@ WHEN NEW.cf_marker IS OLD.cf_marker AND (NEW.full_name IS NOT OLD.full_name
   OR NEW.display_name IS NOT OLD.display_name OR OLD.cf_marker IS NULL)
 BEGIN
   UPDATE {t} SET
-    full_name = CASE WHEN NEW.display_name IS NOT OLD.display_name THEN NEW.display_name
+    full_name = coalesce(CASE WHEN NEW.display_name IS NOT OLD.display_name THEN NEW.display_name
       WHEN NEW.full_name IS NOT OLD.full_name THEN NEW.full_name
       ELSE coalesce(NEW.display_name, NEW.full_name) END,
+      RAISE(ABORT, 'NOT NULL constraint failed: {t}.full_name')),
     display_name = CASE WHEN NEW.display_name IS NOT OLD.display_name THEN NEW.display_name
       WHEN NEW.full_name IS NOT OLD.full_name THEN NEW.full_name
       ELSE coalesce(NEW.display_name, NEW.full_name) END,
     cf_marker = CASE NEW.cf_marker WHEN 1 THEN 2 ELSE 1 END
   WHERE id = NEW.id;
-  SELECT RAISE(ABORT, 'NOT NULL constraint failed: {t}.full_name')
-  WHERE CASE WHEN NEW.display_name IS NOT OLD.display_name THEN NEW.display_name
-    WHEN NEW.full_name IS NOT OLD.full_name THEN NEW.full_name
-    ELSE coalesce(NEW.display_name, NEW.full_name) END IS NULL;
 END
 --
 CREATE TRIGGER {t}_insert AFTER INSERT ON {t}
 BEGIN
-  UPDATE {t} SET full_name = coalesce(NEW.display_name, NEW.full_name),
+  UPDATE {t} SET full_name = coalesce(NEW.display_name, NEW.full_name,
+      RAISE(ABORT, 'NOT NULL constraint failed: {t}.full_name')),
     display_name = coalesce(NEW.display_name, NEW.full_name),
     cf_marker = CASE NEW.cf_marker WHEN 1 THEN 2 ELSE 1 END
   WHERE id = NEW.id;
-  SELECT RAISE(ABORT, 'NOT NULL constraint failed: {t}.full_name')
-  WHERE NEW.display_name IS NULL AND NEW.full_name IS NULL;
 END
 """
 )
@@ -243,12 +239,13 @@ WHEN NEW.cf_marker IS OLD.cf_marker AND (NEW.full_name IS NOT OLD.full_name OR N
   OR NEW.last_name IS NOT OLD.last_name OR OLD.cf_marker IS NULL)
 BEGIN
   UPDATE {{t}} SET
-    full_name = CASE
+    full_name = coalesce(CASE
       WHEN NEW.first_name IS NOT OLD.first_name OR NEW.last_name IS NOT OLD.last_name
       THEN CASE WHEN NEW.full_name IS NOT OLD.full_name AND {_SQLITE_AGREE} THEN NEW.full_name ELSE {_SQLITE_FULL} END
       WHEN NEW.full_name IS NOT OLD.full_name OR (NEW.first_name IS NULL AND NEW.last_name IS NULL)
       THEN NEW.full_name
       WHEN {_SQLITE_AGREE} THEN NEW.full_name ELSE {_SQLITE_FULL} END,
+      RAISE(ABORT, 'NOT NULL constraint failed: {{t}}.full_name')),
     first_name = CASE WHEN NEW.first_name IS OLD.first_name AND NEW.last_name IS OLD.last_name
       AND (NEW.full_name IS NOT OLD.full_name OR (NEW.first_name IS NULL AND NEW.last_name IS NULL))
       THEN {_SQLITE_FIRST} ELSE NEW.first_name END,
@@ -257,23 +254,20 @@ BEGIN
       THEN {_SQLITE_LAST} ELSE NEW.last_name END,
     cf_marker = CASE NEW.cf_marker WHEN 1 THEN 2 ELSE 1 END
   WHERE id = NEW.id;
-  SELECT RAISE(ABORT, 'NOT NULL constraint failed: {{t}}.full_name')
-  WHERE (SELECT full_name FROM {{t}} WHERE id = NEW.id) IS NULL;
 END
 --
 CREATE TRIGGER {{t}}_insert AFTER INSERT ON {{t}}
 BEGIN
   UPDATE {{t}} SET
-    full_name = CASE WHEN (NEW.first_name IS NULL AND NEW.last_name IS NULL) OR ({_SQLITE_AGREE})
+    full_name = coalesce(CASE WHEN (NEW.first_name IS NULL AND NEW.last_name IS NULL) OR ({_SQLITE_AGREE})
       THEN NEW.full_name ELSE {_SQLITE_FULL} END,
+      RAISE(ABORT, 'NOT NULL constraint failed: {{t}}.full_name')),
     first_name = CASE WHEN NEW.first_name IS NULL AND NEW.last_name IS NULL
       THEN {_SQLITE_FIRST} ELSE NEW.first_name END,
     last_name = CASE WHEN NEW.first_name IS NULL AND NEW.last_name IS NULL
       THEN {_SQLITE_LAST} ELSE NEW.last_name END,
     cf_marker = CASE NEW.cf_marker WHEN 1 THEN 2 ELSE 1 END
   WHERE id = NEW.id;
-  SELECT RAISE(ABORT, 'NOT NULL constraint failed: {{t}}.full_name')
-  WHERE (SELECT full_name FROM {{t}} WHERE id = NEW.id) IS NULL;
 END
 """
 )

@@ -559,12 +559,20 @@ def _outcomes(
 
 
 def _assignments(trees: list[Tree], words: _Words) -> list[str]:
-    cases: dict[str, list[str]] = {}
+    """What the follow-up UPDATE sets. It fails where a column that may not be NULL would become, or stay, NULL."""
+    sync = words.sync
+    cases: dict[str, list[str]] = {name: [] for name in sync.enforced}
     for tree in trees:
         for name, condition, value in _outcomes(tree, words):
             cases.setdefault(name, []).append(f"WHEN {condition} THEN {value}")
-    quote = words.compiler.quote
-    return [f"{quote(name)} = CASE {' '.join(whens)} ELSE {words.new(name)} END" for name, whens in cases.items()]
+    texts = []
+    for name, whens in cases.items():
+        value = f"CASE {' '.join(whens)} ELSE {words.new(name)} END" if whens else words.new(name)
+        if name in sync.enforced:
+            message = _text(f"NOT NULL constraint failed: {sync.table}.{name}")
+            value = f"COALESCE({value}, RAISE(ABORT, {message}))"
+        texts.append(f"{words.compiler.quote(name)} = {value}")
+    return texts
 
 
 def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[TriggerText]:
@@ -583,11 +591,6 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
     comment = f"/* contraflow {sync.fingerprint} */"
     # The follow-up UPDATE always changes the marker, so that the UPDATE trigger knows it for the sync's own.
     toggle = f"{marker} = CASE NEW.{marker} WHEN 1 THEN 2 ELSE 1 END"
-    checks = [
-        f"  SELECT RAISE(ABORT, {_text(f'NOT NULL constraint failed: {sync.table}.{name}')})"
-        f" WHERE EXISTS (SELECT 1 FROM {table} WHERE {where} AND {quote(name)} IS NULL);"
-        for name in sync.enforced
-    ]
 
     def create(event: str, when: str, trees: list[Tree]) -> str:
         # The trigger is made in the table's file; inside it, and behind ON, SQLite forbids qualified names.
@@ -597,7 +600,6 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
             [
                 f"CREATE TRIGGER {name} AFTER {event.upper()} ON {table} FOR EACH ROW {when}BEGIN {comment}",
                 f"  UPDATE {table} SET\n    {assignments}\n  WHERE {where};",
-                *checks,
                 "END",
             ]
         )
