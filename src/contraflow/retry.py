@@ -428,7 +428,7 @@ class _Runner:
                             break
                     frame.restarted()
                     self.sleep(failed.delay or 0.0)
-            except (DBAPIError, OSError, asyncio.TimeoutError) as error:
+            except Exception as error:  # SQLAlchemy 2.0 does not wrap what asyncpg says while connecting
                 if scope is not None:  # judged already: this is the end
                     raise
                 failures += 1

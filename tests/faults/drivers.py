@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -102,8 +103,8 @@ class Driver:
 
         try:
             result = self.run(connect, **options)
-        except (sa.exc.DBAPIError, OSError) as error:
-            return error
+        except (sa.exc.DBAPIError, OSError, asyncpg.PostgresError) as error:
+            return error  # SQLAlchemy 2.0 does not wrap what asyncpg says while connecting
         raise AssertionError(f"no error, but {result!r}")
 
 
