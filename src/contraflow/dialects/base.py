@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.compiler import compiler_for
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, Hold, Online, Probe, Step, Sync
+from contraflow.steps import Backfill, Hold, Installed, Online, Probe, Step, Sync
 
 __all__ = ["Adapter", "BackfillText", "Found", "LockTimeout", "ProbeText", "Profile", "Statement"]
 
@@ -142,6 +142,14 @@ class Adapter(ABC):
     @abstractmethod
     def server_time(self, connection: sa.Connection) -> float:
         """The server's clock, seconds since 1970."""
+
+    @abstractmethod
+    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
+        """Columns of ``installed.dropped`` that something else reads, each with what that is, in words.
+
+        Keys, constraints and plain indexes are left to planning. Reads only; the table is in its old shape, or carries
+        an earlier state of the same sync.
+        """
 
     # -- steps to statements ---------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.remaining import Remaining, require
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Online
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online
 
 __all__ = ["CockroachDBAdapter"]
 
@@ -74,6 +74,10 @@ class CockroachDBAdapter(PostgreSQLAdapter):
                 for name in cascades
             ]
         return problems
+
+    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:  # noqa: ARG002
+        """See :meth:`Adapter.dependents`. None are looked for: its pg_depend does not hold them; contract may fail."""
+        return ()
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`."""

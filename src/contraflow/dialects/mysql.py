@@ -25,12 +25,13 @@ from contraflow.dialects.base import (
     Statement,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
+from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
 __all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
 
@@ -142,6 +143,16 @@ class MySQLAdapter(Adapter):
                 instead=f"ALTER TABLE {self.compiler.table(table, schema)} ENGINE = InnoDB; at a quiet time.",
             )
         ]
+
+    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
+        """See :meth:`Adapter.dependents`."""
+        return mysql_dependents(
+            connection,
+            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            table=installed.table,
+            columns=installed.dropped,
+            own=installed.sync,
+        )
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. A trigger keeps the sql_mode and character set of its creator's session."""

@@ -24,10 +24,11 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
 __all__ = ["PostgreSQLAdapter"]
 
@@ -135,6 +136,20 @@ class PostgreSQLAdapter(Adapter):
                 )
             )
         return problems
+
+    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
+        """See :meth:`Adapter.dependents`."""
+        name = self.compiler.table(installed.table, installed.schema)
+        oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
+        if oid is None:
+            return ()
+        return postgresql_dependents(
+            connection,
+            oid=int(oid),
+            columns=installed.dropped,
+            own=installed.sync,
+            defaults=tuple(installed.defaults.values()),
+        )
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. Limits that the role or database sets for applications do not hold here."""

@@ -24,10 +24,11 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Online, Probe, Sync
+from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
 __all__ = ["SQLiteAdapter"]
 
@@ -103,6 +104,12 @@ class SQLiteAdapter(Adapter):
         # Not in a finally: whoever was interrupted here has lost the connection, and with it the setting.
         connection.exec_driver_sql("PRAGMA writable_schema = OFF")
         return allowed
+
+    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
+        """See :meth:`Adapter.dependents`."""
+        return sqlite_dependents(
+            connection, table=installed.table, schema=installed.schema, columns=installed.dropped, own=installed.sync
+        )
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. Transactions are begun by this adapter, never by Python's driver."""

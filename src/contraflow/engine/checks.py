@@ -21,9 +21,9 @@ from contraflow.dialects.base import Adapter
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.lens import Group, Side
 from contraflow.problems import Problem
-from contraflow.steps import Sync, SyncColumn
+from contraflow.steps import Installed, Sync, SyncColumn
 
-__all__ = ["check_domain", "check_rows", "domain"]
+__all__ = ["check_dependents", "check_domain", "check_rows", "domain"]
 
 EXAMPLES = 3
 """How many counter-examples a problem shows."""
@@ -51,6 +51,25 @@ class _Direction:
     @property
     def release(self) -> str:
         return "old" if self.target == "new" else "new"
+
+
+# --- what else reads a column that contract drops ---------------------------------------------------------------------
+
+
+def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+    """``CF111`` for each view, trigger, index or generated column that reads a column which contract drops."""
+    return [
+        Problem(
+            code="CF111",
+            what=f"{found.table}.{column} cannot be dropped: {reader} reads it.",
+            why="contract would fail half way, where there is no way back, or drop or break what reads it.",
+            instead="let it read the new columns, or drop it once no node of the old release needs it;\n"
+            "then contract again. Until then, rollback is possible.",
+        )
+        for found in installed
+        if found.dropped
+        for column, reader in dict.fromkeys(adapter.dependents(connection, found))
+    ]
 
 
 # --- the rows that are there ------------------------------------------------------------------------------------------
@@ -143,7 +162,7 @@ def _round_trip(sync: Sync, group: Group, found: str) -> Problem:
         return Problem(
             code="CF115",
             what=f"{sync.table}: backward(forward(row)) differs from the row in {found}.",
-            why="forward is non-deterministic, so only backward tells whether the sides agree: it must restore the row.",
+            why="forward is not deterministic: only backward tells whether the sides agree, so it must undo forward.",
             instead="change backward so that it undoes forward.",
         )
     return Problem(

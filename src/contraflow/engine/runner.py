@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
-from contraflow.engine.checks import check_domain, check_rows
+from contraflow.engine.checks import check_dependents, check_domain, check_rows
 from contraflow.engine.connect import Database, refused, unreachable
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lease import Lease
@@ -109,14 +109,14 @@ class Runner:
 
     def check(self) -> list[Problem]:
         """Everything that can be known to be wrong before the first change: the declarations, the schema, the
-        server, the rows.
+        server, the rows. Once expanded: what would keep contract from dropping the old columns (``CF111``).
         """
         upgrade = self._need_upgrade("check")
         with self._reading() as connection:
             try:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
-                    return []
+                    return check_dependents(connection, self.adapter, entry.installed) if entry.open else []
                 phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
             except ProblemError as error:
                 return list(error.problems)
@@ -223,7 +223,8 @@ class Runner:
         """Remove the sync and the old shape, for good.
 
         Verifies once more, and refuses (``CF401``) while a node lives that may run the old release, unless
-        ``force`` gives a reason; the journal keeps it.
+        ``force`` gives a reason; the journal keeps it. Refuses (``CF111``) while something else reads a column that
+        it would drop.
         """
         with self._work("contract") as work:
             entry = work.entry
@@ -235,6 +236,7 @@ class Runner:
             if entry.pending != "contract":
                 self._gate(work, entry, force)
                 self._verify(work, entry, show=3)
+                ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
                 # From here on there is no way back: what is dropped is gone.
                 work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
