@@ -57,12 +57,23 @@ class Run:
         memory = round(psutil.virtual_memory().total / 2**30)
         load = ", ".join(f"{value:.1f}" for value in psutil.getloadavg())
         return cls(
-            command=" ".join(["python -m bench.run", *arguments]),
+            command=" ".join(["python -m bench.run", *_measuring(arguments)]),
             measured=dt.datetime.now(dt.timezone.utc),
             machine=f"{_processor()}, {psutil.cpu_count()} cores, {memory} GiB of memory, Linux {platform.release()}",
             versions=f"Python {platform.python_version()}, SQLAlchemy {sa.__version__}",
             load=load,
         )
+
+
+def _measuring(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that say where results go."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not skip and argument != "--markdown" and not argument.startswith("--json"):
+            kept.append(argument)
+        skip = argument == "--json"
+    return kept
 
 
 def grouped(number: float) -> str:
