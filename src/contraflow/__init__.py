@@ -15,7 +15,7 @@ then ``contraflow upgrade``, roll the nodes, ``contraflow contract``.
 
 from contraflow.alembic.change import Change
 from contraflow.engine.nodes import Heartbeat
-from contraflow.engine.report import Options, PlanReport, Progress, Status
+from contraflow.engine.report import Options, PlanReport, Progress, State, Status
 from contraflow.engine.runner import Runner
 from contraflow.faults import (
     AlreadyExists,
@@ -55,11 +55,12 @@ from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
-from contraflow.retry import retry, run_transaction
+from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
 
 __all__ = [
     "AddColumn",
     "AlreadyExists",
+    "Attempt",
     "BadSyntax",
     "Cancelled",
     "Change",
@@ -97,12 +98,15 @@ __all__ = [
     "RaisedByDatabase",
     "ReadOnly",
     "RenameColumn",
+    "RetryOptions",
     "Runner",
     "SchemaChanged",
     "SerializationFailure",
+    "State",
     "StatementTimeout",
     "Status",
     "TransactionAborted",
+    "TransactionMisused",
     "TransformColumns",
     "TransientFault",
     "Unavailable",
