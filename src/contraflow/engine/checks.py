@@ -107,7 +107,7 @@ def _group_rows(connection: sa.Connection, compiler: Compiler, sync: Sync, group
         if not column.nullable:
             tests[f"{name} would be NULL"] = f"({image}) IS NULL"
         limit = getattr(column.type, "length", None)
-        if isinstance(column.type, sa.types.String) and limit:
+        if limit and _holds_text(column.type):
             tests[f"{name} would be longer than {limit} characters"] = f"({compiler.fn_length(f'({image})')}) > {limit}"
     back = {
         name: compiler.image(image, sync.columns[name], lambda ref: _image_ref(ref, images, sync, compiler))
@@ -145,6 +145,13 @@ def _group_rows(connection: sa.Connection, compiler: Compiler, sync: Sync, group
                 why="the sync could not store it: the old release's writes of such rows would fail, and the backfill.",
                 instead="make forward total over these rows (coalesce, case), or widen or relax the new column.",
             )
+
+
+def _holds_text(type_: sa.types.TypeEngine[Any]) -> bool:
+    """Whether the type holds any text up to its length; SQLAlchemy counts enumerations and SET as texts, too."""
+    if isinstance(type_, sa.types.Enum):
+        return not type_.native_enum
+    return isinstance(type_, sa.types.String) and not hasattr(type_, "values")
 
 
 def _image_ref(name: str, images: Mapping[str, str], sync: Sync, compiler: Compiler) -> str:
@@ -240,7 +247,7 @@ def _misfit(value: Any, column: SyncColumn) -> str | None:
         if not low <= value <= high:
             return f"{value}, and the column holds {low} to {high}"
     if isinstance(value, decimal.Decimal) and isinstance(type_, sa.types.Numeric) and type_.precision:
-        fits = abs(value) < decimal.Decimal(10) ** (type_.precision - (type_.scale or 0))
+        fits = value.copy_abs() < decimal.Decimal(10) ** (type_.precision - (type_.scale or 0))
         return None if fits else f"{value}, and the column holds {type_.precision} digits, {type_.scale or 0} decimals"
     return None
 
@@ -289,6 +296,8 @@ def domain(column: SyncColumn) -> list[Any]:
     if isinstance(type_, sa.types.Enum):
         return [*type_.enums, *nothing]
     if isinstance(type_, sa.types.String):
+        if not _holds_text(type_):
+            return []
         length = type_.length or 1000
         texts = ["a b", "", " ", "a", "A", " a", "a ", "a b c", "é", "\U0001f600", "it's", "%", "\\", "007", "-1", "1x"]
         fitting = [text for text in texts if len(text) <= length]
@@ -307,8 +316,9 @@ def domain(column: SyncColumn) -> list[Any]:
         return [1, 0, 2, *nothing, *(value for value in (-1,) if _integer_range(type_)[0] < 0), *_integer_range(type_)]
     if isinstance(type_, sa.types.Numeric):
         precision, scale = type_.precision or 15, type_.scale or 0
-        largest = (decimal.Decimal(10) ** precision - 1).scaleb(-scale)
-        return [decimal.Decimal(1), decimal.Decimal(0), *nothing, decimal.Decimal(1).scaleb(-scale), -largest, largest]
+        # Written as digits: arithmetic would round to the 28 digits of the default context.
+        largest, least = (decimal.Decimal((sign, (9,) * precision, -scale)) for sign in (0, 1))
+        return [decimal.Decimal(1), decimal.Decimal(0), *nothing, decimal.Decimal(1).scaleb(-scale), least, largest]
     if isinstance(type_, sa.types.DateTime):
         naive = [
             (2020, 2, 29, 12, 30, 15, 250000),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -11,7 +13,16 @@ import sqlalchemy as sa
 from contraflow.lens import Lens
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Fragment", "Operation", "Schema", "TableName", "find_column", "find_table"]
+__all__ = [
+    "Fragment",
+    "Operation",
+    "Schema",
+    "TableName",
+    "constant_default",
+    "default_text",
+    "find_column",
+    "find_table",
+]
 
 TableName: TypeAlias = "tuple[str | None, str]"
 """Schema (None: the connection's own) and name."""
@@ -85,3 +96,47 @@ def find_column(schema: Schema, table: TableName, name: str) -> sa.Column[Any]:
             )
         )
     return columns[name]
+
+
+def default_text(column: sa.Column[Any]) -> str | None:
+    """The SQL text of the column's server default, None if it has none."""
+    if column.identity is not None or column.computed is not None:
+        return None
+    argument = getattr(column.server_default, "arg", None)
+    if argument is None:
+        return None
+    if isinstance(argument, str):
+        quoted = argument.replace("'", "''")
+        return f"'{quoted}'"
+    if isinstance(argument, sa.sql.elements.TextClause):
+        return argument.text
+    return str(argument.compile(compile_kwargs={"literal_binds": True}))
+
+
+def constant_default(column: sa.Column[Any]) -> tuple[bool, Any]:
+    """Whether the column's server default is a constant, and its Python value."""
+    text = default_text(column)
+    if text is None:
+        return False, None
+    bare = text.strip()
+    while bare.startswith("(") and bare.endswith(")"):
+        bare = bare[1:-1].strip()
+    value: Any
+    if match := re.fullmatch(r"(?:_utf8mb4)?'((?:[^']|'')*)'(?:::[\w\s\".()\[\]]+)?", bare):
+        value = match[1].replace("''", "'")
+    elif match := re.fullmatch(r"([+-]?\d+(?:\.\d+)?)(?:::\w+)?", bare):
+        value = match[1]
+    elif bare.lower() in ("true", "false"):
+        return True, bare.lower() == "true"
+    else:
+        return False, None
+    try:
+        if isinstance(column.type, sa.types.Boolean):
+            value = value.lower() in ("1", "t", "true")
+        elif isinstance(column.type, sa.types.Integer):
+            value = int(value)
+        elif isinstance(column.type, sa.types.Numeric):
+            value = decimal.Decimal(value)
+    except (ValueError, decimal.InvalidOperation):
+        return False, None
+    return True, value

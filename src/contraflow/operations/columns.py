@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from contraflow import expressions
 from contraflow.lens import Lens, Row, Side
-from contraflow.operations.base import Fragment, Schema, find_column, find_table
+from contraflow.operations.base import Fragment, Schema, constant_default, default_text, find_column, find_table
 from contraflow.problems import Problem, ProblemError
 
 __all__ = ["AddColumn", "ChangeType", "DropColumn", "RenameColumn", "TransformColumns"]
@@ -346,21 +346,16 @@ def _copy(column: sa.Column[Any], name: str) -> sa.Column[Any]:
 
 
 def _constant_default(column: sa.Column[Any]) -> Any:
-    """The Python value of the column's server default, if that is a plain literal."""
-    default = column.server_default
-    argument = getattr(default, "arg", None)
-    if isinstance(argument, str):
-        if isinstance(column.type, sa.types.Integer):
-            return int(argument)
-        return argument
-    if isinstance(argument, (sa.sql.elements.True_, sa.sql.elements.False_)):
-        return isinstance(argument, sa.sql.elements.True_)
-    if argument is not None:
+    """The Python value of the column's server default, None if it has none."""
+    if default_text(column) is None:
+        return None
+    constant, value = constant_default(column)
+    if not constant:
         raise _incomplete(
             f"the server default of {column.name} is an expression.",
             "say what old rows get: value=lambda row: ... (contraflow.expressions.utcnow() for the present time).",
         )
-    return None
+    return value
 
 
 def _describe_column(column: sa.Column[Any]) -> list[Any]:

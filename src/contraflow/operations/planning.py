@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decimal
 import hashlib
 import json
 import re
@@ -15,7 +14,7 @@ from alembic.operations import ops
 
 from contraflow import expressions
 from contraflow.lens import Group, Lens, combine
-from contraflow.operations.base import Operation, TableName
+from contraflow.operations.base import Operation, TableName, constant_default, default_text
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
@@ -255,7 +254,7 @@ def _check_ends(found: _TablePlan, groups: tuple[Group, ...], columns: Mapping[s
 
 def _sync_column(column: sa.Column[Any]) -> SyncColumn:
     text = default_text(column)
-    constant, value = _constant(text, column)
+    constant, value = constant_default(column)
     return SyncColumn(
         name=column.name,
         type=column.type,
@@ -265,49 +264,6 @@ def _sync_column(column: sa.Column[Any]) -> SyncColumn:
         default_value=value,
         identity=column.identity is not None or column.computed is not None,
     )
-
-
-def default_text(column: sa.Column[Any]) -> str | None:
-    """The SQL text of the column's server default, None if it has none."""
-    if column.identity is not None or column.computed is not None:
-        return None
-    argument = getattr(column.server_default, "arg", None)
-    if argument is None:
-        return None
-    if isinstance(argument, str):
-        quoted = argument.replace("'", "''")
-        return f"'{quoted}'"
-    if isinstance(argument, sa.sql.elements.TextClause):
-        return argument.text
-    return str(argument.compile(compile_kwargs={"literal_binds": True}))
-
-
-def _constant(text: str | None, column: sa.Column[Any]) -> tuple[bool, Any]:
-    """Whether a default is a constant, and its Python value."""
-    if text is None:
-        return False, None
-    bare = text.strip()
-    while bare.startswith("(") and bare.endswith(")"):
-        bare = bare[1:-1].strip()
-    value: Any
-    if match := re.fullmatch(r"(?:_utf8mb4)?'((?:[^']|'')*)'(?:::[\w\s\".()\[\]]+)?", bare):
-        value = match[1].replace("''", "'")
-    elif match := re.fullmatch(r"([+-]?\d+(?:\.\d+)?)(?:::\w+)?", bare):
-        value = match[1]
-    elif bare.lower() in ("true", "false"):
-        return True, bare.lower() == "true"
-    else:
-        return False, None
-    try:
-        if isinstance(column.type, sa.types.Boolean):
-            value = value.lower() in ("1", "t", "true")
-        elif isinstance(column.type, sa.types.Integer):
-            value = int(value)
-        elif isinstance(column.type, sa.types.Numeric):
-            value = decimal.Decimal(value)
-    except (ValueError, decimal.InvalidOperation):
-        return False, None
-    return True, value
 
 
 # --- blocks
@@ -410,6 +366,26 @@ def _new_column_problems(found: _TablePlan) -> list[Problem]:
     problems = []
     for column in found.added:
         title = f"{found.name[1]}.{column.name}"
+        if isinstance(column.type, sa.types.NullType):
+            problems.append(
+                Problem(
+                    code="CF116",
+                    what=f"{title} is of a type that SQLAlchemy does not know.",
+                    why="a new column of that type could not be declared, and its values not be compared.",
+                    instead="install the package that teaches SQLAlchemy the type (and import it in the revision),"
+                    "\nor give the new column a type of its own: ChangeType(..., new=sa.Column(..., TYPE)).",
+                )
+            )
+        if re.search(r"\bON UPDATE\b", default_text(column) or "", re.IGNORECASE):
+            problems.append(
+                Problem(
+                    code="CF110",
+                    what=f"{title} is set by the server on every update (ON UPDATE).",
+                    why="every update of either release would count as a write to it.",
+                    instead="let the application set it: ALTER the column without ON UPDATE first, in a revision before"
+                    "\nthis one.",
+                )
+            )
         if column.computed is not None or column.identity is not None:
             problems.append(
                 Problem(

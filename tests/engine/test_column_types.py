@@ -1,0 +1,105 @@
+"""Columns of less usual types and defaults, through a whole upgrade; or refused before anything is changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.engine import State
+from contraflow.operations.base import Operation
+from contraflow.operations.columns import AddColumn, RenameColumn
+from contraflow.operations.planning import Declared, Upgrade
+from tests.engine import service
+from tests.servers.shared import Database
+
+RENAME = RenameColumn(table="things", old="a", new="b")
+
+
+def upgrade_of(*operations: Operation) -> Upgrade:
+    return Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=operations),))
+
+
+def make(database: Database, type_: str, value: str) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(f"CREATE TABLE things (id INTEGER PRIMARY KEY, a {type_})"))
+        connection.execute(sa.text(f"INSERT INTO things VALUES (1, {value})"))
+
+
+def renamed(database: Database, type_: str, value: str, other: str) -> Any:
+    """What the new release reads of ``value`` after it was filled, and of ``other`` that the old one wrote later."""
+    make(database, type_, value)
+    with service.runner(database.url, upgrade_of(RENAME)) as runner:
+        assert runner.check() == []
+        runner.upgrade()
+        with database.engine.begin() as connection:
+            connection.execute(sa.text(f"INSERT INTO things (id, a) VALUES (2, {other})"))
+        runner.contract()
+    with database.engine.connect() as connection:
+        return connection.execute(sa.text("SELECT b FROM things ORDER BY id")).scalars().all()
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_numbers_of_more_digits_than_pythons_default_context(database: Database) -> None:
+    big = "12345678901234567890.0123456789"
+    found = renamed(database, "NUMERIC(30, 10) NOT NULL", big, f"-{big}")
+    assert [str(value) for value in found] == [big, f"-{big}"]
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_an_enumerated_type(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("CREATE TYPE mood AS ENUM ('sad', 'ok')"))
+    assert renamed(database, "mood NOT NULL", "'sad'", "'ok'") == ["sad", "ok"]
+
+
+@pytest.mark.only_on("mariadb", "mysql")
+@pytest.mark.parametrize(("type_", "value", "other"), [("SET('x', 'y')", "x,y", "y"), ("ENUM('x', 'yy')", "x", "yy")])
+def test_a_set_and_an_enum(database: Database, type_: str, value: str, other: str) -> None:
+    found = renamed(database, f"{type_} NOT NULL", f"'{value}'", f"'{other}'")
+    assert [",".join(sorted(one)) if isinstance(one, set) else one for one in found] == [value, other]
+
+
+@pytest.mark.filterwarnings("ignore:Did not recognize type:sqlalchemy.exc.SAWarning")
+def test_a_type_that_sqlalchemy_does_not_know(database: Database) -> None:
+    make(database, {"sqlite": ""}.get(database.kind, "POINT"), "NULL")
+    refused(database, "CF116", "of a type that SQLAlchemy does not know")
+
+
+@pytest.mark.only_on("mariadb", "mysql")
+def test_a_timestamp_that_the_server_sets_on_update(database: Database) -> None:
+    make(database, "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP", "'2020-01-01'")
+    refused(database, "CF110", "ON UPDATE")
+
+
+def refused(database: Database, code: str, what: str) -> None:
+    with service.runner(database.url, upgrade_of(RENAME)) as runner:
+        (problem,) = runner.check()
+        assert problem.code == code
+        assert what in problem.what
+        assert runner.status().state is State.PENDING
+    assert [column["name"] for column in sa.inspect(database.engine).get_columns("things")] == ["id", "a"]
+
+
+def test_constant_defaults_as_revisions_write_them(database: Database) -> None:
+    make(database, "INTEGER", "1")
+    columns: list[sa.Column[Any]] = [
+        sa.Column("price", sa.Numeric(10, 2), server_default="1.50", nullable=False),
+        sa.Column("open", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("visits", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("word", sa.String(9), server_default=sa.text("'it''s'"), nullable=False),
+    ]
+    declared = upgrade_of(*(AddColumn(table="things", column=column) for column in columns))
+    with service.runner(database.url, declared) as runner:
+        assert runner.check() == []
+        runner.upgrade()
+        with database.engine.begin() as connection:
+            connection.execute(sa.text("INSERT INTO things (id, a) VALUES (2, 5)"))
+        runner.contract()
+        with database.engine.begin() as connection:
+            connection.execute(sa.text("INSERT INTO things (id, a) VALUES (3, 6)"))
+    with database.engine.connect() as connection:
+        table = sa.table("things", *(sa.column(column.name, column.type) for column in columns))
+        rows = connection.execute(sa.select(table)).all()
+    assert [(str(row.price), row.open, row.visits, row.word) for row in rows] == [("1.50", True, 0, "it's")] * 3
