@@ -263,7 +263,7 @@ def contents(engine: sa.Engine) -> dict[str, list[tuple[Any, ...]]]:
         for table in (name for name in TABLES if sa.inspect(connection).has_table(name)):
             names = [column["name"] for column in sa.inspect(connection).get_columns(table)]
             names = sorted(name for name in names if name != "cf_marker")
-            query = sa.select(*(sa.column(name) for name in names)).select_from(sa.table(table))
+            query: Any = sa.select(*(sa.column(name) for name in names)).select_from(sa.table(table))
             rows[table] = sorted((tuple(row) for row in connection.execute(query)), key=repr)
     return rows
 

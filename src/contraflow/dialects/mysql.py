@@ -184,7 +184,7 @@ class MySQLAdapter(Adapter):
         """See :meth:`Adapter.find`. Works inside a hold: information_schema needs no lock."""
         name = {"table": table, "schema": schema}
 
-        def rows(query: str) -> list[sa.Row[Any]]:
+        def rows(query: str) -> list[Any]:
             return list(connection.execute(sa.text(query), name).all())
 
         tables = rows(

@@ -180,7 +180,7 @@ class PostgreSQLAdapter(Adapter):
         if oid is None:
             return Found(exists=False)
 
-        def rows(query: str) -> list[sa.Row[Any]]:
+        def rows(query: str) -> list[Any]:
             return list(connection.execute(sa.text(query), {"oid": int(oid)}).all())
 
         columns = rows(
