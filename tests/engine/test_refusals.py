@@ -209,6 +209,17 @@ def test_unknown_table_and_column(users: Database) -> None:
     assert sa.inspect(users.engine).get_columns("users")[-1]["name"] == "visits"
 
 
+def test_a_view_is_not_a_table(users: Database) -> None:
+    send(users, "CREATE VIEW people AS SELECT id, full_name FROM users")
+    rename = RenameColumn(table="people", old="full_name", new="name")
+    declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(rename,)),))
+    with service.runner(users.url, declared) as runner:
+        (problem,) = runner.check()
+        assert problem.code == "CF205"
+        assert problem.what == "people is a view."
+        assert refused(runner, "expand") == [problem]
+
+
 def test_verbs_that_need_the_declaration(users: Database) -> None:
     with service.runner(users.url) as runner:
         for verb in ("check", "expand", "plan"):
