@@ -131,6 +131,23 @@ def test_a_lock_that_is_never_had(users: Database) -> None:
 
 
 @pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_a_contract_that_never_had_its_lock_can_be_rolled_back(users: Database) -> None:
+    patient = Patient()
+    options = Options(lock_timeout=0.05, lock_patience=1.0)
+    before = service.snapshot(users.engine)
+    with service.runner(
+        users.url, service.upgrade(tables=USERS), options=options, clock=patient.clock, sleep=patient.sleep
+    ) as runner:
+        runner.upgrade()
+        with transaction_in_the_way(users, blocker(users)):
+            with pytest.raises(ProblemError, match="CF006"):
+                runner.contract()
+            assert runner.status().pending is None
+        runner.rollback()
+    assert service.snapshot(users.engine) == before
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
 def test_a_backfill_behind_a_locked_row_gets_smaller_and_waits(users: Database) -> None:
     rests: list[float] = []
     locked = transaction_in_the_way(users, "UPDATE users SET visits = 9 WHERE id = 6")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Adapter, LockTimeout, Profile, Statement
+from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
 from contraflow.engine.checks import check_dependents, check_domain, check_rows
@@ -37,7 +37,7 @@ from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, Installed, Online, Phases
+from contraflow.steps import Backfill, Block, Hold, Installed, Online, Phases
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -233,14 +233,22 @@ class Runner:
             if entry.state is State.CONTRACTED:
                 return
             state = self._next("contract", entry)
-            if entry.pending != "contract":
+            whole = entry.pending != "contract"
+            if whole:
                 self._gate(work, entry, force)
                 self._verify(work, entry, show=3)
                 ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
                 # From here on there is no way back: what is dropped is gone.
                 work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
-                work.run(block)
+                found = work.find(block)
+                try:
+                    work.run(block)
+                except (ProblemError, sa.exc.DBAPIError) as error:
+                    if whole and _left_as_it_was(work, block, found, error):
+                        work.save(pending=None)  # no lock, nothing dropped: rollback stays possible
+                    raise
+                whole = whole and not isinstance(block, Hold)
             work.reach(state)
 
     def rollback(self, *, force: str | None = None) -> None:
@@ -525,6 +533,13 @@ class Runner:
 def _past(entry: Entry) -> bool:
     """Whether contract has begun: the phases before it are done for good."""
     return entry.state is State.CONTRACTED or entry.pending == "contract"
+
+
+def _left_as_it_was(work: Work, block: Block, before: Found, error: ProblemError | sa.exc.DBAPIError) -> bool:
+    """Whether a block that failed did nothing at all, as far as can be seen now."""
+    if isinstance(error, sa.exc.DBAPIError):
+        return not error.connection_invalidated and work.find(block) == before
+    return all(problem.code == "CF006" for problem in error.problems) and work.find(block) == before
 
 
 def _not_installed(entry: Entry, missing: Sequence[str]) -> ProblemError:
