@@ -5,8 +5,8 @@ PostgreSQL's serialization failures into CockroachDB's, and honours the protocol
 (RELEASE is the commit; ROLLBACK TO begins again with a new snapshot; after RELEASE nothing but COMMIT). Isolation is
 PostgreSQL's SERIALIZABLE. What it is not: CockroachDB's SQL, its schema changes, its locks.
 
-Statements are understood when they come as simple queries, as psycopg2 sends all, and psycopg those without
-parameters unless it prepares them; the others pass.
+Statements are understood however they come: as simple queries (psycopg2 sends all so, psycopg most that have no
+parameters), and prepared ones when they are executed (asyncpg sends all but BEGIN, COMMIT and ROLLBACK so).
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ VERSION = b"CockroachDB CCL v25.2.2 (x86_64-pc-linux-gnu, built 2025/06/23 15:40
 RETRY = "restart transaction: TransactionRetryWithProtoRefreshError: TransactionRetryError: retry txn "
 SAVEPOINT = b"cockroach_restart"
 _SSL, _GSS = 80877103, 80877104
+# The last message of the server's answer to each message of the extended protocol, if there is no error: ParseComplete,
+# BindComplete, CloseComplete, RowDescription or NoData, CommandComplete or EmptyQueryResponse or PortalSuspended
+# (PostgreSQL's manual, "Message Formats").
+_LAST = {b"P": b"1", b"B": b"2", b"C": b"3", b"D": b"Tn", b"E": b"CIs"}
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Refusal:
 
 
 class CockroachDouble:
-    """Listens on ``port``; ``log`` has every simple query, in order; ``refused`` counts."""
+    """Listens on ``port``; ``log`` has every statement that was run, in order; ``refused`` counts."""
 
     def __init__(self, target: sa.URL) -> None:
         self._target = (str(target.host), int(target.port or 0))
@@ -95,14 +99,21 @@ class CockroachDouble:
 
 
 class _Conversation:
-    """One client's session: ``state`` is I(dle), T(ransaction), E(rror) or R(eleased), as CockroachDB sees it."""
+    """One client's session: ``state`` is I(dle), T(ransaction), E(rror) or R(eleased), as CockroachDB sees it.
+
+    ``differs`` says whether the double has answered last, so that the server behind may be in another state.
+    """
 
     def __init__(self, double: CockroachDouble, client: socket.socket, server: socket.socket) -> None:
         self.double = double
         self.client = client
         self.server = server
         self.state = b"I"
+        self.differs = False
         self.restartable = False
+        self.failed = False  # in the extended protocol: nothing is done until Sync
+        self.prepared: dict[bytes, bytes] = {}
+        self.portals: dict[bytes, bytes] = {}
 
     def run(self) -> None:
         with self.client, self.server, contextlib.suppress(OSError, EOFError):
@@ -110,10 +121,12 @@ class _Conversation:
             while True:
                 kind, body = _message(self.client)
                 if kind == b"Q":
-                    self._query(body.rstrip(b"\0"))
+                    self._query(body)
+                elif kind == b"S":
+                    self._sync()
                 elif kind == b"X":
                     return
-                else:
+                elif kind in _LAST and not self.failed:
                     self._extended(kind, body)
 
     def _greet(self) -> None:
@@ -135,55 +148,85 @@ class _Conversation:
             if kind == b"Z":
                 return
 
-    def _query(self, statement: bytes) -> None:
+    def _query(self, body: bytes) -> None:
+        answer = self._own_answer(body.rstrip(b"\0"))
+        if answer is None:
+            self.server.sendall(_packed(b"Q", body))
+            self._ready(self._relay(b"Z"), differs=False)
+        else:
+            message, state = answer
+            self.client.sendall(message)
+            self._ready(state, differs=True)
+
+    def _extended(self, kind: bytes, body: bytes) -> None:
+        """One message for a prepared statement; Flush makes the server answer each at once, as nobody needs it to."""
+        name, _, rest = body.partition(b"\0")
+        if kind == b"P":
+            self.prepared[name] = rest.partition(b"\0")[0]
+        elif kind == b"B":
+            self.portals[name] = self.prepared[rest.partition(b"\0")[0]]
+        elif kind == b"E":
+            answer = self._own_answer(self.portals[name])
+            if answer is not None:
+                message, self.state = answer
+                self.differs = True
+                self.failed = message.startswith(b"E")
+                self.client.sendall(message)
+                return
+            self.differs = False
+        self.server.sendall(_packed(kind, body) + _packed(b"H", b""))
+        if self._relay(_LAST[kind] + b"E") == b"E":
+            self.failed = True
+            self.differs = False
+
+    def _sync(self) -> None:
+        self.failed = False
+        self.server.sendall(_packed(b"S", b""))
+        state = self._relay(b"Z")
+        self._ready(self.state if self.differs else state, differs=self.differs)
+
+    def _own_answer(self, statement: bytes) -> tuple[bytes, bytes] | None:
+        """The double's answer and the state after it; nothing if the server behind shall answer."""
         self.double.log.append(statement.decode())
         word = statement.strip().rstrip(b";").upper()
         ends = word in (b"ROLLBACK", b"ABORT")
-        to_restart = word.startswith(b"ROLLBACK TO") and SAVEPOINT.upper() in word
         refusal = self.double.due(statement)
         if refusal is not None:
-            self._refuse(refusal.sqlstate, refusal.text)
-        elif self.state == b"R":
+            return self._error(refusal.sqlstate, refusal.text)
+        if self.state == b"R":
             if word == b"COMMIT" or ends:
-                self._answer(b"COMMIT", b"I")
-            else:
-                self._refuse(
-                    "25000", "current transaction is committed, commands ignored until end of transaction block"
-                )
-        elif to_restart and self.restartable:
+                return _complete(b"COMMIT"), b"I"
+            return self._error(
+                "25000", "current transaction is committed, commands ignored until end of transaction block"
+            )
+        if word.startswith(b"ROLLBACK TO") and SAVEPOINT.upper() in word and self.restartable:
             self._swallow(b"ROLLBACK")
             self._swallow(b"BEGIN ISOLATION LEVEL SERIALIZABLE")
             self._swallow(b"SAVEPOINT " + SAVEPOINT)
-            self._answer(b"ROLLBACK", b"T")
-        elif self.state == b"E" and not ends and word != b"COMMIT":
-            self._refuse("25P02", "current transaction is aborted, commands ignored until end of transaction block")
-        elif word.startswith(b"RELEASE") and SAVEPOINT.upper() in word:
+            return _complete(b"ROLLBACK"), b"T"
+        if self.state == b"E":
+            if ends or word == b"COMMIT":
+                self._swallow(b"ROLLBACK")
+                self.restartable = False
+                return _complete(b"ROLLBACK"), b"I"
+            return self._error(
+                "25P02", "current transaction is aborted, commands ignored until end of transaction block"
+            )
+        if word.startswith(b"RELEASE") and SAVEPOINT.upper() in word:
             error = self._swallow(b"COMMIT")
-            if error is None:
-                self._answer(b"RELEASE", b"R")
-            else:
-                self.client.sendall(error)
-                self._ready(b"E")
-        else:
-            if self.state == b"E":
-                statement = b"ROLLBACK"
-            self.restartable = (self.restartable and not ends) or SAVEPOINT.upper() in word
-            self.server.sendall(_packed(b"Q", statement + b"\0"))
-            self._relay()
+            return (_complete(b"RELEASE"), b"R") if error is None else (error, b"E")
+        self.restartable = (self.restartable and not ends) or SAVEPOINT.upper() in word
+        return None
 
-    def _extended(self, kind: bytes, body: bytes) -> None:
-        """Statements with parameters, and prepared ones: passed on, up to the answer to Sync."""
-        self.server.sendall(_packed(kind, body))
-        if kind == b"S":
-            self._relay()
-
-    def _relay(self) -> None:
+    def _relay(self, last: bytes) -> bytes:
+        """Pass on what the server says, up to a message of a kind in ``last``: that kind, or the state if it is Z."""
         while True:
             kind, body = _message(self.server)
             if kind == b"Z":
-                self._ready(body)
-                return
+                return body
             self.client.sendall(_as_cockroachdb(kind, body))
+            if kind in last:
+                return kind
 
     def _swallow(self, statement: bytes) -> bytes | None:
         """Run ``statement`` on the server behind; what it says if it fails."""
@@ -196,18 +239,17 @@ class _Conversation:
             if kind == b"Z":
                 return error
 
-    def _answer(self, tag: bytes, state: bytes) -> None:
-        self.client.sendall(_packed(b"C", tag + b"\0"))
-        self._ready(state)
-
-    def _refuse(self, sqlstate: str, text: str) -> None:
+    def _error(self, sqlstate: str, text: str) -> tuple[bytes, bytes]:
         fields = f"SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0"
-        self.client.sendall(_packed(b"E", fields.encode()))
-        self._ready(b"E" if self.state != b"I" else b"I")
+        return _packed(b"E", fields.encode()), b"E" if self.state != b"I" else b"I"
 
-    def _ready(self, state: bytes) -> None:
-        self.state = state
+    def _ready(self, state: bytes, *, differs: bool) -> None:
+        self.state, self.differs = state, differs
         self.client.sendall(_packed(b"Z", b"T" if state == b"R" else state))
+
+
+def _complete(tag: bytes) -> bytes:
+    return _packed(b"C", tag + b"\0")
 
 
 def _as_cockroachdb(kind: bytes, body: bytes) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from contraflow import faults
@@ -31,16 +33,34 @@ class Cockroach:
 
     def engine(self, driver: str = "psycopg") -> sa.Engine:
         name = self.url.drivername if self.double is None else f"postgresql+{driver}"
-        # The double does not look into prepared statements, which psycopg makes of what comes often.
-        arguments = {"prepare_threshold": None} if name == "postgresql+psycopg" else {}
         engine = sa.create_engine(
             self.url.set(drivername=name),
             isolation_level="SERIALIZABLE",
             pool_size=WORKERS,
-            connect_args=arguments,
         )
         faults.install(engine)
         return engine
+
+    def run(self, work: Callable[[sa.Connection], None], driver: str, on_retry: Callable[[Attempt], None]) -> None:
+        """`run_transaction` of ``work`` with the driver, in an event loop if it needs one."""
+        if not self.url.set(drivername=f"postgresql+{driver}").get_dialect().is_async:
+            engine = self.engine(driver)
+            run_transaction(engine, work, on_retry=on_retry)
+            engine.dispose()
+            return
+
+        async def main() -> None:
+            url = self.url.set(drivername=f"postgresql+{driver}")
+            engine = create_async_engine(url, isolation_level="SERIALIZABLE")
+            faults.install(engine)
+
+            async def work_async(tx: AsyncConnection) -> None:
+                await tx.run_sync(work)
+
+            await run_transaction(engine, work_async, on_retry=on_retry)
+            await engine.dispose()
+
+        asyncio.run(main())
 
     def n(self, account: int = 1) -> object:
         with self.plain.connect() as connection:
@@ -92,16 +112,14 @@ only_double = pytest.mark.only_on("postgresql", "postgresql15")
 
 
 @only_double
-@pytest.mark.parametrize("with_driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("with_driver", ["psycopg", "psycopg2", "psycopg_async", "asyncpg"])
 @pytest.mark.parametrize("point", ["^SELECT n", "^UPDATE", "^RELEASE SAVEPOINT c"])
 def test_it_restarts_by_its_savepoint(
     cockroach: Cockroach, double: CockroachDouble, with_driver: str, point: str
 ) -> None:
-    engine = cockroach.engine(with_driver)
     double.refuse(point, "40001", times=2)
     seen: list[Attempt] = []
-    run_transaction(engine, deposit, on_retry=seen.append)
-    engine.dispose()
+    cockroach.run(deposit, with_driver, seen.append)
     assert cockroach.n() == 101
     assert double.refused == 2
     assert [attempt.fault for attempt in seen] == [Fault.SERIALIZATION] * 2
