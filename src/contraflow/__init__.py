@@ -53,12 +53,14 @@ from contraflow.faults import (
 from contraflow.install import install
 from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
 from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
 
 __all__ = [
     "AddColumn",
+    "AddUnique",
     "AlreadyExists",
     "Attempt",
     "BadSyntax",
@@ -70,11 +72,14 @@ __all__ = [
     "CommittedInPart",
     "ConstraintViolation",
     "ContraflowError",
+    "CreateIndex",
     "DatabaseFault",
     "Deadlock",
     "Declared",
     "Disconnected",
     "DropColumn",
+    "DropIndex",
+    "DropUnique",
     "DuplicateKey",
     "ExclusionViolation",
     "Fault",

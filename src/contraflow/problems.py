@@ -27,8 +27,9 @@ CODES: dict[str, str] = {
     "CF009": "the server refused a statement",
     "CF012": "rows differ between the two sides",
     "CF013": "a NULL stands where the new schema forbids it",
+    "CF014": "rows are alike where the new schema wants them unique",
     # CF1xx: declarations
-    "CF101": "unknown table or column",
+    "CF101": "unknown table, column, index or constraint",
     "CF102": "the lens names a column it does not declare",
     "CF103": "the expression is not portable",
     "CF104": "two functions write one column",
@@ -44,6 +45,7 @@ CODES: dict[str, str] = {
     "CF114": "fill once or keep tracking",
     "CF115": "a non-deterministic lens has no exact inverse",
     "CF116": "the declaration is incomplete or contradicts itself",
+    "CF117": "the index or constraint exists already",
     # CF2xx: servers
     "CF201": "the server cannot be reached",
     "CF202": "a privilege is missing",

@@ -22,11 +22,15 @@ __all__ = [
     "AddColumns",
     "Backfill",
     "Block",
+    "BuildIndex",
     "DropColumns",
+    "DropIndexes",
     "EnforceNotNull",
     "Hold",
+    "Index",
     "InstallSync",
     "Installed",
+    "MakeConstraints",
     "Online",
     "Phases",
     "Probe",
@@ -192,9 +196,79 @@ class Probe:
     not_null: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """An index, or a unique constraint: a server has one of its own kind for it, or keeps it as a unique index."""
+
+    name: str | None
+    """None for a constraint that has none (SQLite): its columns tell which one it is."""
+    columns: tuple[str, ...]
+    unique: bool = False
+    constraint: bool = False
+    """It is to be (or was found as) a constraint, where the server tells constraints from indexes."""
+    late: bool = False
+    """Built at contract only: before, writes of the old release could be refused because of it."""
+
+    @property
+    def title(self) -> str:
+        """The index in words."""
+        return self.name or f"the unique constraint on {', '.join(self.columns)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "name": self.name,
+            "columns": list(self.columns),
+            "unique": self.unique,
+            "constraint": self.constraint,
+            "late": self.late,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Index:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(
+            name=data["name"],
+            columns=tuple(data["columns"]),
+            unique=data["unique"],
+            constraint=data["constraint"],
+            late=data["late"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildIndex:
+    """Build an index beside the writers. What a build that failed or died left behind is removed first."""
+
+    table: str
+    schema: str | None = None
+    index: Index
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeConstraints:
+    """Turn unique indexes that stand into constraints, where the server tells the two apart."""
+
+    table: str
+    schema: str | None = None
+    indexes: tuple[Index, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropIndexes:
+    """Drop indexes and unique constraints, half built ones too; before any column under them is dropped."""
+
+    table: str
+    schema: str | None = None
+    indexes: tuple[Index, ...]
+
+
 Step: TypeAlias = (
     AddColumns
+    | BuildIndex
     | DropColumns
+    | DropIndexes
+    | MakeConstraints
     | InstallSync
     | RemoveSync
     | RelaxNotNull
@@ -248,6 +322,10 @@ class Installed:
     defaults: Mapping[str, str] = field(default_factory=dict)
     relaxed: tuple[str, ...] = ()
     """Old NOT NULL columns without a default, which only the sync fills for the new release."""
+    built: tuple[Index, ...] = ()
+    """The new release's indexes and unique constraints."""
+    replaced: tuple[Index, ...] = ()
+    """The old release's, which contract drops."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -262,6 +340,8 @@ class Installed:
             "not_null": list(self.not_null),
             "defaults": dict(self.defaults),
             "relaxed": list(self.relaxed),
+            "built": [index.as_dict() for index in self.built],
+            "replaced": [index.as_dict() for index in self.replaced],
         }
 
     @classmethod
@@ -278,6 +358,8 @@ class Installed:
             not_null=tuple(data.get("not_null", ())),
             defaults=dict(data.get("defaults", {})),
             relaxed=tuple(data.get("relaxed", ())),
+            built=tuple(map(Index.from_dict, data.get("built", ()))),
+            replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
         )
 
 

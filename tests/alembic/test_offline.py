@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ def run(database: Database, script: str) -> None:
             if database.kind == "sqlite":
                 dbapi.executescript(script)
             else:
-                dbapi.execute(script)
+                # psql sends each statement alone; only these must not share a transaction with others.
+                for part in re.split(r"(?m)^(CREATE (?:UNIQUE )?INDEX CONCURRENTLY .*;)$", script):
+                    dbapi.execute(part)
     engine.dispose()
 
 
@@ -85,6 +88,37 @@ def test_the_script_leaves_what_the_upgrade_leaves(tmp_path: Path, database: Dat
     assert state(database) == by_upgrade
     run(database, project.sql("downgrade", "0003:0001"))
     assert str(sa.inspect(database.engine).get_columns("users")) == str(before)
+
+
+INDEX_MAIL = """
+from contraflow import AddUnique, CreateIndex, DropUnique
+
+change = Change(
+    RenameColumn(table="users", old="mail", new="email"),
+    DropUnique(table="users", columns=["mail"]),
+    AddUnique(table="users", name="uq_users_email", columns=["email"]),
+    CreateIndex(table="users", name="ix_users_email", columns=["email", "id"]),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_the_script_builds_indexes_on_new_columns(tmp_path: Path, database: Database) -> None:
+    project = Project(tmp_path / "service", database.url)
+    project.revision("0001", None, USERS.replace("sa.String(100)),", "sa.String(100), unique=True),"))
+    project.revision("0002", "0001", INDEX_MAIL)
+    prepared(project, database)
+    before = sorted(map(str, sa.inspect(database.engine).get_indexes("users")))
+    project.upgrade()
+    by_upgrade = state(database)
+    project.downgrade("0001")
+    run(database, project.sql("upgrade", "0001:head"))
+    found = state(database)
+    assert found[0].indexes == by_upgrade[0].indexes
+    assert {"uq_users_email", "ix_users_email"} < set(found[0].indexes)
+    assert found[1:] == by_upgrade[1:]
+    run(database, project.sql("downgrade", "0002:0001"))
+    assert sorted(map(str, sa.inspect(database.engine).get_indexes("users"))) == before
 
 
 def test_sqlite_takes_a_script_where_no_not_null_changes(tmp_path: Path) -> None:

@@ -34,10 +34,17 @@ SQLITE_TRIGGER = (
 PARTIAL_INDEX = "CREATE INDEX where_word ON words (size) WHERE word IS NOT NULL"
 FUNCTIONAL_INDEX = "CREATE INDEX where_word ON words ((LOWER(word)))"
 CREATE = {
-    "sqlite": (TABLE, VIEW, SQLITE_TRIGGER, PARTIAL_INDEX),
-    "postgresql": (TABLE, VIEW, FUNCTION, POSTGRESQL_TRIGGER, PARTIAL_INDEX),
+    "sqlite": (TABLE, VIEW, SQLITE_TRIGGER),
+    "postgresql": (TABLE, VIEW, FUNCTION, POSTGRESQL_TRIGGER),
     "mariadb": (CHECKED, VIEW, MYSQL_TRIGGER),
-    "mysql": (TABLE, VIEW, MYSQL_TRIGGER, FUNCTIONAL_INDEX),
+    "mysql": (TABLE, VIEW, MYSQL_TRIGGER),
+}
+# Somebody makes these while the upgrade is open: what stands before is refused before expand.
+CREATE_LATER = {
+    "sqlite": (PARTIAL_INDEX,),
+    "postgresql": (PARTIAL_INDEX,),
+    "mariadb": (),
+    "mysql": (FUNCTIONAL_INDEX,),
 }
 NO_CAPITAL = ("capital|column", "ALTER TABLE words DROP COLUMN capital")
 NO_VIEW = ("view shown", "DROP VIEW shown")
@@ -66,6 +73,7 @@ def test_what_reads_an_old_column_is_named_before_contract_begins(database: Data
     with service.runner(database.url, RENAME) as runner:
         assert runner.check() == []
         runner.upgrade()
+        send(database, *CREATE_LATER[kind])
         for reader, remove in REMOVE[kind]:
             told = runner.check()
             assert {problem.code for problem in told} == {"CF111"}

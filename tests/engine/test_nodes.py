@@ -85,7 +85,11 @@ def test_before_the_journal_stands_it_waits(database: Database) -> None:
     engine.dispose()
 
 
-def test_an_outage_is_waited_out_and_told_once(expanded: Database, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_waited_out_and_told_once(
+    expanded: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A generated env.py, run by another test of this process, disables the loggers that it does not name.
+    monkeypatch.setattr(logging.getLogger("contraflow.nodes"), "disabled", False)
     down = threading.Event()
     failed: list[int] = []
     engine = new_engine(expanded.url, poolclass=sa.pool.NullPool)

@@ -15,7 +15,7 @@ from contraflow.dialects.base import Adapter, Found
 from contraflow.engine.plans import statements
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, Block, Hold, Online, RelaxNotNull, RestoreNotNull
+from contraflow.steps import Backfill, Block, BuildIndex, Hold, MakeConstraints, Online, RelaxNotNull, RestoreNotNull
 
 __all__ = ["downgrade", "upgrade"]
 
@@ -112,7 +112,11 @@ def _texts(adapter: Adapter, block: Block, found: Found | None, timeout: float) 
         fill = adapter.backfill(whole, found).fill
         yield re.sub(r"(?<!\\):limit\b", _EVERY_ROW, fill).replace("\\:", ":")
         return
-    yield from (statement.sql for statement in statements(adapter, block, found, timeout))
+    # An index may stand on columns that expand adds: what was recorded says nothing of them.
+    after_expand = isinstance(
+        block.step if isinstance(block, Online) else block.steps[0], (BuildIndex, MakeConstraints)
+    )
+    yield from (statement.sql for statement in statements(adapter, block, None if after_expand else found, timeout))
 
 
 def _delimited(text: str, product: str) -> str:

@@ -58,7 +58,7 @@ def record(path: Path, source: str | sa.URL | sa.Engine, upgrade: Upgrade) -> No
     database = Database(source)
     try:
         with database.connect() as connection:
-            tables = old_shape(connection, tables_of(upgrade))
+            tables = old_shape(connection, database.adapter, tables_of(upgrade))
             found = {(schema, name): database.adapter.find(connection, name, schema) for schema, name in tables}
             write(path, Recorded(profile=database.adapter.profile, tables=tables, found=found), connection.dialect)
     finally:

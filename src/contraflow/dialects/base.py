@@ -12,13 +12,27 @@ import sqlalchemy as sa
 
 from contraflow.dialects.compiler import compiler_for
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, Hold, Installed, Online, Probe, Step, Sync
+from contraflow.steps import Backfill, BuildIndex, Hold, Index, Installed, Online, Probe, Step, Sync
 
-__all__ = ["Adapter", "BackfillText", "Found", "LockTimeout", "ProbeText", "Profile", "Statement"]
+__all__ = [
+    "Adapter",
+    "BackfillText",
+    "Found",
+    "LockTimeout",
+    "NotUnique",
+    "ProbeText",
+    "Profile",
+    "Statement",
+    "escape",
+]
 
 
 class LockTimeout(Exception):
     """A lock could not be had in time; nothing of the block was done, or what was done is harmless. Try it again."""
+
+
+class NotUnique(LockTimeout):
+    """Two rows were alike while a unique index was built. If none are to be found afterwards: try it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +73,8 @@ class Found:
     """Column name to whether it is nullable."""
     triggers: Mapping[str, str] = field(default_factory=dict)
     """Trigger name to its text, as far as the server gives it."""
+    indexes: Mapping[str, str] = field(default_factory=dict)
+    """Index name to ``index``, ``constraint``, or ``invalid`` for what a failed or unfinished build left."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only the adapter itself reads again (definitions, SQLite's CREATE TABLE text ...)."""
 
@@ -96,6 +112,11 @@ class ProbeText:
     """Column to the count of rows where it is NULL."""
 
 
+def escape(sql: str) -> str:
+    """``sql`` for ``sqlalchemy.text``, which would take ``:name`` inside a literal or a name for a parameter."""
+    return sql.replace(":", "\\:")
+
+
 class Adapter(ABC):
     """One kind of server. Compiles steps to statements, and knows how its locks, transactions and clocks work.
 
@@ -110,6 +131,8 @@ class Adapter(ABC):
     """A hold is one transaction, together with the journal's own rows."""
     sync_after_store: ClassVar[bool] = False
     """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
+    foreign_keys_need_indexes: ClassVar[bool] = False
+    """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
     marker_type: ClassVar[str] = "SMALLINT"
 
     def __init__(self, profile: Profile) -> None:
@@ -134,6 +157,18 @@ class Adapter(ABC):
 
         Privileges, versions, settings. Reads only. Tables that do not exist are passed over: planning reports them.
         """
+
+    def index_problems(
+        self,
+        connection: sa.Connection,  # noqa: ARG002 - for subclasses
+        item: Installed,  # noqa: ARG002
+        types: Mapping[str, sa.types.TypeEngine[Any]],  # noqa: ARG002
+    ) -> list[Problem]:
+        """What on this server would keep the indexes of ``item`` from being built or dropped.
+
+        ``types`` are those of the table's columns, new ones included.
+        """
+        return []
 
     @abstractmethod
     def prepare(self, connection: sa.Connection) -> None:
@@ -166,7 +201,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def online(self, online: Online, found: Found | None) -> list[Statement]:
-        """The statements of an online step (not a backfill or probe)."""
+        """The statements of an online step (not a backfill or probe): what is still to do, or everything.
+
+        Sent inside :meth:`running_online`.
+        """
 
     @abstractmethod
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
@@ -175,6 +213,31 @@ class Adapter(ABC):
     @abstractmethod
     def probe(self, step: Probe) -> ProbeText:
         """The queries of a verification."""
+
+    def alike(self, step: BuildIndex) -> str:
+        """The query that gives, of at most ``:limit`` kinds, the values under a unique index that rows share.
+
+        Its last column, ``contraflow_rows``, tells how many rows share them. NULLs are alike to nothing.
+        """
+        quote = self.compiler.quote
+        names = [escape(quote(name)) for name in step.index.columns]
+        table = escape(self.compiler.table(step.table, step.schema))
+        given = " AND ".join(f"{name} IS NOT NULL" for name in names)
+        return (
+            f"SELECT {', '.join(names)}, count(*) AS contraflow_rows FROM {table} WHERE {given}"
+            f" GROUP BY {', '.join(names)} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT :limit"
+        )
+
+    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:  # noqa: ARG002 - for PostgreSQL
+        """What removes the rest of a build that failed; sent inside :meth:`running_online`."""
+        return []
+
+    def waits_beside_writers(self, step: Step) -> bool:  # noqa: ARG002 - for PostgreSQL
+        """Whether nobody queues behind the step while it waits for a lock, so that it may wait long."""
+        return False
+
+    def _columns_of(self, index: Index) -> str:
+        return ", ".join(self.compiler.quote(name) for name in index.columns)
 
     def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:  # noqa: ARG002
         """The SQL of a lens expression over the table's own row (or over ``alias``), with no parameters in it."""
@@ -201,7 +264,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def running_online(self, connection: sa.Connection, timeout: float) -> contextlib.AbstractContextManager[None]:
-        """Run an online step with lock waits bounded by ``timeout`` seconds, outside of a transaction."""
+        """Run an online step with lock waits bounded by ``timeout`` seconds, outside of a transaction.
+
+        A statement inside that fails because two rows are alike raises :class:`NotUnique`.
+        """
 
     @abstractmethod
     def transaction(self, connection: sa.Connection, timeout: float) -> contextlib.AbstractContextManager[None]:

@@ -20,7 +20,7 @@ from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.remaining import Remaining, require
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online
+from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online
 
 __all__ = ["CockroachDBAdapter"]
 
@@ -135,9 +135,35 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         parts = [f"ALTER COLUMN {quote(name)} SET DEFAULT {default}" for name, default in work.defaults.items()]
         return self._alter_all(table, [*parts, *(f"ALTER COLUMN {quote(name)} SET NOT NULL" for name in work.not_null)])
 
+    def _make_constraints(self, work: Remaining, table: str) -> list[Statement]:  # noqa: ARG002
+        """Nothing: a unique constraint is a unique index (https://www.cockroachlabs.com/docs/stable/unique)."""
+        return []
+
+    def _drop_indexes(self, work: Remaining, table: str, found: Found | None) -> list[Statement]:  # noqa: ARG002
+        """A unique constraint goes with its index only (the same page; DROP CONSTRAINT is refused)."""
+        return [
+            Statement(
+                sql=f"DROP INDEX {table}@{self.compiler.quote(str(index.name))}{' CASCADE' if index.unique else ''}",
+                lock=_JOB,
+            )
+            for index in work.drop_indexes
+        ]
+
+    def _create_index(self, index: Index, table: str) -> str:
+        return super()._create_index(index, table).replace("INDEX CONCURRENTLY", "INDEX", 1)
+
+    def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
+        return [Statement(sql=statement.sql, lock=_JOB) for statement in super()._build(step, found)]
+
+    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:  # noqa: ARG002
+        """See :meth:`Adapter.discard`: a job that fails takes back what it built."""
+        return []
+
     def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`: SET NOT NULL validates online by itself."""
         step = online.step
+        if isinstance(step, BuildIndex):
+            return self._build(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:

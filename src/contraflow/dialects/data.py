@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contraflow.dialects.base import BackfillText, ProbeText
+from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.sync import disagreement
 from contraflow.lens import Group
 from contraflow.steps import Probe, Sync
 
 __all__ = ["backfill_text", "beyond", "bounds", "escape", "probe_text"]
-
-
-def escape(sql: str) -> str:
-    """``sql`` for ``sqlalchemy.text``, which would take ``:name`` inside a literal or a name for a parameter."""
-    return sql.replace(":", "\\:")
 
 
 def backfill_text(

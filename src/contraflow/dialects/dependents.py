@@ -16,6 +16,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.dialects import sqlite_text
+from contraflow.steps import Index
+
 __all__ = ["mysql_dependents", "postgresql_dependents", "sqlite_dependents"]
 
 Dependents = Iterator[tuple[str, str]]
@@ -23,18 +26,26 @@ Dependents = Iterator[tuple[str, str]]
 
 
 def postgresql_dependents(
-    connection: sa.Connection, *, oid: int, columns: Sequence[str], own: str | None, defaults: Sequence[str]
+    connection: sa.Connection,
+    *,
+    oid: int,
+    columns: Sequence[str],
+    own: str | None,
+    defaults: Sequence[str],
+    replaced: Sequence[Index] = (),
 ) -> Dependents:
     """From ``pg_depend``, and the texts of the trigger functions of the table, which are not in it.
 
     ``own`` is the stem of the sync's triggers. ``defaults`` are the new columns' defaults: a sequence is only in the
-    way where one of them goes on using it; else it goes with its column, as it should.
+    way where one of them goes on using it; else it goes with its column, as it should. What is ``replaced`` goes before
+    the columns.
     """
     found = connection.execute(
         sa.text(
             "SELECT a.attname AS column, pg_describe_object(d.classid, d.objid, d.objsubid) AS object,"
             " CAST(CAST(w.ev_class AS regclass) AS text) AS view,"
-            " CASE WHEN c.relkind = 'S' THEN c.relname END AS sequence"
+            " CASE WHEN c.relkind = 'S' THEN c.relname END AS sequence,"
+            " CASE WHEN c.relkind IN ('i', 'I') OR n.conrelid = :oid THEN coalesce(n.conname, c.relname) END AS index"
             " FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
             " LEFT JOIN pg_rewrite w ON d.classid = CAST('pg_rewrite' AS regclass) AND w.oid = d.objid"
             " LEFT JOIN pg_class c ON d.classid = CAST('pg_class' AS regclass) AND c.oid = d.objid AND d.objsubid = 0"
@@ -46,13 +57,13 @@ def postgresql_dependents(
             " AND NOT coalesce(f.adrelid = :oid AND f.adnum = a.attnum, false)"
             " AND NOT coalesce(n.conrelid = :oid AND n.contype = 'n', false)"
             " AND NOT coalesce(starts_with(CAST(t.tgname AS text), CAST(:own AS text)), false)"
-            " UNION SELECT attname, 'the parent table', NULL, NULL FROM pg_attribute"
+            " UNION SELECT attname, 'the parent table', NULL, NULL, NULL FROM pg_attribute"
             " WHERE attrelid = :oid AND attinhcount > 0 AND NOT attisdropped ORDER BY 1, 2"
         ),
         {"oid": oid, "own": own},
     ).mappings()
     for row in found:
-        if row["column"] not in columns:
+        if row["column"] not in columns or row["index"] in {str(index.name) for index in replaced}:
             continue
         if row["sequence"] and not any(row["sequence"] in default for default in defaults):
             continue
@@ -137,9 +148,16 @@ def _mysql_expressions(schema: _Schema) -> Iterator[tuple[str, str]]:
 
 
 def sqlite_dependents(
-    connection: sa.Connection, *, table: str, schema: str | None, columns: Sequence[str], own: str | None
+    connection: sa.Connection,
+    *,
+    table: str,
+    schema: str | None,
+    columns: Sequence[str],
+    own: str | None,
+    replaced: Sequence[Index] = (),
 ) -> Dependents:
-    """By trying: the columns are dropped from an empty copy of the schema, in memory."""
+    """By trying: the columns are dropped from an empty copy of the schema, in memory, without what is ``replaced``."""
+    gone = {index.name for index in replaced}
     master = f'"{schema}".sqlite_master' if schema else "sqlite_master"
     texts = connection.exec_driver_sql(
         f"SELECT name, sql FROM {master} WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
@@ -147,12 +165,22 @@ def sqlite_dependents(
     ).all()
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         for name, sql in texts:
-            if own and name.startswith(own):
+            if (own and name.startswith(own)) or name in gone:
                 continue
+            if name == table:
+                sql = _without(sql, replaced)
             with contextlib.suppress(sqlite3.Error):  # a module or a collation that this connection does not have
                 copy.execute(sql)
         for column in columns:
             yield from _refusals(copy, table, column)
+
+
+def _without(sql: str, replaced: Sequence[Index]) -> str:
+    """The table's text without the UNIQUE constraints that go."""
+    for index in replaced:
+        with contextlib.suppress(ValueError):  # it stands apart from the text
+            sql = sqlite_text.drop_unique(sql, index.columns if index.constraint else ())
+    return sql
 
 
 def _refusals(copy: sqlite3.Connection, table: str, column: str) -> Dependents:

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data
+from contraflow.dialects import data, mysql_indexes
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
     Found,
     LockTimeout,
+    NotUnique,
     ProbeText,
     Profile,
     Statement,
@@ -31,7 +32,7 @@ from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
+from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
 __all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
 
@@ -58,6 +59,7 @@ class MySQLAdapter(Adapter):
     floor: ClassVar[tuple[int, ...]] = (8, 0, 29)
     transactional_ddl: ClassVar[bool] = False
     clustered: ClassVar[bool] = False
+    foreign_keys_need_indexes: ClassVar[bool] = True
 
     # -- the server --------------------------------------------------------------------------------
 
@@ -202,10 +204,11 @@ class MySQLAdapter(Adapter):
             "SELECT trigger_name, action_statement FROM information_schema.triggers"
             " WHERE event_object_table = :table AND event_object_schema = coalesce(:schema, database())"
         )
-        fulltext = rows(
-            "SELECT 1 FROM information_schema.statistics WHERE table_name = :table"
-            " AND table_schema = coalesce(:schema, database()) AND index_type = 'FULLTEXT' LIMIT 1"
+        indexes = rows(
+            "SELECT DISTINCT index_name, index_type FROM information_schema.statistics WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) ORDER BY index_name"
         )
+        fulltext = any(str(type_) == "FULLTEXT" for _, type_ in indexes)
         charsets = rows(
             "SELECT character_set_name FROM information_schema.columns WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) AND character_set_name IS NOT NULL"
@@ -221,6 +224,7 @@ class MySQLAdapter(Adapter):
             exists=True,
             columns={str(column): nullable == "YES" for column, nullable, *_ in columns},
             triggers={str(trigger): str(text) for trigger, text in triggers},
+            indexes={str(name): "index" for name, _ in indexes},
             details={
                 "create": create,
                 "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
@@ -233,7 +237,7 @@ class MySQLAdapter(Adapter):
                 "on_update": tuple(
                     str(column) for column, _, _, extra, _ in columns if "on update" in str(extra).lower()
                 ),
-                "fulltext": bool(fulltext),
+                "fulltext": fulltext,
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
                 "instant": instant and not self._is_worn(connection, table, schema),
             },
@@ -273,6 +277,7 @@ class MySQLAdapter(Adapter):
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
         return [
+            *mysql_indexes.drop(work, self.compiler),
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
             *self._alter(work, self._additions(work), found),
@@ -382,6 +387,8 @@ class MySQLAdapter(Adapter):
         MariaDB has no hidden NOT NULL column without a default, and the old release is gone by then.
         """
         step = online.step
+        if isinstance(step, BuildIndex):
+            return mysql_indexes.build(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:
@@ -413,6 +420,13 @@ class MySQLAdapter(Adapter):
     def _needs_copy(self, name: str, found: Found) -> bool:  # noqa: ARG002 - for MariaDB
         """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online."""
         return bool(found.details["fulltext"])
+
+    def index_problems(
+        self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]
+    ) -> list[Problem]:
+        """See :meth:`Adapter.index_problems`."""
+        found = self.find(connection, item.table, item.schema)
+        return list(mysql_indexes.problems(item, found, types, self.compiler))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""
@@ -467,9 +481,9 @@ class MySQLAdapter(Adapter):
     def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
         """See :meth:`Adapter.running_online`; a duplicate key counts as a lock that was not had.
 
-        The statements here make no key. MySQL (9.7 does, MariaDB 10.11 does not) replays the writes of others at
-        the end of an online ALTER TABLE, also an INSERT that its own writer saw refused as a duplicate, and then
-        fails with 1062: "even if the duplicate entry is only temporary" (manual, InnoDB, Online DDL Limitations).
+        MySQL (9.7 does, MariaDB 10.11 does not) replays the writes of others at the end of an online ALTER TABLE, also
+        an INSERT that its own writer saw refused as a duplicate, and then fails with 1062: "even if the duplicate entry
+        is only temporary" (manual, InnoDB, Online DDL Limitations). So it takes a look at the rows to tell.
         """
         with self._bounded(connection, timeout):
             self.send(connection, _lock_wait(timeout))
@@ -477,7 +491,7 @@ class MySQLAdapter(Adapter):
                 yield
             except sa.exc.DBAPIError as error:
                 if _errno(error) == _DUPLICATE:
-                    raise LockTimeout(str(error.orig)) from error
+                    raise NotUnique(str(error.orig)) from error
                 raise
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from contraflow.dialects.base import (
     BackfillText,
     Found,
     LockTimeout,
+    NotUnique,
     ProbeText,
     Profile,
     Statement,
@@ -28,7 +29,7 @@ from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
+from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online, Probe, Step, Sync
 
 __all__ = ["PostgreSQLAdapter"]
 
@@ -137,6 +138,28 @@ class PostgreSQLAdapter(Adapter):
             )
         return problems
 
+    def index_problems(
+        self,
+        connection: sa.Connection,
+        item: Installed,
+        types: Mapping[str, sa.types.TypeEngine[Any]],  # noqa: ARG002 - the interface's
+    ) -> list[Problem]:
+        """See :meth:`Adapter.index_problems`."""
+        kind = connection.execute(
+            sa.text("SELECT relkind FROM pg_class WHERE oid = to_regclass(:name)"),
+            {"name": self.compiler.table(item.table, item.schema)},
+        ).scalar()
+        if str(kind) != "p" or not item.built:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"{item.built[0].name} cannot be built beside writers: {item.table} is partitioned.",
+                why="PostgreSQL has no CREATE INDEX CONCURRENTLY for partitioned tables.",
+                instead="build it on each partition by hand (CONCURRENTLY), then attach them to one of the table.",
+            )
+        ]
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         name = self.compiler.table(installed.table, installed.schema)
@@ -149,6 +172,7 @@ class PostgreSQLAdapter(Adapter):
             columns=installed.dropped,
             own=installed.sync,
             defaults=tuple(installed.defaults.values()),
+            replaced=installed.replaced,
         )
 
     def prepare(self, connection: sa.Connection) -> None:
@@ -188,6 +212,12 @@ class PostgreSQLAdapter(Adapter):
             " WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
         )
         constraints = rows("SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype = 'c'")
+        indexes = rows(
+            "SELECT c.relname, CASE WHEN NOT i.indisvalid THEN 'invalid' WHEN k.oid IS NULL THEN 'index'"
+            " ELSE 'constraint' END FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.contype IN ('p', 'u', 'x')"
+            " WHERE i.indrelid = :oid ORDER BY c.relname"
+        )
         functions = rows(
             "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
             " WHERE p.prorettype = CAST('trigger' AS regtype) AND n.nspname <> 'pg_catalog' AND"
@@ -202,6 +232,7 @@ class PostgreSQLAdapter(Adapter):
             exists=True,
             columns={str(name): not not_null for name, not_null, _ in columns},
             triggers=self._triggers(connection, table, schema, int(oid), [str(name) for (name,) in functions]),
+            indexes={str(name): str(kind) for name, kind in indexes},
             details={
                 "defaults": frozenset(str(name) for name, _, has_default in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
@@ -237,6 +268,8 @@ class PostgreSQLAdapter(Adapter):
         table = self.compiler.table(work.table, work.schema)
         quote = self.compiler.quote
         sent = [
+            *self._make_constraints(work, table),
+            *self._drop_indexes(work, table, found),
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
             *(
@@ -322,9 +355,61 @@ class PostgreSQLAdapter(Adapter):
         drops = [f"DROP CONSTRAINT {quote(check)}" for check in checks if constraints is None or check in constraints]
         return [*sent, *self._alter_all(table, drops)]
 
+    def _make_constraints(self, work: Remaining, table: str) -> list[Statement]:
+        quote = self.compiler.quote
+        return [
+            self._alter(table, f"ADD CONSTRAINT {quote(name)} UNIQUE USING INDEX {quote(name)}")
+            for name in (str(index.name) for index in work.make_constraints)
+        ]
+
+    def _drop_indexes(self, work: Remaining, table: str, found: Found | None) -> list[Statement]:
+        """In a hold, so not CONCURRENTLY: the lock is there already, and dropping takes no time."""
+        sent = []
+        for index in work.drop_indexes:
+            name = str(index.name)
+            if index.constraint if found is None else found.indexes[name] == "constraint":
+                sent.append(self._alter(table, f"DROP CONSTRAINT {self.compiler.quote(name)}"))
+            else:
+                sql = f"DROP INDEX {self.compiler.table(name, work.schema)}"
+                sent.append(Statement(sql=sql, lock=self.exclusive))
+        return sent
+
+    def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
+        if found is not None:
+            require(found, step.table, step.index.columns)
+            if found.indexes.get(str(step.index.name)) in ("index", "constraint"):
+                return []
+        lock = "SHARE UPDATE EXCLUSIVE (writers go on); waits for open transactions"
+        return [
+            *([] if found is None else self.discard(step, found)),
+            Statement(sql=self._create_index(step.index, self.compiler.table(step.table, step.schema)), lock=lock),
+        ]
+
+    def _create_index(self, index: Index, table: str) -> str:
+        unique = "UNIQUE " if index.unique else ""
+        name = self.compiler.quote(str(index.name))
+        return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {table} ({self._columns_of(index)})"
+
+    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:
+        """See :meth:`Adapter.discard`: an INVALID index costs every writer, and a unique one may refuse their rows.
+
+        (https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
+        """
+        name = str(step.index.name)
+        if found.indexes.get(name) != "invalid":
+            return []
+        lock = "SHARE UPDATE EXCLUSIVE (writers go on); waits for open transactions"
+        return [Statement(sql=f"DROP INDEX CONCURRENTLY {self.compiler.table(name, step.schema)}", lock=lock)]
+
+    def waits_beside_writers(self, step: Step) -> bool:
+        """See :meth:`Adapter.waits_beside_writers`: CONCURRENTLY waits for whole transactions, under a weak lock."""
+        return isinstance(step, BuildIndex)
+
     def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`."""
         step = online.step
+        if isinstance(step, BuildIndex):
+            return self._build(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:
@@ -391,6 +476,10 @@ class PostgreSQLAdapter(Adapter):
         self.send(connection, Statement(sql=f"SET lock_timeout = '{_milliseconds(timeout)}ms'"))
         try:
             yield
+        except sa.exc.DBAPIError as error:
+            if _state(error) == "23505":
+                raise NotUnique(str(error.orig)) from error
+            raise
         finally:
             with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("RESET lock_timeout")
@@ -405,9 +494,12 @@ class PostgreSQLAdapter(Adapter):
         """See :meth:`Adapter.is_lock_timeout`: lock_not_available, deadlock_detected, serialization_failure."""
         if isinstance(error, LockTimeout):
             return True
-        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-        state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-        return state in ("55P03", "40P01", "40001")
+        return _state(error) in ("55P03", "40P01", "40001")
+
+
+def _state(error: BaseException) -> str | None:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
 
 
 def _begin(timeout: float) -> list[Statement]:

@@ -15,8 +15,11 @@ from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
     DropColumns,
+    DropIndexes,
     Hold,
+    Index,
     InstallSync,
+    MakeConstraints,
     RelaxNotNull,
     RemoveSync,
     RestoreNotNull,
@@ -24,7 +27,7 @@ from contraflow.steps import (
     Sync,
 )
 
-__all__ = ["Remaining", "fingerprint", "remaining", "require"]
+__all__ = ["Remaining", "fingerprint", "index_name", "remaining", "require"]
 
 _FINGERPRINT = re.compile(r"/\* contraflow ([0-9a-f]{16}) \*/")
 
@@ -60,6 +63,8 @@ class Remaining:
     show: list[str] = field(default_factory=list)
     """Hidden columns to be made visible."""
     fill_defaults: list[str] = field(default_factory=list)
+    drop_indexes: list[Index] = field(default_factory=list)
+    make_constraints: list[Index] = field(default_factory=list)
 
 
 def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequence[TriggerText]]) -> Remaining:
@@ -71,12 +76,23 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
     for step in hold.steps:
         target = step.sync if isinstance(step, InstallSync) else step
         if not isinstance(
-            target, (Sync, AddColumns, DropColumns, RelaxNotNull, RemoveSync, RestoreNotNull, SetNotNull)
+            target,
+            (
+                Sync,
+                AddColumns,
+                DropColumns,
+                DropIndexes,
+                MakeConstraints,
+                RelaxNotNull,
+                RemoveSync,
+                RestoreNotNull,
+                SetNotNull,
+            ),
         ):
             raise TypeError(f"{type(step).__name__} is not a step of a hold")
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
-            if isinstance(step, (DropColumns, RemoveSync, RestoreNotNull)):
+            if isinstance(step, (DropColumns, DropIndexes, RemoveSync, RestoreNotNull)):
                 continue
             raise _no_table(target.table)
         if isinstance(step, AddColumns):
@@ -91,6 +107,12 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
+        elif isinstance(step, DropIndexes):
+            work.drop_indexes += [index for index in step.indexes if found is None or index_name(index, found)]
+        elif isinstance(step, MakeConstraints):
+            work.make_constraints += [
+                index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"
+            ]
         elif isinstance(step, DropColumns):
             work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
     return work
@@ -147,6 +169,16 @@ def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None
         {name: text for name, text in step.defaults.items() if name not in found.details.get("defaults", ())}
     )
     work.show += [name for name in step.names if name in found.details.get("invisible", ())]
+
+
+def index_name(index: Index, found: Found) -> str | None:
+    """The name by which the index stands, None if it does not; a constraint may be known by its columns only."""
+    if index.name in found.indexes:
+        return index.name
+    unnamed = found.details.get("unnamed", {})
+    if not index.constraint:
+        return None
+    return next((name for name, columns in unnamed.items() if tuple(columns) == index.columns), None)
 
 
 def require(found: Found, table: str, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -20,20 +20,22 @@ from contraflow.dialects.base import (
     BackfillText,
     Found,
     LockTimeout,
+    NotUnique,
     ProbeText,
     Profile,
     Statement,
 )
 from contraflow.dialects.dependents import sqlite_dependents
-from contraflow.dialects.remaining import Remaining, remaining, require
+from contraflow.dialects.remaining import Remaining, index_name, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, EnforceNotNull, Hold, Installed, Online, Probe, Sync
+from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online, Probe, Sync
 
 __all__ = ["SQLiteAdapter"]
 
 _RESERVED = "RESERVED (one writer at a time; readers go on in WAL mode)"
 _REWRITE = f"{_RESERVED}, for as long as rewriting every row takes"
+_BUILD = f"{_RESERVED}, for as long as reading and sorting every row takes"
 _BUSY = (5, 6)
 """SQLITE_BUSY and SQLITE_LOCKED; Python names them from 3.11 on only."""
 
@@ -105,10 +107,41 @@ class SQLiteAdapter(Adapter):
         connection.exec_driver_sql("PRAGMA writable_schema = OFF")
         return allowed
 
+    def index_problems(
+        self,
+        connection: sa.Connection,
+        item: Installed,
+        types: Mapping[str, sa.types.TypeEngine[Any]],  # noqa: ARG002 - the interface's
+    ) -> list[Problem]:
+        """See :meth:`Adapter.index_problems`."""
+        found = self.find(connection, item.table, item.schema)
+        problems = []
+        for index in item.replaced:
+            if not _is_made(index, found):
+                continue
+            try:
+                sqlite_text.drop_unique(str(found.details["sql"]), index.columns)
+            except ValueError as error:
+                problems.append(
+                    Problem(
+                        code="CF205",
+                        what=f"{index.title} of {item.table} cannot be taken out of the table's text.",
+                        why=f"{error}.",
+                        instead="create the table anew with its constraints apart (PRAGMA foreign_keys = OFF, CREATE,"
+                        "\nINSERT ... SELECT, DROP, RENAME), in a revision of its own, first.",
+                    )
+                )
+        return problems
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         return sqlite_dependents(
-            connection, table=installed.table, schema=installed.schema, columns=installed.dropped, own=installed.sync
+            connection,
+            table=installed.table,
+            schema=installed.schema,
+            columns=installed.dropped,
+            own=installed.sync,
+            replaced=installed.replaced,
         )
 
     def prepare(self, connection: sa.Connection) -> None:
@@ -145,12 +178,33 @@ class SQLiteAdapter(Adapter):
             {"table": table},
         )
         version = connection.exec_driver_sql(f"PRAGMA {prefix}schema_version").scalar_one()
+        indexes, unnamed = self._indexes(connection, table, prefix)
         return Found(
             exists=True,
             columns=columns,
             triggers={str(name): str(text) for name, text in triggers},
-            details={"sql": sql, "schema_version": int(version), "defaults": frozenset(defaults)},
+            indexes=indexes,
+            details={
+                "sql": sql,
+                "schema_version": int(version),
+                "defaults": frozenset(defaults),
+                "unnamed": unnamed,
+            },
         )
+
+    def _indexes(
+        self, connection: sa.Connection, table: str, prefix: str
+    ) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+        """Indexes by name; and the columns of those that UNIQUE in the table's text has made."""
+        indexes, unnamed = {}, {}
+        listed = connection.exec_driver_sql(f"PRAGMA {prefix}index_list({self.compiler.quote(table)})").mappings()
+        for row in sorted(listed.all(), key=lambda row: str(row["name"])):
+            name = str(row["name"])
+            indexes[name] = "index" if row["origin"] == "c" else "constraint"
+            if row["origin"] == "u":
+                info = connection.exec_driver_sql(f"PRAGMA {prefix}index_info({self.compiler.quote(name)})").mappings()
+                unnamed[name] = tuple(str(column["name"]) for column in info)
+        return indexes, unnamed
 
     def _table_sql(self, connection: sa.Connection, table: str, schema: str | None) -> str | None:
         prefix = f"{data.escape(self.compiler.quote(schema))}." if schema else ""
@@ -177,6 +231,10 @@ class SQLiteAdapter(Adapter):
         sent = [
             *(Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_RESERVED) for name in work.drop_triggers),
             *self._edit(work, found),
+            *(
+                Statement(sql=f"DROP INDEX {prefix}{quote(_plain_name(index, found))}", lock=_RESERVED)
+                for index in work.drop_indexes
+            ),
         ]
         if work.reset_marker:
             sent.append(self._drop(table, work.reset_marker))
@@ -199,7 +257,8 @@ class SQLiteAdapter(Adapter):
 
         It comes before any ALTER TABLE of the hold: those take the places of columns from the schema in memory.
         """
-        if not (work.relax or work.restore or work.not_null or work.defaults):
+        made = [index for index in work.drop_indexes if _is_made(index, found)]
+        if not (work.relax or work.restore or work.not_null or work.defaults or made):
             return []
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -210,6 +269,8 @@ class SQLiteAdapter(Adapter):
             text = sqlite_text.relax(text, work.relax)
             text = sqlite_text.restore(text, work.restore)
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
+            for index in made:
+                text = sqlite_text.drop_unique(text, index.columns)
             if text == found.details["sql"]:
                 return []
             new, version = _literal(text), str((found.details["schema_version"] + len(work.drop_triggers) + 1) % 2**31)
@@ -218,6 +279,10 @@ class SQLiteAdapter(Adapter):
         return [
             Statement(sql="PRAGMA writable_schema = ON"),
             Statement(sql=f"UPDATE {prefix}sqlite_schema SET sql = {new} WHERE {where}", lock=_RESERVED),
+            *(
+                Statement(sql=f"UPDATE {prefix}sqlite_schema SET {change}", lock=_RESERVED)
+                for change in ([] if found is None else self._unmade(work, found, made))
+            ),
             Statement(sql=f"PRAGMA {prefix}schema_version = {version}", lock=_RESERVED),
             # RESET also reads the schema again, so that the following statements see the new text.
             Statement(sql="PRAGMA writable_schema = RESET"),
@@ -232,9 +297,42 @@ class SQLiteAdapter(Adapter):
             ),
         ]
 
+    def _unmade(self, work: Remaining, found: Found, made: list[Index]) -> Iterator[str]:
+        """Make plain indexes, which can be dropped, of those that UNIQUE in the table's text has made.
+
+        SQLite knows its own by their numbers, in the order of the constraints in the text: the following ones move up.
+        """
+        quote = self.compiler.quote
+        gone = {index_name(index, found): index for index in made}
+        own = [name for name in found.indexes if name.startswith("sqlite_autoindex_")]
+        moved = 0
+        for name in sorted(own, key=lambda name: int(name.rpartition("_")[2])):
+            stem, _, number = name.rpartition("_")
+            where = f"WHERE type = 'index' AND name = {_literal(name)}"
+            if name in gone:
+                plain = _plain_name(gone[name], found)
+                create = f"CREATE UNIQUE INDEX {quote(plain)} ON {quote(work.table)} ({self._columns_of(gone[name])})"
+                yield f"name = {_literal(plain)}, sql = {_literal(create)} {where}"
+                moved += 1
+            elif moved:
+                yield f"name = {_literal(f'{stem}_{int(number) - moved}')} {where}"
+
+    def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
+        index = step.index
+        if found is not None:
+            require(found, step.table, index.columns)
+            if index.name in found.indexes:
+                return []
+        unique = "UNIQUE " if index.unique else ""
+        name = self.compiler.table(str(index.name), step.schema)
+        on = f"{self.compiler.quote(step.table)} ({self._columns_of(index)})"
+        return [Statement(sql=f"CREATE {unique}INDEX {name} ON {on}", lock=_BUILD)]
+
     def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`. Nothing to prove beforehand: the hold checks, and it alone can."""
         step = online.step
+        if isinstance(step, BuildIndex):
+            return self._build(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:
@@ -282,7 +380,10 @@ class SQLiteAdapter(Adapter):
     def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
         """See :meth:`Adapter.running_online`."""
         self.send(connection, _busy_timeout(timeout))
-        yield
+        try:
+            yield
+        except sa.exc.IntegrityError as error:
+            raise NotUnique(str(error.orig)) from error
 
     @contextlib.contextmanager
     def transaction(self, connection: sa.Connection, timeout: float) -> Iterator[None]:
@@ -311,6 +412,18 @@ def _strict_type(type_: sa.types.TypeEngine[Any]) -> str:
     if isinstance(type_, sa.types.Numeric):
         return "REAL"
     return "BLOB" if isinstance(type_, sa.types.LargeBinary) else "TEXT"
+
+
+def _is_made(index: Index, found: Found | None) -> bool:
+    """Whether UNIQUE in the table's text has made the index."""
+    return index.name is None if found is None else index_name(index, found) in found.details["unnamed"]
+
+
+def _plain_name(index: Index, found: Found | None) -> str:
+    """The name by which the index can be dropped; :meth:`SQLiteAdapter._unmade` gives it one."""
+    if not _is_made(index, found):
+        return str(index.name)
+    return f"contraflow_dropped_{'<number>' if found is None else str(index_name(index, found)).rpartition('_')[2]}"
 
 
 def _busy_timeout(seconds: float) -> Statement:

@@ -8,10 +8,10 @@ its words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["options", "relax", "restore", "set_final"]
+__all__ = ["drop_unique", "options", "relax", "restore", "set_final"]
 
 _TOKEN = re.compile(
     r"""
@@ -145,6 +145,51 @@ def set_final(sql: str, *, not_null: Iterable[str], defaults: Mapping[str, str])
         if not _not_null(_column(sql, name)):
             sql = _append(sql, name, " NOT NULL")
     return sql
+
+
+def drop_unique(sql: str, columns: Sequence[str]) -> str:
+    """The text without any UNIQUE constraint on exactly these columns, of a column or of the table.
+
+    Raises ValueError if there is none.
+    """
+    wanted = [_fold(column) for column in columns]
+    places = []
+    before = 0
+    for item in _definitions(sql):
+        places += [
+            # The comma before a constraint of the table goes with it.
+            (before if whole else item[first].start, item[last].end)
+            for first, last, whole, names in _uniques(item)
+            if names == wanted
+        ]
+        before = item[-1].end
+    if not places:
+        raise ValueError(f"no UNIQUE on {', '.join(columns)} in {sql!r}")
+    for start, end in reversed(places):
+        sql = sql[:start] + sql[end:]
+    return sql
+
+
+def _uniques(item: list[_Token]) -> Iterator[tuple[int, int, bool, list[str]]]:
+    """The UNIQUE constraints of an item: first and last token, whether that is the whole item, and the columns."""
+    depth = 0
+    for place, token in enumerate(item):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth or token.upper != "UNIQUE":
+            continue
+        first = place - 2 if place >= 2 and item[place - 2].upper == "CONSTRAINT" else place
+        last = place
+        names = [_fold(item[0].identifier)]
+        if first == 0:
+            close = next(index for index in range(place, len(item)) if item[index].text == ")")
+            inside = item[place + 2 : close]
+            starts = [0, *(index + 1 for index, other in enumerate(inside) if other.text == ",")]
+            names, last = [_fold(inside[start].identifier) for start in starts], close
+        if [other.upper for other in item[last + 1 : last + 3]] == ["ON", "CONFLICT"]:
+            last += 3
+        if first == 0 and last + 1 < len(item):
+            raise ValueError(f"constraints without a comma between them: {item[place].text}")
+        yield first, last, first == 0, names
 
 
 def _is_enclosed(text: str) -> bool:

@@ -193,7 +193,8 @@ class Difference:
     """Rows of one table that keep an upgrade from contracting."""
 
     code: str
-    """``CF012`` (the sides disagree, or a row was never synced) or ``CF013`` (NULL where it may not stand)."""
+    """``CF012`` (the sides disagree, or a row was never synced), ``CF013`` (NULL where it may not stand) or ``CF014``
+    (alike where they are to be unique)."""
     table: str
     title: str
     count: int

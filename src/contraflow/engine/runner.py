@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
 from contraflow.engine.checks import check_dependents, check_domain, check_rows
 from contraflow.engine.connect import Database, refused, unreachable
+from contraflow.engine.indexes import check_indexes
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lease import Lease
 from contraflow.engine.matching import (
@@ -32,12 +33,12 @@ from contraflow.engine.plans import plan_report, programs
 from contraflow.engine.report import Difference, Node, Options, PlanReport, Progress, State, Status
 from contraflow.engine.schema import full_name, old_shape
 from contraflow.engine.status import first_status, read_status
-from contraflow.engine.verification import ProbeTarget, find_differences, refuse
+from contraflow.engine.verification import ProbeTarget, find_alike, find_differences, refuse
 from contraflow.engine.work import Work
 from contraflow.lens import Side
-from contraflow.operations.planning import Upgrade, plan, plan_end, tables_of
+from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, Block, Hold, Installed, Online, Phases
+from contraflow.steps import Backfill, Block, BuildIndex, Hold, Installed, Online, Phases
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -144,7 +145,7 @@ class Runner:
                 contract, rollback = plan_end(entry.installed)
                 phases = Phases(
                     expand=(),
-                    migrate=(),
+                    migrate=plan_builds(entry.installed),
                     verify=(),
                     contract=contract,
                     rollback=rollback,
@@ -187,8 +188,10 @@ class Runner:
             work.reach(State.EXPANDED)
 
     def migrate(self) -> None:
-        """Fill the rows from before the sync. Afterwards the new release may write; ``alembic_version``
-        moves.
+        """Fill the rows from before the sync, and build the new release's indexes. Afterwards the new release
+        may write; ``alembic_version`` moves.
+
+        Raises ``CF014`` with rows that are alike where a unique index is to stand.
         """
         with self._work("migrate") as work:
             entry = work.entry
@@ -200,13 +203,15 @@ class Runner:
             work.start(pending="migrate")
             for data in entry.programs.get("backfill", ()):
                 self._fill(work, entry, Target.from_dict(data))
+            for block in plan_builds(entry.installed):
+                work.run(block)
             work.reach(state)
 
     def verify(self, *, show: int = 3) -> None:
         """Look for rows that disagree or hold a NULL where the new schema forbids it, beside the writers.
 
-        Raises ``CF012`` and ``CF013`` with counts and at most ``show`` rows of each kind, ``CF008`` if the
-        sync is not installed as the journal says.
+        Raises ``CF012``, ``CF013`` and ``CF014`` with counts and at most ``show`` rows of each kind, ``CF008`` if
+        the sync is not installed as the journal says.
         """
         with self._work("verify") as work:
             entry = work.entry
@@ -238,6 +243,9 @@ class Runner:
                 self._gate(work, entry, force)
                 self._verify(work, entry, show=3)
                 ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
+                # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
+                for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
+                    work.run(block)
                 # From here on there is no way back: what is dropped is gone.
                 work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
@@ -363,7 +371,7 @@ class Runner:
         return registry.read_nodes(connection, self._tables, entry, now=now, ttl=self.options.node_ttl)
 
     def _phases(self, connection: sa.Connection, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
-        return plan(upgrade, old_shape(connection, tables_of(upgrade), installed))
+        return plan(upgrade, old_shape(connection, self.adapter, tables_of(upgrade), installed))
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -489,6 +497,7 @@ class Runner:
         ]
         return [
             *self.adapter.preflight(connection, tables_of(upgrade)),
+            *check_indexes(connection, self.adapter, phases),
             *check_domain(syncs),
             *check_rows(connection, self.adapter, syncs),
         ]
@@ -515,11 +524,28 @@ class Runner:
             work.tell(target.title)
             differences += find_differences(work.connection, target, show=show, pause_point=work.pause_point)
             work.tell(target.title, finished=True)
+        for item in entry.installed:
+            differences += self._alike(work, item, show=show)
         if differences:
             if (state := after("differ", entry.state)) is not entry.state and state is not None:
                 work.save(state=state)
             work.record("failed", work.verb, detail="; ".join(f"{d.table} {d.title}: {d.count}" for d in differences))
             raise refuse(differences, upgrade=entry.id, verb=work.verb)
+
+    def _alike(self, work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
+        """Rows that the unique indexes which contract will build would refuse."""
+        where: dict[str, Any] = {"table": item.table, "schema": item.schema}
+        due = [index for index in item.built if index.late]
+        standing = self.adapter.find(work.connection, **where).indexes if due else {}
+        for index in due:
+            if standing.get(str(index.name), "invalid") != "invalid":
+                continue
+            work.pause_point()
+            work.tell(f"look for rows alike under {index.name}")
+            step = BuildIndex(**where, index=index)
+            if alike := find_alike(work.connection, self.adapter, step, show=show):
+                yield alike
+            work.tell(f"look for rows alike under {index.name}", finished=True)
 
     def _missing(self, work: Work, item: Installed) -> list[str]:
         """The triggers of a sync that do not stand."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
+from contraflow.dialects.base import Adapter
 from contraflow.operations.base import TableName
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Installed
@@ -19,7 +20,7 @@ def full_name(schema: str | None, table: str) -> str:
 
 
 def old_shape(
-    connection: sa.Connection, names: Iterable[TableName], installed: Sequence[Installed] = ()
+    connection: sa.Connection, adapter: Adapter, names: Iterable[TableName], installed: Sequence[Installed] = ()
 ) -> dict[TableName, sa.Table]:
     """The tables of ``names`` that exist, without what ``installed`` has put on them.
 
@@ -55,5 +56,25 @@ def old_shape(
         for column in item.relaxed if item else ():
             if column in table.c:
                 table.c[column].nullable = False
+        _complete(table, adapter.find(connection, name, schema).details.get("unnamed", {}).values())
+        _hide(table, {index.name for index in item.built} if item else set())
         tables[schema, name] = table
     return tables
+
+
+def _complete(table: sa.Table, unique: Iterable[tuple[str, ...]]) -> None:
+    """Add unique constraints that SQLAlchemy did not find: of SQLite it reads the table's text by a pattern."""
+    known = {
+        tuple(constraint.columns.keys())
+        for constraint in table.constraints
+        if isinstance(constraint, sa.UniqueConstraint)
+    }
+    for columns in unique:
+        if columns not in known and set(columns) <= set(table.columns.keys()):
+            table.append_constraint(sa.UniqueConstraint(*columns))
+
+
+def _hide(table: sa.Table, names: set[str | None]) -> None:
+    """Take indexes and constraints from the table that stand on old columns only, so that reflection shows them."""
+    table.indexes = {index for index in table.indexes if index.name not in names}
+    table.constraints = {constraint for constraint in table.constraints if constraint.name not in names - {None}}

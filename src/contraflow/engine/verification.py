@@ -8,11 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import ProbeText
+from contraflow.dialects.base import Adapter, ProbeText
 from contraflow.engine.report import Difference
+from contraflow.engine.schema import full_name
 from contraflow.problems import Problem, ProblemError
+from contraflow.steps import BuildIndex
 
-__all__ = ["ProbeTarget", "find_differences", "refuse"]
+__all__ = ["ProbeTarget", "find_alike", "find_differences", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,30 @@ def find_differences(
     return found
 
 
+_COUNTED = 1000
+"""Kinds of rows that are alike are counted up to here: each is a row of the answer."""
+
+
+def find_alike(connection: sa.Connection, adapter: Adapter, step: BuildIndex, *, show: int) -> Difference | None:
+    """The rows that a unique index would refuse, counted, with at most ``show`` of their values; None if there are
+    none.
+    """
+    found = connection.execute(sa.text(adapter.alike(step)), {"limit": _COUNTED}).mappings().all()
+    if not found:
+        return None
+    return Difference(
+        code="CF014",
+        table=full_name(step.schema, step.table),
+        title=f"{step.index.name} on {', '.join(step.index.columns)}",
+        count=sum(row["contraflow_rows"] for row in found),
+        examples=tuple(_values(row) for row in found[:show]),
+    )
+
+
+def _values(row: sa.RowMapping) -> dict[str, Any]:
+    return {("rows" if name == "contraflow_rows" else str(name)): value for name, value in row.items()}
+
+
 def refuse(differences: Sequence[Difference], *, upgrade: str, verb: str) -> ProblemError:
     """The problems that ``verb`` is refused with."""
     return ProblemError(*(_problem(difference, upgrade, verb) for difference in differences))
@@ -92,6 +118,14 @@ def _problem(found: Difference, upgrade: str, verb: str) -> Problem:
             what=f"cannot {verb} {upgrade}: {found.table}.{found.title} is NULL in {rows}.",
             why="the new schema says NOT NULL there.",
             instead=f"give {found.table}.{found.title} a value in these rows, then {verb} again.",
+        )
+    if found.code == "CF014":
+        shown = "".join(f"\n{_example(example)}" for example in found.examples)
+        return Problem(
+            code="CF014",
+            what=f"cannot {verb} {upgrade}: {rows} of {found.table} are alike under {found.title}.{_indent(shown)}",
+            why="the new release takes them to be unique; the index cannot be built, and nothing of it is left.",
+            instead=f"change or delete all but one of each, then {verb} again.",
         )
     if found.title == "never synced":
         return Problem(

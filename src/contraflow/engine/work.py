@@ -12,12 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Adapter, Found, LockTimeout, Statement
+from contraflow.dialects.base import Adapter, Found, LockTimeout, NotUnique, Statement
 from contraflow.engine.journal import Entry, Event, Journal
 from contraflow.engine.lease import Lease
 from contraflow.engine.report import Options, Progress, State
+from contraflow.engine.verification import find_alike, refuse
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, Hold, Online
+from contraflow.steps import Block, BuildIndex, Hold, Online
 
 __all__ = ["Work"]
 
@@ -202,10 +203,28 @@ class Work:
     def _online(self, block: Online, tally: _Tally, began: float) -> None:
         self.lease.renew(self.connection)
         statements = self._statements(block)
-        with self.adapter.running_online(self.connection, self.options.lock_timeout):
-            self.adapter.execute(self.connection, statements)
+        patient = self.adapter.waits_beside_writers(block.step)
+        timeout = self.options.lock_patience if patient else self.options.lock_timeout
+        try:
+            with self.adapter.running_online(self.connection, timeout):
+                self.adapter.execute(self.connection, statements)
+        except NotUnique:
+            if isinstance(block.step, BuildIndex):
+                self._give_up_on_alike_rows(block, block.step, timeout)
+            raise
         with self.writing():
             self._done(block, statements, tally, began)
+
+    def _give_up_on_alike_rows(self, block: Online, step: BuildIndex, timeout: float) -> None:
+        """Raise ``CF014`` if the rows show why a unique index was not built; return if it may have been a passing one.
+
+        Nothing is left: what a failed build leaves on PostgreSQL would go on to refuse rows.
+        """
+        with self.adapter.running_online(self.connection, timeout):
+            self.adapter.execute(self.connection, self.adapter.discard(step, self.find(block)))
+        if alike := find_alike(self.connection, self.adapter, step, show=3):
+            self.record("failed", block.title, detail=alike.title)
+            raise refuse([alike], upgrade=self.current.id, verb=self.verb)
 
     def _done(self, block: Block, statements: list[Statement], tally: _Tally, began: float) -> None:
         self._record(

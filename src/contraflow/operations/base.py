@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from contraflow.lens import Lens
 from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Index
 
 __all__ = [
     "Fragment",
@@ -42,6 +43,10 @@ class Fragment:
     lens: Lens | None = None
     once: frozenset[str] = field(default=frozenset())
     """Columns of the lens that are filled when a row is inserted or first synced, and then left to their writers."""
+    build: tuple[Index, ...] = ()
+    """Indexes and unique constraints the new release has."""
+    release: tuple[Index, ...] = ()
+    """Those it no longer has: named, or told by their columns."""
 
 
 @runtime_checkable

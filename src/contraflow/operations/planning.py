@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,16 +15,30 @@ from alembic.operations import ops
 from contraflow import expressions
 from contraflow.lens import Group, Lens, combine
 from contraflow.operations.base import Operation, TableName, constant_default, default_text
+from contraflow.operations.held import (
+    Holder,
+    check_injective,
+    check_left_out,
+    holders,
+    is_implied,
+    names_of,
+    new_index,
+    released_index,
+)
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
     Backfill,
     Block,
+    BuildIndex,
     DropColumns,
+    DropIndexes,
     EnforceNotNull,
     Hold,
+    Index,
     Installed,
     InstallSync,
+    MakeConstraints,
     Online,
     Phases,
     Probe,
@@ -37,7 +51,7 @@ from contraflow.steps import (
     SyncColumn,
 )
 
-__all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_end", "tables_of"]
+__all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
 
 MARKER = "cf_marker"
 """The name of the marker column of a synced table."""
@@ -89,6 +103,12 @@ class _TablePlan:
     columns: dict[str, sa.Column[Any]]
     """The columns as the operations so far leave them."""
     lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
+    build: list[Index] = field(default_factory=list)
+    released: list[Index] = field(default_factory=list)
+
+    @property
+    def holders(self) -> list[Holder]:
+        return holders(self.table)
 
     @property
     def original(self) -> Mapping[str, sa.Column[Any]]:
@@ -136,6 +156,7 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
         installed.append(_installed(table_plan, sync))
     ProblemError.raise_any(problems)
+    migrate.extend(plan_builds(installed))
     contract, rollback = plan_end(installed)
     return Phases(
         expand=tuple(expand),
@@ -147,9 +168,30 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
     )
 
 
+def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[Block, ...]:
+    """The blocks that build the new release's indexes at the end of migrate, or those with which contract begins."""
+    blocks: list[Block] = []
+    for found in installed:
+        where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+        for index in found.built:
+            if index.late is not late:
+                continue
+            step = BuildIndex(**where, index=index)
+            blocks.append(Online(title=f"build {index.name} on {found.table}", step=step, **where))
+            if index.constraint:
+                constraint = MakeConstraints(**where, indexes=(index,))
+                title = f"make {index.name} a constraint of {found.table}"
+                blocks.append(Hold(title=title, steps=(constraint,), **where))
+    return tuple(blocks)
+
+
 def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """The blocks of contract and of rollback, from what the journal says is installed."""
-    contract: list[Block] = []
+    """The blocks of contract and of rollback, from what the journal says is installed.
+
+    Those of contract that only build (see :func:`plan_builds`) come first: until the one after them is begun, the
+    upgrade can still be rolled back.
+    """
+    contract: list[Block] = list(plan_builds(installed, late=True))
     rollback: list[Block] = []
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
@@ -159,6 +201,10 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
         forward: list[Step] = []
         backward: list[Step] = []
+        if found.replaced:
+            forward.append(DropIndexes(**where, indexes=found.replaced))
+        if found.built:
+            backward.append(DropIndexes(**where, indexes=found.built))
         if found.added:
             forward.append(SetNotNull(**where, not_null=found.not_null, defaults=found.defaults, names=found.added))
         if found.sync and found.marker:
@@ -201,6 +247,21 @@ def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
         del found.columns[name]
     for column in fragment.add:
         found.columns[column.name] = column
+    for wish in fragment.release:
+        _release(found, wish)
+    for index in fragment.build:
+        taken = names_of(found.holders) | {other.name for other in found.build if other.name}
+        found.build.append(new_index(fragment.table[1], taken, index))
+
+
+def _release(found: _TablePlan, wish: Index) -> None:
+    """Take away what stands, or what an earlier change of the same upgrade would have built."""
+    for index in found.build:
+        if wish.name == index.name or (wish.name is None and index.unique and index.columns == wish.columns):
+            found.build.remove(index)
+            return
+    left = [holder for holder in found.holders if holder.index not in found.released]
+    found.released.append(released_index(found.name[1], left, wish))
 
 
 def _sync(found: _TablePlan) -> Sync | None:
@@ -301,7 +362,16 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
         not_null=tuple(column.name for column in found.added if not column.nullable),
         defaults={name: text for name, text in defaults.items() if text is not None},
         relaxed=sync.enforced if sync else (),
+        built=tuple(_timed(found, sync, index) for index in found.build),
+        replaced=tuple(found.released),
     )
+
+
+def _timed(found: _TablePlan, sync: Sync | None, index: Index) -> Index:
+    """The index, built late if the old release could violate it."""
+    groups = sync.groups if sync else ()
+    early = not index.unique or is_implied(index, found.holders, groups, found.original, found.columns)
+    return replace(index, late=not early)
 
 
 # --- what the declarations and the schema alone tell
@@ -309,7 +379,13 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
 
 
 def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
-    problems = [*_held_columns(found), *_new_column_problems(found)]
+    written = {name for group in sync.groups for name in group.backward} if sync else set()
+    dropped = {name: found.original[name] for name in found.dropped}
+    problems = [
+        *_held_columns(found),
+        *_new_column_problems(found),
+        *check_left_out(found.name[1], found.holders, dropped, written),
+    ]
     if MARKER in found.original:
         problems.append(
             Problem(
@@ -326,40 +402,32 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
 
 
 def _held_columns(found: _TablePlan) -> list[Problem]:
-    """Dropped columns that a key, constraint or index still holds."""
-    problems = []
-    for name in found.dropped:
-        for holder in _holders(found.table, name):
+    """Columns that go while a key, constraint or index still needs them."""
+    table = found.name[1]
+    left = [holder for holder in found.holders if holder.index is None or holder.index not in found.released]
+    problems = [
+        Problem(
+            code="CF111",
+            what=f"{table}.{name} cannot be dropped: {holder.title} holds it.",
+            why="dropping the column would silently drop that too, or fail after the new release relies on it.",
+            instead=holder.way_out(table),
+        )
+        for name in found.dropped
+        for holder in left
+        if holder.holds(name)
+    ]
+    for index in found.build:
+        if gone := [name for name in index.columns if name not in found.columns]:
             problems.append(
                 Problem(
                     code="CF111",
-                    what=f"{found.name[1]}.{name} cannot be dropped: {holder} holds it.",
-                    why="dropping the column would silently drop that too, or fail after the new release relies on it.",
-                    instead=f"move {holder} to the new columns in a revision of its own, first.",
+                    what=f"{table}.{gone[0]} cannot be dropped: {index.name}, which this upgrade builds, stands on it.",
+                    why="the new release would not have the index.",
+                    instead=f'add DropIndex(table="{table}", name="{index.name}") to the later change,'
+                    " and build one over the new columns.",
                 )
             )
     return problems
-
-
-def _holders(table: sa.Table, name: str) -> list[str]:
-    holders = []
-    for constraint in table.constraints:
-        label = f" {constraint.name}" if constraint.name else ""
-        if isinstance(constraint, sa.CheckConstraint):
-            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(constraint.sqltext), re.IGNORECASE):
-                holders.append(f"the check constraint{label}")
-        elif isinstance(constraint, sa.schema.ColumnCollectionConstraint) and name in constraint.columns:
-            kind = {
-                sa.PrimaryKeyConstraint: "primary key",
-                sa.UniqueConstraint: "unique constraint",
-                sa.ForeignKeyConstraint: "foreign key",
-            }.get(type(constraint), "constraint")
-            holders.append(f"the {kind}{label}")
-    unique_names = {constraint.name for constraint in table.constraints}
-    for index in table.indexes:
-        if name in index.columns and index.name not in unique_names:
-            holders.append(f"the index {index.name}")
-    return holders
 
 
 def _new_column_problems(found: _TablePlan) -> list[Problem]:
@@ -401,7 +469,7 @@ def _new_column_problems(found: _TablePlan) -> list[Problem]:
                     code="CF111",
                     what=f"{title} is declared with a key, a unique constraint, an index or a foreign key.",
                     why="a column operation makes plain columns only; building the rest would block writers.",
-                    instead="declare the column without it, and add it in a revision after this upgrade.",
+                    instead="declare the column without it, and add CreateIndex(...) or AddUnique(...) to the change.",
                 )
             )
     return problems
@@ -420,19 +488,7 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
                     instead="leave it out of the lens.",
                 )
             )
-    for name in group.backward:
-        if unique := [
-            held for held in _holders(found.table, name) if "unique" in held or "key" in held or "check" in held
-        ]:
-            problems.append(
-                Problem(
-                    code="CF109",
-                    what=f"{table}.{name} is computed from {', '.join(group.new)}, and {unique[0]} stands on it.",
-                    why="two different new values could have one image: a write of the new release would fail,"
-                    " or replace another row.",
-                    instead=f"drop {unique[0]} first, or keep {name} as it is in both releases.",
-                )
-            )
+    problems.extend(check_injective(table, found.holders, group, found.original, found.columns))
     if group.forward_deterministic is False and group.backward_deterministic is False:
         problems.append(
             Problem(

@@ -1,0 +1,89 @@
+"""What keeps indexes and unique constraints from being built or dropped: the server, or foreign keys on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Adapter
+from contraflow.engine.schema import full_name
+from contraflow.problems import Problem
+from contraflow.steps import AddColumns, Hold, Index, Installed, Phases
+
+__all__ = ["check_indexes"]
+
+
+def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -> Iterator[Problem]:
+    """The problems that can be known before anything is built or dropped.
+
+    ``CF205`` for what the server cannot do, ``CF111`` for each foreign key, of any table of the same schema, that needs
+    a dropped index.
+    """
+    added = {
+        (step.schema, step.table): {op.column.name: op.column.type for op in step.columns}
+        for block in phases.expand
+        if isinstance(block, Hold)
+        for step in block.steps
+        if isinstance(step, AddColumns)
+    }
+    inspector = sa.inspect(connection)
+    for item in phases.installed:
+        if item.built or item.replaced:
+            columns = inspector.get_columns(item.table, schema=item.schema)
+            types = {column["name"]: column["type"] for column in columns}
+            new = added.get((item.schema, item.table), {})
+            yield from adapter.index_problems(connection, item, {**types, **new})
+    yield from _references(inspector, phases.installed, own=adapter.foreign_keys_need_indexes)
+
+
+def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own: bool) -> Iterator[Problem]:
+    """Foreign keys on dropped indexes. ``own``: the server wants an index under their own columns too."""
+    for item in installed:
+        if not item.replaced:
+            continue
+        left = _left(inspector, item)
+        keys = inspector.get_multi_foreign_keys(schema=item.schema)
+        for (_, table), found in keys.items():
+            for key in found:
+                refers = key["referred_table"] == item.table and key["referred_schema"] in (item.schema, None)
+                if refers and (index := _needed(item.replaced, left, key["referred_columns"], unique=True)):
+                    yield _problem(item, index, table, key["name"])
+                own_key = own and table == item.table
+                if own_key and (index := _needed(item.replaced, left, key["constrained_columns"], unique=False)):
+                    yield _problem(item, index, table, key["name"])
+
+
+def _left(inspector: sa.Inspector, item: Installed) -> list[Index]:
+    """The indexes and keys that stand after contract."""
+    primary = tuple(inspector.get_pk_constraint(item.table, schema=item.schema)["constrained_columns"])
+    found = [Index(name=None, columns=primary, unique=True), *item.built]
+    for entry in inspector.get_indexes(item.table, schema=item.schema):
+        columns = tuple(name for name in entry["column_names"] if name is not None)
+        found.append(Index(name=entry["name"], columns=columns, unique=bool(entry["unique"])))
+    for constraint in inspector.get_unique_constraints(item.table, schema=item.schema):
+        columns = tuple(constraint["column_names"])
+        found.append(Index(name=constraint["name"], columns=columns, unique=True, constraint=True))
+    replaced = {(index.name, index.columns) for index in item.replaced}
+    return [index for index in found if (index.name, index.columns) not in replaced]
+
+
+def _needed(replaced: Iterable[Index], left: Iterable[Index], columns: Sequence[str], *, unique: bool) -> Index | None:
+    """The dropped index without which nothing would serve a foreign key on ``columns``."""
+
+    def serves(index: Index) -> bool:
+        if unique:
+            return index.unique and set(index.columns) == set(columns)
+        return set(index.columns[: len(columns)]) == set(columns)
+
+    return None if any(map(serves, left)) else next(filter(serves, replaced), None)
+
+
+def _problem(item: Installed, index: Index, table: str, name: str | None) -> Problem:
+    key = f"the foreign key {name} of {table}" if name else f"a foreign key of {table}"
+    return Problem(
+        code="CF111",
+        what=f"{index.title} of {full_name(item.schema, item.table)} cannot be dropped: {key} stands on it.",
+        why="contract would fail, or leave a foreign key that no statement can check.",
+        instead="drop the foreign key in an earlier revision, or keep the columns and their index.",
+    )

@@ -1,0 +1,241 @@
+"""What stands on a table's columns: keys, constraints, indexes; and what an upgrade may do to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.expressions import Ref
+from contraflow.lens import Group
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Index
+
+__all__ = [
+    "Holder",
+    "check_injective",
+    "check_left_out",
+    "holders",
+    "is_implied",
+    "names_of",
+    "new_index",
+    "released_index",
+]
+
+_KINDS: tuple[tuple[type[sa.Constraint], str], ...] = (
+    (sa.PrimaryKeyConstraint, "primary key"),
+    (sa.UniqueConstraint, "unique constraint"),
+    (sa.ForeignKeyConstraint, "foreign key"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A key, constraint or index of a table in its old shape."""
+
+    kind: str
+    name: str | None
+    columns: tuple[str, ...]
+    text: str = ""
+    """SQL in which further columns may stand: of a check, an expression index, a partial index."""
+    unique: bool = False
+    """No two rows may be alike in ``columns``: neither an expression nor a condition weakens it."""
+
+    @property
+    def title(self) -> str:
+        """The holder in words."""
+        if self.name:
+            return f"the {self.kind} {self.name}"
+        return f"the {self.kind} on {', '.join(self.columns)}" if self.columns else f"the {self.kind} ({self.text})"
+
+    @property
+    def index(self) -> Index | None:
+        """The index to be dropped, if it is one, or a unique constraint."""
+        if self.kind not in ("index", "unique index", "unique constraint"):
+            return None
+        constraint = self.kind == "unique constraint"
+        return Index(name=self.name, columns=self.columns, unique=self.unique or constraint, constraint=constraint)
+
+    def holds(self, column: str) -> bool:
+        """Whether the column could not be dropped without it."""
+        return column in self.columns or bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", self.text, re.IGNORECASE))
+
+    def way_out(self, table: str) -> str:
+        """The operation to write for it."""
+        if self.kind == "unique constraint" or (self.kind == "unique index" and self.name is None):
+            columns = ", ".join(f'"{column}"' for column in self.columns)
+            return (
+                f'add DropUnique(table="{table}", columns=[{columns}]) to the change,'
+                "\nand AddUnique(...) over the new columns, which the new release is to have in its place."
+            )
+        if self.index is not None:
+            return (
+                f'add DropIndex(table="{table}", name="{self.name}") to the change,'
+                "\nand CreateIndex(...) over the new columns, which the new release is to have in its place."
+            )
+        return f"move {self.title} to the new columns in a revision of its own, first."
+
+
+def holders(table: sa.Table) -> list[Holder]:
+    """Everything that stands on the table's columns, in a stable order."""
+    found = [
+        *_constraints(table),
+        *map(_index, sorted(table.indexes, key=lambda index: str(index.name))),
+    ]
+    constraints = {holder.name for holder in found if holder.kind == "unique constraint"}
+    # Servers that keep a constraint as an index may show both.
+    return [
+        holder
+        for holder in found
+        if holder.index is None or holder.kind == "unique constraint" or holder.name not in constraints
+    ]
+
+
+def _constraints(table: sa.Table) -> Iterator[Holder]:
+    for constraint in sorted(table.constraints, key=lambda found: (type(found).__name__, str(found.name))):
+        name = str(constraint.name) if constraint.name else None
+        if isinstance(constraint, sa.CheckConstraint):
+            yield Holder(kind="check constraint", name=name, columns=(), text=str(constraint.sqltext))
+        elif isinstance(constraint, sa.schema.ColumnCollectionConstraint):
+            columns = tuple(column.name for column in constraint.columns)
+            kind = next((kind for type_, kind in _KINDS if isinstance(constraint, type_)), "constraint")
+            if columns:
+                unique = kind in ("primary key", "unique constraint")
+                yield Holder(kind=kind, name=name, columns=columns, unique=unique)
+
+
+def _index(index: sa.Index) -> Holder:
+    columns = tuple(column.name for column in index.columns)
+    texts = [str(element) for element in index.expressions if not isinstance(element, sa.Column)]
+    wheres = [
+        str(options["where"])
+        for dialect in ("postgresql", "sqlite")
+        if (options := index.dialect_options[dialect]).get("where") is not None
+    ]
+    return Holder(
+        kind="unique index" if index.unique else "index",
+        name=str(index.name) if index.name else None,
+        columns=columns,
+        text=" ".join([*texts, *wheres]),
+        unique=bool(index.unique) and not texts and not wheres,
+    )
+
+
+def names_of(found: Iterable[Holder]) -> set[str]:
+    """The names that are taken on the table."""
+    return {holder.name for holder in found if holder.name}
+
+
+def released_index(table: str, found: Sequence[Holder], wish: Index) -> Index:
+    """The index or unique constraint that an operation names. Raises ``CF101`` if there is none."""
+    for holder in found:
+        index = holder.index
+        if index is None:
+            continue
+        named = wish.name is not None and holder.name == wish.name
+        told = wish.name is None and holder.unique and holder.columns == wish.columns
+        if named or told:
+            return index
+    known = [holder.title for holder in found if holder.index is not None]
+    raise ProblemError(
+        Problem(
+            code="CF101",
+            what=f"table {table} has no {f'index {wish.name}' if wish.name else wish.title.removeprefix('the ')}.",
+            instead=f"it has: {', '.join(known)}." if known else "it has no index or unique constraint.",
+        )
+    )
+
+
+def new_index(table: str, taken: set[str], index: Index) -> Index:
+    """``index``, if its name is free. Raises ``CF117`` if not."""
+    if index.name in taken:
+        raise ProblemError(
+            Problem(
+                code="CF117",
+                what=f"table {table} has an index or constraint {index.name} already.",
+                why="both releases' indexes stand side by side until contract.",
+                instead="choose another name for the new one.",
+            )
+        )
+    return index
+
+
+def is_implied(
+    index: Index,
+    found: Sequence[Holder],
+    groups: Sequence[Group],
+    old: Mapping[str, sa.Column[Any]],
+    new: Mapping[str, sa.Column[Any]],
+) -> bool:
+    """Whether no write of the old release can violate a new unique index.
+
+    Either it never writes one of the columns, which then stays NULL until the new release writes it; or all of them
+    are its own (or copies), and one of its own unique constraints stands on these or some of them.
+    """
+    forward = {name: image for group in groups for name, image in group.forward.items()}
+    own = set()
+    for name in index.columns:
+        if name in old:
+            own.add(name)
+        elif name not in forward:
+            return True
+        elif (source := _copied(forward[name])) in old and _same_type(new[name], old[source]):
+            own.add(source)
+    return any(holder.unique and set(holder.columns) <= own for holder in found)
+
+
+def check_injective(
+    table: str,
+    found: Sequence[Holder],
+    group: Group,
+    old: Mapping[str, sa.Column[Any]],
+    new: Mapping[str, sa.Column[Any]],
+) -> Iterator[Problem]:
+    """``CF109`` for images under a key or constraint, unless they are plain copies under a unique one."""
+    # A copy of a new column repeats itself only where the new release does; what an old one holds may repeat.
+    images = [(name, _copied(image), group.new) for name, image in group.backward.items()]
+    images += [(name, "", group.old) for name in group.forward if name in old]
+    for name, source, sources in images:
+        is_copy = source in new and _same_type(new[source], old[name])
+        for holder in found:
+            if holder.kind == "index" or not holder.holds(name) or (holder.unique and is_copy):
+                continue
+            yield Problem(
+                code="CF109",
+                what=f"{table}.{name} is computed from {', '.join(sources)}, and {holder.title} stands on it.",
+                why="two different values could have one image: a write of the other release would fail,"
+                " or replace another row.",
+                instead=f"drop {holder.title} first, in an upgrade of its own, or keep {name} as it is in both"
+                " releases.",
+            )
+            break
+
+
+def check_left_out(
+    table: str, found: Sequence[Holder], dropped: Mapping[str, sa.Column[Any]], written: set[str]
+) -> Iterator[Problem]:
+    """``CF109`` for a dropped column under a unique constraint of which each new row would have the same default."""
+    for name, column in dropped.items():
+        if name in written or column.server_default is None:
+            continue
+        for holder in found:
+            if holder.unique and name in holder.columns:
+                yield Problem(
+                    code="CF109",
+                    what=f"{table}.{name} has a default, and {holder.title} stands on it.",
+                    why="all rows that the new release inserts would have this one value, and be refused.",
+                    instead=f"drop {holder.title} first, in an upgrade of its own.",
+                )
+
+
+def _copied(image: sa.ColumnElement[Any]) -> str:
+    """The column whose plain copy the image is; empty if it is something else."""
+    return image.name if isinstance(image, Ref) else ""
+
+
+def _same_type(one: sa.Column[Any], other: sa.Column[Any]) -> bool:
+    """Whether a copy loses nothing, and what is alike to one is alike to the other (collation)."""
+    return one.type is other.type or repr(one.type) == repr(other.type)

@@ -1,0 +1,135 @@
+"""How each operation is carried out on each server, told from what is planned: the table in docs/operations.md.
+
+``python -m tests.operations.cells`` prints it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from contraflow import (
+    AddColumn,
+    AddUnique,
+    ChangeType,
+    CreateIndex,
+    Declared,
+    DropColumn,
+    DropIndex,
+    DropUnique,
+    Lens,
+    RenameColumn,
+    TransformColumns,
+    Upgrade,
+)
+from contraflow.dialects import Adapter, Profile, Statement, for_profile
+from contraflow.expressions import concat, lower, upper
+from contraflow.operations.base import Operation
+from contraflow.operations.planning import plan
+from contraflow.steps import Backfill, Block, BuildIndex, Hold, Online, Phases
+
+PROFILES = (
+    Profile(product="postgresql", version=(18, 0)),
+    Profile(product="cockroachdb", version=(25, 4, 0)),
+    Profile(product="mysql", version=(9, 7, 0)),
+    Profile(product="mariadb", version=(10, 11, 0)),
+    Profile(product="sqlite", version=(3, 40, 0)),
+)
+TITLES = {
+    "postgresql": "PostgreSQL",
+    "cockroachdb": "CockroachDB",
+    "mysql": "MySQL",
+    "mariadb": "MariaDB",
+    "sqlite": "SQLite",
+}
+
+EXAMPLES: Sequence[Operation] = (
+    RenameColumn(table="users", old="city", new="town"),
+    TransformColumns(
+        table="users",
+        columns=[sa.Column("address", sa.String(200))],
+        lens=Lens(
+            old=["city", "street"],
+            new=["address"],
+            forward=lambda row: {"address": concat(row.city, " ", row.street)},
+        ),
+    ),
+    ChangeType(
+        table="users",
+        column="city",
+        new=sa.Column("town", sa.String(90)),
+        forward=lambda row: lower(row.city),
+        backward=lambda row: upper(row.town),
+        lossy=True,
+    ),
+    AddColumn(table="users", column=sa.Column("locale", sa.String(9), nullable=False, server_default="en")),
+    DropColumn(table="users", column="street"),
+    CreateIndex(table="users", name="ix_users_street", columns=["street"]),
+    DropIndex(table="users", name="ix_users_zone"),
+    AddUnique(table="users", name="uq_users_street", columns=["street"]),
+    DropUnique(table="users", columns=["mail"]),
+)
+
+
+def phases(operation: Operation) -> Phases:
+    """The operation alone, planned on a table of people."""
+    text = sa.String(60)
+    table = sa.Table(
+        "users",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        *(sa.Column(name, text, nullable=name == "street") for name in ("city", "street", "mail", "zone")),
+        sa.UniqueConstraint("mail", name="uq_users_mail"),
+        sa.Index("ix_users_zone", "zone"),
+    )
+    change = Declared(revision="r", operations=(operation,))
+    return plan(Upgrade(old=None, new="r", changes=(change,)), {(None, "users"): table})
+
+
+def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]:
+    """What is sent for the blocks, on an untouched table."""
+    for block in blocks:
+        if isinstance(block, Hold):
+            yield from adapter.hold(block, None)
+        elif isinstance(block.step, BuildIndex):
+            yield from adapter.online(block, None)
+
+
+def cell(operation: Operation, adapter: Adapter) -> str:
+    """How the operation is carried out there."""
+    planned = phases(operation)
+    if any(isinstance(block, Online) and isinstance(block.step, Backfill) for block in planned.migrate):
+        return "trigger"
+    build = next(
+        (
+            block
+            for block in (*planned.migrate, *planned.contract)
+            if isinstance(block, Online) and isinstance(block.step, BuildIndex)
+        ),
+        None,
+    )
+    if build is None:
+        return "in place"
+    locks = " ".join(statement.lock for statement in adapter.online(build, None))
+    way = "online" if "writers go on" in locks or "online" in locks else "in place, writers wait"
+    return f"{way}, at contract" if build not in planned.migrate else way
+
+
+def table() -> str:
+    """The table, in Markdown."""
+    adapters = [for_profile(profile) for profile in PROFILES]
+    rows = [
+        ["operation", *(TITLES[adapter.product] for adapter in adapters)],
+        ["---"] * (len(adapters) + 1),
+        *(
+            [f"`{type(operation).__name__}`", *(cell(operation, adapter) for adapter in adapters)]
+            for operation in EXAMPLES
+        ),
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")

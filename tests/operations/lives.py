@@ -1,0 +1,288 @@
+"""Upgrades of one table each, and how they are carried through their whole life."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow import (
+    AddColumn,
+    AddUnique,
+    CreateIndex,
+    Declared,
+    DropIndex,
+    DropUnique,
+    Options,
+    RenameColumn,
+    Runner,
+    Upgrade,
+)
+from contraflow.dialects.base import Statement
+from contraflow.expressions import trim
+from contraflow.operations.base import Operation
+from tests.dialects.support import connected
+from tests.servers.shared import Database
+
+TABLE = "users"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """One upgrade of the table ``users``, with statements of both releases that must work while it lasts."""
+
+    name: str
+    old: Sequence[sa.schema.SchemaItem]
+    new: Sequence[sa.schema.SchemaItem]
+    operations: Sequence[Operation]
+    seed: Sequence[str]
+    old_writes: Sequence[str]
+    new_writes: Sequence[str]
+    refused: Sequence[str] = ()
+    """What the new release is refused once the upgrade is contracted: its constraints stand."""
+    mend: Sequence[str] = ()
+    """What must be done to the old release's rows before the new constraints can stand."""
+
+    @property
+    def upgrade(self) -> Upgrade:
+        return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(self.operations)),))
+
+
+def _key() -> sa.Column[int]:
+    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.String(60), nullable=nullable)
+
+
+LIVES = (
+    Life(
+        name="a column under a unique constraint is renamed",
+        old=[_key(), _text("mail"), sa.UniqueConstraint("mail", name="uq_users_mail")],
+        new=[_key(), _text("email"), sa.UniqueConstraint("email", name="uq_users_email")],
+        operations=[
+            RenameColumn(table=TABLE, old="mail", new="email"),
+            DropUnique(table=TABLE, columns=["mail"]),
+            AddUnique(table=TABLE, name="uq_users_email", columns=["email"]),
+        ],
+        seed=["INSERT INTO users (id, mail) VALUES (1, 'ada'), (2, 'bob')"],
+        old_writes=[
+            "INSERT INTO users (id, mail) VALUES (10, 'old')",
+            "UPDATE users SET mail = 'older' WHERE id = 10",
+            "UPDATE users SET mail = 'old' WHERE id = 10",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=[
+            "INSERT INTO users (id, email) VALUES (20, 'new')",
+            "UPDATE users SET email = 'newer' WHERE id = 20",
+            "DELETE FROM users WHERE id = 20",
+        ],
+        refused=["INSERT INTO users (id, email) VALUES (30, 'ada')", "UPDATE users SET email = 'ada' WHERE id = 2"],
+    ),
+    Life(
+        name="a column under a constraint of two is renamed, beside another constraint",
+        old=[
+            _key(),
+            _text("realm"),
+            _text("login"),
+            sa.Column("badge", sa.Integer, nullable=True),
+            sa.UniqueConstraint("realm", "login", name="uq_users_login"),
+            sa.UniqueConstraint("badge", name="uq_users_badge"),
+        ],
+        new=[
+            _key(),
+            _text("realm"),
+            sa.Column("badge", sa.Integer, nullable=True),
+            _text("account"),
+            sa.UniqueConstraint("realm", "account", name="uq_users_account"),
+            sa.UniqueConstraint("badge", name="uq_users_badge"),
+        ],
+        operations=[
+            RenameColumn(table=TABLE, old="login", new="account"),
+            DropUnique(table=TABLE, columns=["realm", "login"]),
+            AddUnique(table=TABLE, name="uq_users_account", columns=["realm", "account"]),
+        ],
+        seed=["INSERT INTO users (id, realm, login, badge) VALUES (1, 'a', 'ada', 7), (2, 'b', 'ada', NULL)"],
+        old_writes=[
+            "INSERT INTO users (id, realm, login) VALUES (10, 'c', 'ada')",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=[
+            "INSERT INTO users (id, realm, account) VALUES (20, 'c', 'ada')",
+            "DELETE FROM users WHERE id = 20",
+        ],
+        refused=[
+            "INSERT INTO users (id, realm, account) VALUES (30, 'b', 'ada')",
+            "UPDATE users SET badge = 7 WHERE id = 2",
+        ],
+    ),
+    Life(
+        name="a column under indexes is renamed",
+        old=[_key(), _text("city"), sa.Index("ix_users_city", "city"), sa.Index("ux_users_city", "city", unique=True)],
+        new=[
+            _key(),
+            _text("town"),
+            sa.Index("ix_users_town", "town", "id"),
+            sa.Index("ux_users_town", "town", unique=True),
+        ],
+        operations=[
+            RenameColumn(table=TABLE, old="city", new="town"),
+            DropIndex(table=TABLE, name="ix_users_city"),
+            DropIndex(table=TABLE, name="ux_users_city"),
+            CreateIndex(table=TABLE, name="ix_users_town", columns=["town", "id"]),
+            CreateIndex(table=TABLE, name="ux_users_town", columns=["town"], unique=True),
+        ],
+        seed=["INSERT INTO users (id, city) VALUES (1, 'Ulm'), (2, 'Bonn')"],
+        old_writes=["INSERT INTO users (id, city) VALUES (10, 'Rom')", "DELETE FROM users WHERE id = 10"],
+        new_writes=["INSERT INTO users (id, town) VALUES (20, 'Rom')", "DELETE FROM users WHERE id = 20"],
+        refused=["UPDATE users SET town = 'Ulm' WHERE id = 2"],
+    ),
+    Life(
+        name="an index comes, another goes, no column changes",
+        old=[_key(), _text("city"), _text("street", nullable=True), sa.Index("ix_users_city", "city")],
+        new=[_key(), _text("city"), _text("street", nullable=True), sa.Index("ix_users_street", "street", "city")],
+        operations=[
+            CreateIndex(table=TABLE, name="ix_users_street", columns=["street", "city"]),
+            DropIndex(table=TABLE, name="ix_users_city"),
+        ],
+        seed=["INSERT INTO users (id, city) VALUES (1, 'Ulm')"],
+        old_writes=["UPDATE users SET city = 'Rom' WHERE id = 1"],
+        new_writes=["UPDATE users SET street = 'Via' WHERE id = 1"],
+    ),
+    Life(
+        name="a new column is unique that the old release determines",
+        old=[_key(), _text("name")],
+        new=[_key(), _text("name"), _text("slug"), sa.UniqueConstraint("slug", name="uq_users_slug")],
+        operations=[
+            AddColumn(
+                table=TABLE, column=_text("slug"), reads=["name"], value=lambda row: trim(row["name"]), keep="track"
+            ),
+            AddUnique(table=TABLE, name="uq_users_slug", columns=["slug"]),
+        ],
+        seed=["INSERT INTO users (id, name) VALUES (1, 'Ada')"],
+        # Alike to the new release, not to the old one: its write must not be refused.
+        old_writes=["DELETE FROM users WHERE id = 10", "INSERT INTO users (id, name) VALUES (10, ' Ada')"],
+        new_writes=["UPDATE users SET slug = 'Ida' WHERE id = 10", "UPDATE users SET slug = 'Ada' WHERE id = 10"],
+        mend=["DELETE FROM users WHERE id = 10"],
+        refused=["INSERT INTO users (id, name, slug) VALUES (30, 'Ida', 'Ada')"],
+    ),
+    Life(
+        name="a new column is unique that the old release does not write",
+        old=[_key(), _text("name")],
+        new=[_key(), _text("name"), _text("token", nullable=True), sa.UniqueConstraint("token", name="uq_users_token")],
+        operations=[
+            AddColumn(table=TABLE, column=_text("token", nullable=True)),
+            AddUnique(table=TABLE, name="uq_users_token", columns=["token"]),
+        ],
+        seed=["INSERT INTO users (id, name) VALUES (1, 'a'), (2, 'b')"],
+        old_writes=["INSERT INTO users (id, name) VALUES (10, 'a')", "DELETE FROM users WHERE id = 10"],
+        new_writes=["UPDATE users SET token = 't' WHERE id = 1"],
+        refused=["UPDATE users SET token = 't' WHERE id = 2"],
+    ),
+    Life(
+        name="a constraint goes",
+        old=[_key(), _text("mail"), sa.UniqueConstraint("mail", name="uq_users_mail")],
+        new=[_key(), _text("mail")],
+        operations=[DropUnique(table=TABLE, columns=["mail"])],
+        seed=["INSERT INTO users (id, mail) VALUES (1, 'ada')"],
+        old_writes=["UPDATE users SET mail = 'bob' WHERE id = 1"],
+        new_writes=["UPDATE users SET mail = 'ada' WHERE id = 1"],
+    ),
+)
+
+
+class Killed(BaseException):
+    """The runner dies here."""
+
+
+def create(engine: sa.Engine, items: Sequence[sa.schema.SchemaItem]) -> None:
+    """Create the table from copies of the items, which can belong to one table only."""
+    table = sa.Table(TABLE, sa.MetaData(), *(_copy(item) for item in items))
+    table.metadata.create_all(engine)
+
+
+def _copy(item: Any) -> Any:
+    if isinstance(item, sa.Column):
+        return item._copy()
+    if isinstance(item, sa.UniqueConstraint):
+        return sa.UniqueConstraint(*map(str, item._pending_colargs), name=item.name)
+    return sa.Index(item.name, *(str(part) for part in item.expressions or item._pending_colargs), unique=item.unique)
+
+
+def send(engine: sa.Engine, statements: Sequence[str]) -> None:
+    """Each statement in a transaction of its own."""
+    for statement in statements:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+
+
+def runner(
+    database: Database, life: Life, before_statement: Callable[[Statement], None] | None = None
+) -> contextlib.AbstractContextManager[Runner]:
+    """A runner for the upgrade."""
+    return Runner(database.url, life.upgrade, options=Options(lock_timeout=0.3), before_statement=before_statement)
+
+
+def exact(engine: sa.Engine) -> dict[str, Any]:
+    """Everything that the server tells about the table."""
+    with connected(engine) as (connection, adapter):
+        found = adapter.find(connection, TABLE, None)
+        inspector = sa.inspect(connection)
+        details = {name: value for name, value in found.details.items() if name not in ("schema_version", "functions")}
+        return {
+            "columns": found.columns,
+            "triggers": found.triggers,
+            "indexes": found.indexes,
+            "details": details,
+            "shown": sorted(map(str, inspector.get_indexes(TABLE))),
+            "unique": sorted(map(str, inspector.get_unique_constraints(TABLE))),
+        }
+
+
+def shape(engine: sa.Engine) -> dict[str, Any]:
+    """What an application can tell of the table: columns in any order, and what is unique or indexed under a name.
+
+    A unique constraint and a unique index are alike to it.
+    """
+    inspector = sa.inspect(engine)
+    columns = {
+        column["name"]: (str(column["type"]), column["nullable"], column["default"])
+        for column in inspector.get_columns(TABLE)
+    }
+    indexes = {
+        (index["name"], tuple(index["column_names"]), bool(index["unique"])) for index in inspector.get_indexes(TABLE)
+    }
+    unique = {
+        (constraint["name"], tuple(constraint["column_names"]), True)
+        for constraint in inspector.get_unique_constraints(TABLE)
+    }
+    return {"columns": columns, "indexes": indexes | unique}
+
+
+@contextlib.contextmanager
+def writing(engine: sa.Engine, statements: Sequence[str]) -> Iterator[None]:
+    """The statements again and again beside the block, which fails if one of them does."""
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while not done.is_set() and not errors:
+            try:
+                send(engine, statements)
+            except sa.exc.DBAPIError as error:
+                errors.append(error)
+            done.wait(0.001)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    assert errors == []

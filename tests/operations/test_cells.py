@@ -1,0 +1,56 @@
+"""Every operation on every server is decided, and the documentation says how."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import contraflow
+from contraflow.dialects import for_profile
+from tests.operations.cells import EXAMPLES, PROFILES, cell, phases, statements, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+
+
+def test_every_operation_is_in_the_table() -> None:
+    public = {
+        name
+        for name, value in vars(contraflow).items()
+        if inspect.isclass(value) and value.__module__.startswith("contraflow.operations.") and hasattr(value, "plan")
+    }
+    assert public == {type(operation).__name__ for operation in EXAMPLES}
+
+
+def test_the_documentation_holds_the_table() -> None:
+    assert table() in PAGE.read_text(encoding="utf-8"), "python -m tests.operations.cells prints it"
+
+
+def test_a_cell_says_what_is_sent() -> None:
+    for profile in PROFILES:
+        adapter = for_profile(profile)
+        for operation in EXAMPLES:
+            planned = phases(operation)
+            sent = list(statements(adapter, (*planned.expand, *planned.migrate, *planned.contract)))
+            assert sent, f"{operation} does nothing on {profile.product}"
+            triggers = any(" TRIGGER " in statement.sql for statement in sent)
+            assert triggers is (cell(operation, adapter) == "trigger")
+
+
+def test_cockroachdb() -> None:
+    adapter = for_profile(PROFILES[1])
+    sent = {}
+    for operation in EXAMPLES[-4:]:
+        planned = phases(operation)
+        for name in ("migrate", "contract", "rollback"):
+            if texts := [statement.sql for statement in statements(adapter, getattr(planned, name))]:
+                sent[type(operation).__name__, name] = texts
+    create, drop = 'CREATE INDEX "ix_users_street" ON "users" ("street")', 'DROP INDEX "users"@'
+    unique = 'CREATE UNIQUE INDEX "uq_users_street" ON "users" ("street")'
+    assert sent == {
+        ("CreateIndex", "migrate"): [create],
+        ("CreateIndex", "rollback"): [f'{drop}"ix_users_street"'],
+        ("DropIndex", "contract"): [f'{drop}"ix_users_zone"'],
+        ("AddUnique", "contract"): [unique],
+        ("AddUnique", "rollback"): [f'{drop}"uq_users_street" CASCADE'],
+        ("DropUnique", "contract"): [f'{drop}"uq_users_mail" CASCADE'],
+    }
