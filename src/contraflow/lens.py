@@ -97,7 +97,15 @@ class Lens:
     def images(self, direction: Literal["forward", "backward"], row: Row) -> dict[str, Expression]:
         """The expression for each column that ``direction`` writes, computed from ``row``."""
         function, targets = (self.forward, self.new) if direction == "forward" else (self.backward, self.old)
-        images = {name: expressions.validate(image) for name, image in function(row).items()}
+        try:
+            result = function(row)
+        except ProblemError:
+            raise
+        except Exception as error:
+            raise _not_expressions(direction, f"raises {type(error).__name__}: {error}") from error
+        if not isinstance(result, Mapping):
+            raise _not_expressions(direction, f"returns {type(result).__name__}, not a mapping of column to expression")
+        images = {name: expressions.validate(image) for name, image in result.items()}
         if strangers := set(images) - set(targets):
             raise ProblemError(
                 Problem(
@@ -107,6 +115,18 @@ class Lens:
                 )
             )
         return images
+
+
+def _not_expressions(direction: str, what: str) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF103",
+            what=f"{direction} of a lens {what}.",
+            why="it is called once, with columns instead of values, and must return expressions over them.",
+            instead="sqlalchemy.case, and_, or_, not_ and the functions of contraflow.expressions,"
+            " instead of Python's if, and, or, not and f-strings.",
+        )
+    )
 
 
 def _read_only_themselves(direction: str, images: Mapping[str, Expression]) -> None:

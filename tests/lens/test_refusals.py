@@ -110,3 +110,17 @@ def test_sums_of_three_are_of_the_language() -> None:
     for expression, value in ((row.a + "-" + row.a + "!", "x-x!"), (row.n + 1 + 2 + row.n, 13), (row.n * 2 * 3, 30)):
         assert x.evaluate(x.validate(expression), {"a": "x", "n": 5}) == value
     assert x.describe((row.n + 1) + 2) == x.describe(row.n + 1 + 2)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(lambda row: {"b": row.a or "x"}, id="or"),
+        pytest.param(lambda row: {"b": f"{row.a.upper()}"}, id="a method of str"),
+        pytest.param(lambda _row: None, id="nothing returned"),
+    ],
+)
+def test_python_instead_of_expressions(image: Any) -> None:
+    with pytest.raises(ProblemError) as raised:
+        Lens(old=["a"], new=["b"], forward=image)
+    assert [problem.code for problem in raised.value.problems] == ["CF103"]

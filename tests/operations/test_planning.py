@@ -251,3 +251,7 @@ def test_the_fingerprint_tells_declarations_apart() -> None:
     ]
     prints = {Declared(revision="r", operations=(operation,)).fingerprint for operation in operations}
     assert len(prints) == len(operations)
+
+
+def test_a_name_that_differs_in_case_only() -> None:
+    assert "CF112" in refused(users(), RenameColumn(table="users", old="mail", new="Mail"))

@@ -232,7 +232,8 @@ def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
     fragment = operation.plan({name: found.columns for name, found in plans.items()})
     found = plans[fragment.table]
     for column in fragment.add:
-        if column.name in found.columns or column.name in found.original:
+        # Some servers see no difference between upper and lower case in a column's name.
+        if column.name.lower() in {name.lower() for name in (*found.columns, *found.original)}:
             raise ProblemError(
                 Problem(
                     code="CF112",
