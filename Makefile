@@ -66,7 +66,7 @@ $(VENV)/installed: pyproject.toml tools/system-packages
 	tools/system-packages $(PYTHON) servers
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python $(PIP) --upgrade "pip>=25.1"
-	$(VENV)/bin/python $(PIP) -e . "SQLAlchemy>=2.1,<2.2; python_version >= '3.11'" --group test --group drivers --group lint --group docs
+	$(VENV)/bin/python $(PIP) -e . "SQLAlchemy>=2.1,<2.2; python_version >= '3.11'" --group test --group drivers --group keystone --group lint --group docs
 	touch $@
 
 $(VENV20)/installed: pyproject.toml tools/system-packages
