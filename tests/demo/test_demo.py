@@ -153,13 +153,17 @@ def test_ctrl_c_leaves_nothing(database: Database, tmp_path: Path, phase: str) -
         env=environment,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(phase):
-            break
-    places = (str(database.url), str(tmp_path))
-    assert len(processes_at(places)) >= 4
-    process.send_signal(signal.SIGINT)
-    _, complaints = process.communicate(timeout=60)
+    try:
+        for line in process.stdout:
+            if line.startswith(phase):
+                break
+        places = (str(database.url), str(tmp_path))
+        assert len(processes_at(places)) >= 4
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=240)  # only a demo that hangs takes so long
+    finally:
+        process.kill()  # and must not trouble other tests
+        process.communicate()
     assert complaints.rstrip().endswith("KeyboardInterrupt")
     psutil.wait_procs(processes_at(places), timeout=20)
     assert processes_at(places) == []

@@ -70,8 +70,9 @@ class Node:
         """
         assert self.process.stdout is not None  # noqa: S101 - it is a pipe
         late = threading.Timer(_START_SECONDS, self.process.kill)
-        late.start()
+        late.daemon = True  # Ctrl-C may come before it can be cancelled, and is not to wait for it
         try:
+            late.start()
             line = self.process.stdout.readline().decode()
         finally:
             late.cancel()
