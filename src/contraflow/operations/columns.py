@@ -178,12 +178,10 @@ class AddColumn:
     """Add a column that the new release writes.
 
     ``value`` computes it for rows the old release writes, from the columns it reads (name them in ``reads``);
-    without it the column's constant
-    server default is used, or NULL. ``keep="fill"`` computes it when a row is inserted or first synced, and
-    leaves it to the new release from then
-    on; ``keep="track"`` computes it again whenever one of ``reads`` changes and the statement does not write
-    the column itself. With ``reads`` one
-    of the two must be said (``CF114``).
+    without it the column's constant server default is used, or NULL. ``keep="fill"`` computes it when a row is
+    inserted or first synced, and leaves it to the new release from then on; ``keep="track"`` computes it again
+    whenever one of ``reads`` changes and the statement does not write the column itself. With ``reads`` one of
+    the two must be said (``CF114``).
     """
 
     table: str
@@ -196,10 +194,7 @@ class AddColumn:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", tuple(self.reads))
-        if self.reads and self.value is None:
-            raise _incomplete("reads= is given without value=.", "give value=lambda row: ... too.")
-        if self.reads and self.keep is None:
-            raise _fill_or_track(f"{self.table}.{self.column.name}")
+        _check_reads(self, f"{self.table}.{self.column.name}")
         self._lens()
 
     def _lens(self) -> Lens | None:
@@ -234,8 +229,8 @@ class AddColumn:
                 f"{self.table}.{self.column.name} is NOT NULL, and nothing says what old rows get.",
                 "give value=lambda row: ..., or a constant server_default= to the column.",
             )
-        once = frozenset() if self.keep == "track" else frozenset({self.column.name})
-        return Fragment(table=table, add=(self.column,), lens=lens, once=once if lens else frozenset())
+        once = _once(lens, self.keep, self.column.name)
+        return Fragment(table=table, add=(self.column,), lens=lens, once=once)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
@@ -254,9 +249,8 @@ class DropColumn:
     """Drop a column that only the old release knows.
 
     ``value`` computes it for rows that the new release inserts, from the columns it reads (name them in
-    ``reads``). It is needed
-    where the column is NOT NULL without a default. ``keep`` is as for :class:`AddColumn`; without ``reads``
-    the column is filled once.
+    ``reads``). It is needed where the column is NOT NULL without a default. ``keep`` is as for
+    :class:`AddColumn`; without ``reads`` the column is filled once.
     """
 
     table: str
@@ -269,10 +263,7 @@ class DropColumn:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", tuple(self.reads))
-        if self.reads and self.value is None:
-            raise _incomplete("reads= is given without value=.", "give value=lambda row: ... too.")
-        if self.reads and self.keep is None:
-            raise _fill_or_track(f"{self.table}.{self.column}")
+        _check_reads(self, f"{self.table}.{self.column}")
         self._lens()
 
     def _lens(self) -> Lens | None:
@@ -299,8 +290,8 @@ class DropColumn:
                 " the new release, which does not know it, could not insert.",
                 "say what the old release reads in such rows: value=lambda row: ...",
             )
-        once = frozenset() if self.keep == "track" else frozenset({self.column})
-        return Fragment(table=table, drop=(self.column,), lens=lens, once=once if lens else frozenset())
+        once = _once(lens, self.keep, self.column)
+        return Fragment(table=table, drop=(self.column,), lens=lens, once=once)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
@@ -314,8 +305,20 @@ class DropColumn:
         }
 
 
-# --- helpers
-# -----------------------------------------------------------------------------------------------------------
+# --- helpers ---
+
+
+def _check_reads(operation: AddColumn | DropColumn, title: str) -> None:
+    """A value that is computed from other columns needs the computation, and what to do when they change."""
+    if operation.reads and operation.value is None:
+        raise _incomplete("reads= is given without value=.", "give value=lambda row: ... too.")
+    if operation.reads and operation.keep is None:
+        raise _fill_or_track(title)
+
+
+def _once(lens: Lens | None, keep: Keep | None, name: str) -> frozenset[str]:
+    """The column, if it is computed and then left to its writers."""
+    return frozenset() if lens is None or keep == "track" else frozenset({name})
 
 
 def _incomplete(what: str, instead: str) -> ProblemError:
