@@ -9,7 +9,7 @@ stored row (SQLite, where ``NEW`` cannot be assigned).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from contraflow.dialects.compiler import Compiler
@@ -109,12 +109,14 @@ class _Rule:
 
     sync: Sync
     group: Group
-    old: tuple[str, ...] = field(init=False)
-    new: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "old", self.group.old)
-        object.__setattr__(self, "new", self.group.new)
+    @property
+    def old(self) -> tuple[str, ...]:
+        return self.group.old
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        return self.group.new
 
     def write(self, side: Side, *, tracked_only: bool = False) -> Tree:
         images = self.group.forward if side == "new" else self.group.backward
