@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from contraflow.dialects import rule as rule_module
 from contraflow.dialects import sync as sync_module
-from contraflow.dialects.sync import Agrees, Changed, If, Null
+from contraflow.dialects.rule import Agrees, Changed, If, Null
 from contraflow.operations.planning import MARKER
 from tests.servers.shared import Database
 from tests.sync.bench import Bench, Refused
@@ -24,7 +25,7 @@ from tests.sync.scenarios import by_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dialect sqlite.*does \\*not\\* support Decimal")
 
-Rule = sync_module._Rule
+Rule = rule_module._Rule
 Patch = Callable[[pytest.MonkeyPatch], None]
 SEARCH = settings(PROFILES["ci"], max_examples=400)
 MARKER_QUOTED = rf'["`]{MARKER}["`]'
@@ -117,7 +118,7 @@ def _track_what_is_filled_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def _forget_all_groups_but_one(patch: pytest.MonkeyPatch) -> None:
-    tree = sync_module.update_tree
+    tree = rule_module.update_tree
     patch.setattr(
         sync_module,
         "update_tree",

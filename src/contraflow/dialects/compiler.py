@@ -22,6 +22,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
+from contraflow.dialects.lengths import longest
 from contraflow.expressions import LensCall, Ref, children, inside, pairwise
 from contraflow.steps import SyncColumn
 
@@ -181,6 +182,10 @@ class Compiler(ABC):
     @abstractmethod
     def variable_type(self, column: SyncColumn) -> str:
         """The type of a local variable that coerces a value as storing it in ``column`` would."""
+
+    def is_stored_whole(self, expression: Expression, column: SyncColumn) -> bool:  # noqa: ARG002 - for MySQL
+        """Whether storing the expression's value in ``column`` cannot change it, so that no variable need coerce it."""
+        return False
 
     @abstractmethod
     def coerced(self, text: str, column: SyncColumn) -> str:
@@ -450,6 +455,14 @@ class MySQLCompiler(Compiler):
             name = f"VARCHAR({length})" if length and length <= 16_000 else "LONGTEXT"
             return f"{name} CHARACTER SET utf8mb4 COLLATE {self.collation}"
         return self.type_text(type_)
+
+    def is_stored_whole(self, expression: Expression, column: SyncColumn) -> bool:
+        # A trigger that declares variables makes a table of them each time it is fired, needed or not: an UPDATE of
+        # many rows took MariaDB 10.11 a fifth longer.
+        if not self.utf8mb4 or not is_text(column.type) or isinstance(column.type, (sa.types.Enum, sa.types.CHAR)):
+            return False
+        length, room = longest(expression), getattr(column.type, "length", None)
+        return length is not None and room is not None and length <= room
 
     def coerced(self, text: str, column: SyncColumn) -> str:
         type_ = column.type
