@@ -46,6 +46,7 @@ CODES: dict[str, str] = {
     "CF115": "a non-deterministic lens has no exact inverse",
     "CF116": "the declaration is incomplete or contradicts itself",
     "CF117": "the index or constraint exists already",
+    "CF118": "the name is too long for the server",
     # CF2xx: servers
     "CF201": "the server cannot be reached",
     "CF202": "a privilege is missing",

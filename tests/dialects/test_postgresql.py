@@ -133,13 +133,20 @@ def test_preflight_names_what_cannot_work(database: Database) -> None:
             assert adapter.preflight(connection, [(None, "users"), (None, "missing"), (None, "child")]) == []
             for table in ("parent", "seen"):
                 assert [problem.code for problem in adapter.preflight(connection, [(None, table)])] == ["CF205"]
-            send(connection, f"SET ROLE {role}")
+            send(
+                connection, f"CREATE ROLE {role}_owner", f"ALTER TABLE child OWNER TO {role}_owner", f"SET ROLE {role}"
+            )
+            (owned, *_) = map(str, adapter.preflight(connection, [(None, "child")]))
             found = [str(problem) for problem in adapter.preflight(connection, [(None, "users"), (None, "secret")])]
             send(connection, "RESET ROLE")
         finally:
-            send(connection, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+            send(connection, "RESET ROLE", f"DROP OWNED BY {role}, {role}_owner", f"DROP ROLE {role}, {role}_owner")
+        assert f'GRANT "{role}_owner" TO "{role}"' in owned
         assert [text[:5] for text in found] == ["CF202"] * 4
         assert "does not own users" in found[0]
+        # The owner is a superuser, whose role nobody should be granted.
+        assert f'ALTER TABLE "users" OWNER TO "{role}"' in found[0]
+        assert "GRANT" not in found[0]
         assert "may not create functions in the schema public" in found[1]
         assert "BYPASSRLS" in found[3]
 

@@ -227,6 +227,23 @@ def test_verbs_that_need_the_declaration(users: Database) -> None:
             assert problem.code == "CF004"
 
 
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_names_that_the_server_would_not_keep_whole(users: Database) -> None:
+    with service.runner(users.url) as runner:
+        limit, unit = runner.adapter.longest_name or (0, "")
+    letter = "ü" if unit == "characters" else "x"
+    for length, codes in ((limit + 1, ["CF118"]), (limit, [])):
+        column = RenameColumn(table="users", old="visits", new=letter * length)
+        declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(column,)),))
+        with service.runner(users.url, declared) as runner:
+            assert [problem.code for problem in runner.check()] == codes
+            if codes:
+                assert [problem.code for problem in refused(runner, "expand")] == codes
+            else:
+                runner.run("contract")
+                assert column.new in {found["name"] for found in sa.inspect(users.engine).get_columns("users")}
+
+
 # -- rows that differ ---
 
 

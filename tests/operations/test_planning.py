@@ -160,10 +160,27 @@ def test_what_holds_a_column_is_named_with_the_operation_to_write() -> None:
     assert 'DropIndex(table="users", name="ix_mail")' in found["CF111"]
     found = refused(users(sa.CheckConstraint("length(mail) > 2", name="ck_mail")), RENAME)
     assert "revision of its own" in found["CF111"]
+    assert list(found) == ["CF111"]
     found = refused(users(sa.Index("ix_low", sa.text("lower(mail)"))), RENAME)
     assert "the index ix_low" in found["CF111"]
     found = refused(users(sa.Index("ix_part", "city", postgresql_where=sa.text("mail <> ''"))), RENAME)
     assert "the index ix_part" in found["CF111"]
+
+
+def test_a_name_inside_of_a_literal_is_no_column() -> None:
+    texts = {
+        "city IN ('mail', 'no mail', 'it''s mail')": False,
+        r"city <> 'mail\' OR mail <> ''": True,
+        r"city <> 'it\'s' AND mail <> ''": True,
+        r"city <> 'mail'": False,
+        "\"mail\" <> 'x'": True,
+    }
+    for text, holds in texts.items():
+        table = users(sa.CheckConstraint(text, name="ck"))
+        if holds:
+            assert "the check constraint ck" in refused(table, RENAME)["CF111"]
+        else:
+            assert planned(table, [RENAME])
 
 
 def test_an_index_of_this_upgrade_needs_its_columns() -> None:
@@ -194,6 +211,8 @@ def test_an_image_under_a_unique_constraint_must_be_a_copy() -> None:
     )
     found = refused(users(UNIQUE("mail", name="uq_mail")), change, DROP)
     assert "the unique constraint uq_mail" in found["CF109"]
+    # One problem a key: that to drop it in this upgrade would not help is what counts.
+    assert list(refused(users(UNIQUE("mail", name="uq_mail")), change)) == ["CF109"]
     constant = DropColumn(table="users", column="mail", value=lambda _row: "")
     assert "CF109" in refused(users(UNIQUE("mail")), constant, DROP)
 

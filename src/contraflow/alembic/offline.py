@@ -12,6 +12,7 @@ from contraflow import dialects
 from contraflow.alembic import record
 from contraflow.alembic.settings import Settings, Through
 from contraflow.dialects.base import Adapter, Found
+from contraflow.engine.checks import check_names
 from contraflow.engine.plans import statements
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
@@ -47,6 +48,7 @@ def upgrade(context: MigrationContext, one: Upgrade, settings: Settings, through
     recorded, adapter = _recorded(context, settings)
     wanted = tables_of(one)
     phases = plan(one, {name: table for name, table in recorded.tables.items() if name in wanted})
+    ProblemError.raise_any(check_names(adapter, phases.installed))
     _write(
         context,
         f"{one.id}: expand, migrate and verify",

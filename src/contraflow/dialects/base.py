@@ -6,7 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
@@ -134,6 +134,8 @@ class Adapter(ABC):
     foreign_keys_need_indexes: ClassVar[bool] = False
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
     marker_type: ClassVar[str] = "SMALLINT"
+    longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
+    """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile

@@ -60,6 +60,7 @@ class MySQLAdapter(Adapter):
     transactional_ddl: ClassVar[bool] = False
     clustered: ClassVar[bool] = False
     foreign_keys_need_indexes: ClassVar[bool] = True
+    longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
 
     # -- the server --------------------------------------------------------------------------------
 

@@ -40,6 +40,8 @@ class PostgreSQLAdapter(Adapter):
     product = "postgresql"
     floor: ClassVar[tuple[int, ...]] = (13,)
     transactional_ddl: ClassVar[bool] = True
+    # NAMEDATALEN - 1: a longer name is cut, and only a NOTICE tells (manual, Identifiers and Key Words).
+    longest_name = (63, "bytes")
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
 
@@ -85,6 +87,7 @@ class PostgreSQLAdapter(Adapter):
                     "SELECT c.relkind = ANY (ARRAY['r', 'p']) AS is_table, c.relispartition AS is_partition,"
                     " c.relkind = 'r' AND c.relhassubclass AS has_children,"
                     " pg_has_role(c.relowner, 'USAGE') AS is_owner, pg_get_userbyid(c.relowner) AS owner,"
+                    " (SELECT rolsuper FROM pg_roles o WHERE o.oid = c.relowner) AS by_superuser,"
                     " c.relforcerowsecurity AND NOT r.rolbypassrls AND NOT r.rolsuper AS sees_part,"
                     " has_schema_privilege(coalesce(CAST(:schema AS text), current_schema()), 'CREATE') AS may_create,"
                     " current_user AS me, coalesce(CAST(:schema AS text), current_schema()) AS schema"
@@ -110,12 +113,17 @@ class PostgreSQLAdapter(Adapter):
                 )
             )
         if not row["is_owner"]:
+            quote = self.compiler.quote
+            me, owner = quote(row["me"]), quote(row["owner"])
+            # To be a member of a superuser's role is to be one.
+            hand_over = f"ALTER TABLE {self.compiler.table(table, schema)} OWNER TO {me};"
+            grant = hand_over if row["by_superuser"] else f"GRANT {owner} TO {me};"
             problems.append(
                 Problem(
                     code="CF202",
                     what=f"{row['me']} does not own {table}; {row['owner']} does.",
                     why="only the owner may alter a table.",
-                    instead=f"connect as {row['owner']}, or GRANT {row['owner']} TO {row['me']};",
+                    instead=f"connect as {row['owner']}, or (as {row['owner']}) {grant}",
                 )
             )
         if not row["may_create"]:

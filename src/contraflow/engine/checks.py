@@ -23,7 +23,7 @@ from contraflow.lens import Group, Side
 from contraflow.problems import Problem
 from contraflow.steps import Installed, Sync, SyncColumn
 
-__all__ = ["check_dependents", "check_domain", "check_rows", "domain"]
+__all__ = ["check_dependents", "check_domain", "check_names", "check_rows", "domain"]
 
 EXAMPLES = 3
 """How many counter-examples a problem shows."""
@@ -70,6 +70,33 @@ def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Seq
         if found.dropped
         for column, reader in dict.fromkeys(adapter.dependents(connection, found))
     ]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def check_names(adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+    """``CF118`` for each new column, index or constraint whose name the server would cut or refuse."""
+    if adapter.longest_name is None:
+        return []
+    limit, unit = adapter.longest_name
+    problems = []
+    for item in installed:
+        named = [("column", name) for name in item.added]
+        named += [("index", str(index.name)) for index in item.built]
+        for kind, name in named:
+            length = len(name.encode()) if unit == "bytes" else len(name)
+            if length > limit:
+                problems.append(
+                    Problem(
+                        code="CF118",
+                        what=f"the name of the new {kind} {name} of {item.table} has {length} {unit};"
+                        f" {adapter.profile.product} keeps {limit}.",
+                        why="a name that is cut is not the one which the new release asks for, and may meet another.",
+                        instead=f"choose a name of at most {limit} {unit}.",
+                    )
+                )
+    return problems
 
 
 # --- the rows that are there ------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
-from contraflow.engine.checks import check_dependents, check_domain, check_rows
+from contraflow.engine.checks import check_dependents, check_domain, check_names, check_rows
 from contraflow.engine.connect import Database, refused, unreachable
 from contraflow.engine.indexes import check_indexes
 from contraflow.engine.journal import Entry, Journal, Tables, after
@@ -497,6 +497,7 @@ class Runner:
         ]
         return [
             *self.adapter.preflight(connection, tables_of(upgrade)),
+            *check_names(self.adapter, phases.installed),
             *check_indexes(connection, self.adapter, phases),
             *check_domain(syncs),
             *check_rows(connection, self.adapter, syncs),

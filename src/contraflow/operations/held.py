@@ -22,6 +22,7 @@ __all__ = [
     "is_implied",
     "names_of",
     "new_index",
+    "not_injective",
     "released_index",
 ]
 
@@ -30,6 +31,11 @@ _KINDS: tuple[tuple[type[sa.Constraint], str], ...] = (
     (sa.UniqueConstraint, "unique constraint"),
     (sa.ForeignKeyConstraint, "foreign key"),
 )
+
+
+# String literals, with a backslash as an escape (MySQL, MariaDB, PostgreSQL's E'') and without. Nothing here knows
+# which of the two a text is written in, so a name counts as a column's unless it is inside of a literal either way.
+_LITERALS = (re.compile(r"'(?:[^'\\]|\\.|'')*'", re.DOTALL), re.compile(r"'(?:[^']|'')*'"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,8 @@ class Holder:
 
     def holds(self, column: str) -> bool:
         """Whether the column could not be dropped without it."""
-        return column in self.columns or bool(re.search(rf"(?<!\w){re.escape(column)}(?!\w)", self.text, re.IGNORECASE))
+        name = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)", re.IGNORECASE)
+        return column in self.columns or any(name.search(literal.sub("''", self.text)) for literal in _LITERALS)
 
     def way_out(self, table: str) -> str:
         """The operation to write for it."""
@@ -195,6 +202,23 @@ def check_injective(
     new: Mapping[str, sa.Column[Any]],
 ) -> Iterator[Problem]:
     """``CF109`` for images under a key or constraint, unless they are plain copies under a unique one."""
+    for name, sources, holder in not_injective(found, group, old, new):
+        yield Problem(
+            code="CF109",
+            what=f"{table}.{name} is computed from {', '.join(sources)}, and {holder.title} stands on it.",
+            why="two different values could have one image: a write of the other release would fail,"
+            " or replace another row.",
+            instead=f"drop {holder.title} first, in an upgrade of its own, or keep {name} as it is in both releases.",
+        )
+
+
+def not_injective(
+    found: Sequence[Holder],
+    group: Group,
+    old: Mapping[str, sa.Column[Any]],
+    new: Mapping[str, sa.Column[Any]],
+) -> Iterator[tuple[str, Sequence[str], Holder]]:
+    """Columns whose images a key or constraint may refuse: each with what it is computed from, and the first such."""
     # A copy of a new column repeats itself only where the new release does; what an old one holds may repeat.
     images = [(name, _copied(image), group.new) for name, image in group.backward.items()]
     images += [(name, "", group.old) for name in group.forward if name in old]
@@ -203,14 +227,7 @@ def check_injective(
         for holder in found:
             if holder.kind == "index" or not holder.holds(name) or (holder.unique and is_copy):
                 continue
-            yield Problem(
-                code="CF109",
-                what=f"{table}.{name} is computed from {', '.join(sources)}, and {holder.title} stands on it.",
-                why="two different values could have one image: a write of the other release would fail,"
-                " or replace another row.",
-                instead=f"drop {holder.title} first, in an upgrade of its own, or keep {name} as it is in both"
-                " releases.",
-            )
+            yield name, sources, holder
             break
 
 

@@ -23,6 +23,7 @@ from contraflow.operations.held import (
     is_implied,
     names_of,
     new_index,
+    not_injective,
     released_index,
 )
 from contraflow.problems import Problem, ProblemError
@@ -383,7 +384,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
     written = {name for group in sync.groups for name in group.backward} if sync else set()
     dropped = {name: found.original[name] for name in found.dropped}
     problems = [
-        *_held_columns(found),
+        *_held_columns(found, sync),
         *_new_column_problems(found),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]
@@ -402,9 +403,16 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
     return problems
 
 
-def _held_columns(found: _TablePlan) -> list[Problem]:
+def _held_columns(found: _TablePlan, sync: Sync | None) -> list[Problem]:
     """Columns that go while a key, constraint or index still needs them."""
     table = found.name[1]
+    # One problem a key. Of these, CF109 tells: to let the key go in this upgrade would not be enough.
+    computed = {
+        (name, holder.title)
+        for group in (sync.groups if sync else ())
+        for name, _, holder in not_injective(found.holders, group, found.original, found.columns)
+        if holder.unique
+    }
     left = [holder for holder in found.holders if holder.index is None or holder.index not in found.released]
     problems = [
         Problem(
@@ -415,7 +423,7 @@ def _held_columns(found: _TablePlan) -> list[Problem]:
         )
         for name in found.dropped
         for holder in left
-        if holder.holds(name)
+        if holder.holds(name) and (name, holder.title) not in computed
     ]
     for index in found.build:
         if gone := [name for name in index.columns if name not in found.columns]:
@@ -489,7 +497,9 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
                     instead="leave it out of the lens.",
                 )
             )
-    problems.extend(check_injective(table, found.holders, group, found.original, found.columns))
+    # Of a check or foreign key on a column that goes, CF111 tells (see _held_columns).
+    standing = [holder for holder in found.holders if holder.unique or not any(map(holder.holds, found.dropped))]
+    problems.extend(check_injective(table, standing, group, found.original, found.columns))
     if group.forward_deterministic is False and group.backward_deterministic is False:
         problems.append(
             Problem(
