@@ -56,11 +56,11 @@ def test_the_batch_size_follows_the_latency_budget(size: int, seconds: float) ->
     options = Options(latency_budget=0.1, max_batch_size=20_000)
     following = next_size(size, seconds, options)
     assert 1 <= following <= options.max_batch_size
-    assert size // 2 - 1 <= following <= size * 2 or following == 1
+    assert size // 2 - 1 <= following <= size * 4 or following == 1
     if seconds > 0.2:
         assert following <= max(1, size // 2 + 1)
-    if 0 < seconds < 0.05:
-        assert following == min(options.max_batch_size, size * 2)
+    if 0 < seconds < 0.025:
+        assert following == min(options.max_batch_size, size * 4)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ from contraflow.problems import Problem, ProblemError
 
 __all__ = ["Backfiller", "Target", "next_size"]
 
-# A batch grows at most by this factor, and shrinks at most by its inverse: one lucky or unlucky batch decides
-# little.
-_STEP = 2.0
+# What a batch grows by at most, and shrinks to at least: one lucky or unlucky batch decides little.
+_GROWTH = 4.0
+_SHRINK = 2.0
 # How much of the rate shown is the newest batch's.
 _NEWEST = 0.3
 # Passes that find rows left but write none, before the backfill gives up.
@@ -48,8 +48,8 @@ class Target:
 
 def next_size(size: int, seconds: float, options: Options) -> int:
     """The size of the next batch, after one of ``size`` rows took ``seconds``."""
-    wanted = size * (options.latency_budget / seconds if seconds > 0 else _STEP)
-    return max(1, min(options.max_batch_size, round(min(size * _STEP, max(size / _STEP, wanted)))))
+    wanted = size * (options.latency_budget / seconds if seconds > 0 else _GROWTH)
+    return max(1, min(options.max_batch_size, round(min(size * _GROWTH, max(size / _SHRINK, wanted)))))
 
 
 @dataclass(kw_only=True)
@@ -163,7 +163,7 @@ class Backfiller:
                 return reached, size, wrote
             self.pause_point()
             self.sleep(rest * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-            rest = min(rest * _STEP, self.options.lock_timeout * 8)
+            rest = min(rest * 2, self.options.lock_timeout * 8)
             size = max(1, size // 2)
             last = self._bound(connection, target, point.position, size)
 
