@@ -37,6 +37,7 @@ from contraflow.problems import Problem, ProblemError
 
 __all__ = [
     "FUNCTIONS",
+    "UTCNOW",
     "Function",
     "LensCall",
     "Ref",
@@ -383,6 +384,10 @@ def to_minor_units(number: object, digits: int) -> Expression:
 _EPOCH = dt.datetime(1970, 1, 1)  # noqa: DTZ001 - lens time is UTC without a zone
 
 
+UTCNOW = "utcnow()"
+"""The key under which a row given to :func:`evaluate` may hold the present time."""
+
+
 @_function("utcnow", deterministic=False)
 def _utcnow() -> dt.datetime:
     return dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)
@@ -680,6 +685,8 @@ def describe(node: Expression) -> str:
 def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - one arm per kind of node
     """The value of the expression for ``row`` (column name to Python value), by the meanings declared in this module.
 
+    ``row`` may also hold the present time, under the name that no column has, :data:`UTCNOW`.
+
     ``None`` is NULL, with SQL's three-valued logic. Raises ``KeyError`` for a column that ``row`` lacks, and
     what the Python
     meaning of a function raises for a value outside its domain.
@@ -707,6 +714,8 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - o
     if isinstance(node, LensCall):
         if node.function.strict and any(value is None for value in values):
             return None
+        if node.function is _utcnow and UTCNOW in row:
+            return row[UTCNOW]
         return node.function.python(*values)
     if isinstance(node, elements.BooleanClauseList):
         return _logic(node.operator is operators.and_, values)

@@ -1,0 +1,196 @@
+"""A node of a rehearsal: a process that carries out one release's transactions, as the service's nodes would.
+
+Run by its path, in the interpreter of the release, which needs SQLAlchemy and the driver and nothing else::
+
+    python .../contraflow/rehearsal/node.py < configuration
+
+The configuration is one line of JSON on standard input, which then stays open: when it closes, the node ends, so
+that no node outlives the rehearsal. The node opens one connection to the rehearsal for each of its workers; over it
+come requests, one at a time, and go answers. What a request and an answer hold is said in
+`contraflow.rehearsal.nodes`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__: list[str] = []
+
+ATTEMPTS = 30
+"""How often a transaction is run at most: enough for a server that takes some seconds to come back."""
+
+
+def _library() -> tuple[Any, Any]:
+    """This library's ``retry`` and ``faults``, from beside this file: the release may have none or another version.
+
+    The package's own ``__init__`` is left out: it imports what only an operator needs.
+    """
+    if "contraflow" not in sys.modules:
+        package = types.ModuleType("contraflow")
+        package.__path__ = [str(Path(__file__).resolve().parents[1])]
+        sys.modules["contraflow"] = package
+    return importlib.import_module("contraflow.retry"), importlib.import_module("contraflow.faults")
+
+
+class _Node:
+    """The engine, and the release's tables as it knows them."""
+
+    def __init__(self, configuration: Mapping[str, Any]) -> None:
+        self.retry, self.faults = _library()
+        self.engine = _engine(configuration["url"], configuration["workers"], configuration["timeout"])
+        self.tables: dict[str, sa.Table] = {}
+        metadata = sa.MetaData()
+        with self.engine.connect() as connection:
+            for schema, name, columns in configuration["tables"]:
+                self.tables[f"{schema}.{name}" if schema else name] = sa.Table(
+                    name,
+                    metadata,
+                    schema=schema,
+                    autoload_with=connection,
+                    include_columns=columns,
+                    resolve_fks=False,
+                )
+        self.workload: Callable[[sa.Engine, random.Random], None] | None = None
+        if configuration.get("workload"):
+            sys.path.insert(0, configuration["folder"])
+            module, _, function = configuration["workload"].partition(":")
+            self.workload = getattr(importlib.import_module(module), function)
+
+    def serve(self, connection: Connection) -> None:
+        """Carry out requests until the rehearsal closes the connection."""
+        try:
+            while True:
+                connection.send(self._answer(connection.recv()))
+        except (EOFError, OSError):
+            return
+
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        faults: list[str] = []
+        began = time.perf_counter()
+        try:
+            if "seed" in request:
+                assert self.workload is not None  # noqa: S101 - the rehearsal sends it to nodes that have one
+                result: Any = self.workload(self.engine, random.Random(request["seed"]))  # noqa: S311 - repeatable
+                result = None
+            else:
+                result = self.retry.run_transaction(
+                    self.engine,
+                    lambda connection: [self._execute(connection, statement) for statement in request["statements"]],
+                    attempts=ATTEMPTS,
+                    on_retry=lambda attempt: faults.append(attempt.fault.value),
+                )
+            answer: dict[str, Any] = {"result": result}
+        except Exception as error:  # noqa: BLE001 - whatever happens to a request is its answer
+            answer = {
+                "fault": self.faults.diagnose(error).fault.value,
+                "error": f"{type(error).__name__}: {error}".partition("\n(Background on this error")[0],
+            }
+        # A failed transaction's last fault was handed to on_retry, too.
+        return {
+            **answer,
+            "seconds": time.perf_counter() - began,
+            "retried": faults if "result" in answer else faults[:-1],
+        }
+
+    def _execute(self, connection: sa.Connection, statement: Sequence[Any]) -> Any:
+        verb, name, *rest = statement
+        table = self.tables[name]
+        if verb == "insert":
+            (rows,) = rest
+            if len(rows) > 1:
+                connection.execute(table.insert().values(rows))
+                return None
+            result = connection.execute(table.insert().values(rows[0]))
+            made = result.inserted_primary_key
+            return None if made is None else dict(zip(table.primary_key.columns.keys(), made, strict=True))
+        if verb == "upsert":
+            row, assigned = rest
+            connection.execute(_upsert(connection, table, row, assigned))
+            return None
+        if verb == "all":
+            return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+        (key, *values) = rest
+        condition = sa.and_(*(table.c[column] == value for column, value in key.items()))
+        if verb == "select":
+            # With the lock of a writer, a read waits until a commit that nobody heard of is done or undone.
+            row = connection.execute(sa.select(table).where(condition).with_for_update()).mappings().one_or_none()
+            return None if row is None else dict(row)
+        if verb == "update":
+            return connection.execute(table.update().where(condition).values(values[0])).rowcount
+        return connection.execute(table.delete().where(condition)).rowcount
+
+
+def _upsert(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], assigned: Sequence[str]) -> Any:
+    dialect = connection.dialect.name
+    if dialect in ("mysql", "mariadb"):
+        from sqlalchemy.dialects.mysql import insert as mysql_insert
+
+        statement = mysql_insert(table).values(row)
+        return statement.on_duplicate_key_update({name: statement.inserted[name] for name in assigned})
+    key: Any = table.primary_key.columns.keys()
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+        return sqlite_insert(table).values(row).on_conflict_do_update(key, set_={name: row[name] for name in assigned})
+    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+    return postgresql_insert(table).values(row).on_conflict_do_update(key, set_={name: row[name] for name in assigned})
+
+
+def _engine(text: str, workers: int, timeout: float) -> sa.Engine:
+    """An engine as services have it: pooled, and every wait is bounded."""
+    url = sa.make_url(text)
+    backend, driver = url.get_backend_name(), url.get_driver_name()
+    if backend == "sqlite":
+        engine = sa.create_engine(url, connect_args={"timeout": timeout})
+        sa.event.listen(engine, "connect", _write_ahead)
+        return engine
+    arguments: dict[str, Any] = {}
+    if driver == "pymysql":
+        arguments = {"connect_timeout": int(timeout), "read_timeout": int(timeout), "write_timeout": int(timeout)}
+    elif driver in ("psycopg", "psycopg2"):
+        # Keepalives find a connection that went silent; an answer that never comes is found by the same.
+        milliseconds = int(timeout * 1000)
+        arguments = {"connect_timeout": int(timeout), "tcp_user_timeout": milliseconds, "keepalives_idle": 1}
+    return sa.create_engine(url, pool_size=workers, max_overflow=2, connect_args=arguments)
+
+
+def _write_ahead(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.close()
+
+
+def _main() -> None:
+    configuration = json.loads(sys.stdin.readline())
+    secret = bytes.fromhex(configuration["secret"])
+    try:
+        node = _Node(configuration)
+    except Exception as error:  # noqa: BLE001 - the rehearsal is told why
+        with Client(configuration["address"], authkey=secret) as connection:
+            connection.send(f"{type(error).__name__}: {error}")
+        return
+    for _ in range(configuration["workers"]):
+        connection = Client(configuration["address"], authkey=secret)
+        connection.send(None)
+        threading.Thread(target=node.serve, args=(connection,), daemon=True).start()
+    sys.stdin.read()
+    # Threads may be in the middle of a transaction: a node that is shut down does not wait for them.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,217 @@
+"""The nodes of a rehearsal, from the side of the rehearsal: processes that carry out a release's transactions.
+
+A request is ``{"statements": [...]}``, all of one transaction, each of them one of
+
+- ``("insert", table, [values, ...])``: answered with the key of a single row, None for several;
+- ``("upsert", table, values, [column, ...])``: INSERT that updates these columns where the key exists;
+- ``("update", table, key, values)`` and ``("delete", table, key)``: answered with the number of rows;
+- ``("select", table, key)``: answered with the row in the release's own shape, or None; waits for its writers;
+- ``("all", table)``: answered with every row;
+
+or ``{"seed": number}``, one call of the release's own workload. Keys, values and rows are mappings of column name to
+Python value. The answer is an `Answer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.problems import Problem, ProblemError
+from contraflow.rehearsal.rule import Side
+
+__all__ = ["Answer", "Node", "NodeGone", "Statement", "Workload"]
+
+Statement = tuple[Any, ...]
+
+_START_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of a request.
+
+    :ivar results: one for each statement.
+    :ivar fault: what went wrong (a value of `contraflow.Fault`), None if nothing did.
+    :ivar error: the same, in the words of the driver.
+    :ivar seconds: how long the release waited for it, retries included.
+    :ivar retried: the faults that it was retried for, and got over.
+    """
+
+    results: Sequence[Any] = ()
+    fault: str | None = None
+    error: str = ""
+    seconds: float
+    retried: Sequence[str] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the transaction is known to be committed."""
+        return self.fault is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """How one release's transactions are made and carried out.
+
+    :ivar python: the interpreter of the release; None for the present one.
+    :ivar call: ``module:function`` of the user's own workload, called with an engine and a `random.Random` again and
+        again; None for the generated one.
+    :ivar folder: where that module is found.
+    """
+
+    python: str | None = None
+    call: str | None = None
+    folder: Path = Path()
+
+
+class NodeGone(Exception):
+    """The node's process has ended while it was asked."""
+
+
+class Node:
+    """One node of a release: a process with some workers. A context manager that stops it.
+
+    :param tables: schema, name and columns of each table, in the shape of the release.
+    :param timeout: seconds after which the node gives up a connection that does not answer.
+    :raises ProblemError: CF201 if it does not start.
+    """
+
+    def __init__(
+        self,
+        *,
+        release: Side,
+        url: sa.URL,
+        tables: Sequence[tuple[str | None, str, Sequence[str]]],
+        workers: int,
+        timeout: float = 30.0,
+        workload: Workload | None = None,
+    ) -> None:
+        self.release = release
+        workload = workload or Workload()
+        secret = secrets.token_bytes(16)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
+        self._connections: list[Connection] = []
+        with Listener(authkey=secret) as listener:
+            self.process = subprocess.Popen(
+                [workload.python or sys.executable, str(Path(__file__).with_name("node.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,  # Ctrl-C is for the rehearsal, which stops its nodes in good order
+            )
+            configuration = {
+                "address": listener.address,
+                "secret": secret.hex(),
+                "url": url.render_as_string(hide_password=False),
+                "workers": workers,
+                "timeout": timeout,
+                "tables": [[schema, name, list(columns)] for schema, name, columns in tables],
+                "workload": workload.call,
+                "folder": os.path.abspath(workload.folder),
+            }
+            try:
+                self._tell(configuration)
+                self._meet(listener, workers)
+            except BaseException:
+                self.stop()
+                raise
+
+    def ask(self, worker: int, request: dict[str, Any]) -> Answer:
+        """Let one worker carry out a request; a worker is asked by one thread at a time.
+
+        :raises NodeGone: if the node ends before it has answered.
+        """
+        connection = self._connections[worker]
+        try:
+            connection.send(request)
+            answer = connection.recv()
+        except (EOFError, OSError) as error:
+            raise NodeGone(f"the node of the {self.release} release is gone") from error
+        return Answer(
+            results=answer.get("result") or (),
+            fault=answer.get("fault"),
+            error=answer.get("error", ""),
+            seconds=answer["seconds"],
+            retried=answer["retried"],
+        )
+
+    def stop(self) -> None:
+        """Let it end; kill it if it does not."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
+        try:
+            self.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for connection in self._connections:
+            connection.close()
+        self._errors.close()
+
+    def _tell(self, configuration: dict[str, Any]) -> None:
+        pipe = self.process.stdin
+        assert pipe is not None  # noqa: S101 - it is a pipe
+        pipe.write(json.dumps(configuration).encode() + b"\n")
+        pipe.flush()
+
+    def _meet(self, listener: Listener, workers: int) -> None:
+        """Accept the connection of each worker."""
+        # accept() has no timeout of its own: a node that ends or hangs is noticed by calling it here.
+        met = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(listener.address, met), daemon=True)
+        watch.start()
+        try:
+            for _ in range(workers):
+                connection = listener.accept()
+                self._connections.append(connection)
+                complaint = connection.recv()
+                if complaint is not None:
+                    raise self._not_started(complaint)
+        except (EOFError, OSError) as error:
+            raise self._not_started(self._last_words()) from error
+        finally:
+            met.set()
+            watch.join()
+
+    def _watch(self, address: Any, met: threading.Event) -> None:
+        waited = 0.0
+        while not met.wait(0.1):
+            waited += 0.1
+            if self.process.poll() is not None or waited > _START_SECONDS:
+                self.process.kill()
+                # A caller without the secret makes accept() raise.
+                import socket
+
+                with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
+                    knock.connect(address)
+                return
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.poll()}, no output"
+
+    def _not_started(self, reason: str) -> ProblemError:
+        return ProblemError(
+            Problem(
+                code="CF201",
+                what=f"the {self.release} release's node did not start: {reason}",
+                instead="its interpreter needs SQLAlchemy and the database driver; see --old-python, --new-python.",
+            )
+        )

@@ -1,0 +1,459 @@
+"""One rehearsal: the upgrade of an Alembic project, live on a scratch server, under the load of both releases."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import importlib.metadata
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.engine import report
+from contraflow.engine.runner import Runner
+from contraflow.engine.schema import old_shape
+from contraflow.operations.base import TableName
+from contraflow.operations.planning import plan, tables_of
+from contraflow.problems import Problem, ProblemError
+from contraflow.rehearsal import servers
+from contraflow.rehearsal.clients import Client, Desk
+from contraflow.rehearsal.control import Control, differences
+from contraflow.rehearsal.history import History
+from contraflow.rehearsal.nodes import Node, Workload
+from contraflow.rehearsal.oracle import Stage, TableOracle, World
+from contraflow.rehearsal.project import Project
+from contraflow.rehearsal.record import Backfilled, FaultRecord, Lock, Phase, Plain, Record, Try, Verdict
+from contraflow.rehearsal.rule import Side
+from contraflow.rehearsal.shapes import columns_of, stored
+from contraflow.steps import Backfill, Online, Sync
+
+__all__ = ["Meanwhile", "Rehearsal"]
+
+Progress = Callable[[str], None]
+Meanwhile = Callable[[str, sa.Engine], None]
+"""Called at the beginning of each phase, with its name and an engine for the database under rehearsal."""
+
+
+def _silent(_line: str) -> None:
+    """Drop a line of progress."""
+
+
+def _nothing(_phase: str, _engine: sa.Engine) -> None:
+    """Do nothing meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """How an upgrade is rehearsed on one server. `run` does it.
+
+    :ivar config: the alembic.ini or pyproject.toml of the project; None: found as Alembic finds it.
+    :ivar section: Alembic's section of it.
+    :ivar arguments: Alembic's ``-x``, passed on to env.py.
+    :ivar revisions: ``OLD:NEW``, or only NEW, or empty: from before the last unbroken chain of Changes to the head.
+    :ivar on: a kind of server that `contraflow.rehearsal.servers.start` knows.
+    :ivar url: a server that runs anyway, whose account may create databases, instead of ``on``. What is made there is
+        dropped at the end.
+    :ivar seconds: how long the load lasts, besides the time that starting and upgrading takes.
+    :ivar workers: how many clients send requests at a time, and how many connections each release has.
+    :ivar rows: how many rows each table has at least when the upgrade begins.
+    :ivar seed: makes the clients' choices repeatable (not their interleaving).
+    :ivar old_workload: how the old release's transactions are carried out.
+    :ivar new_workload: likewise.
+    :ivar command: what to type to have the same again, for the record.
+    """
+
+    config: str | Path | None = None
+    section: str = "alembic"
+    arguments: tuple[str, ...] = ()
+    revisions: str = ""
+    on: str = "sqlite"
+    url: str | None = None
+    seconds: float = 20.0
+    workers: int = 4
+    rows: int = 200
+    seed: int = 0
+    old_workload: Workload = field(default_factory=Workload)
+    new_workload: Workload = field(default_factory=Workload)
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.rows < 0 or self.seconds <= 0:
+            raise ValueError("a rehearsal needs a worker, seconds above 0 and rows of 0 or more")
+
+    def run(self, *, progress: Progress = _silent, meanwhile: Meanwhile = _nothing) -> Record:
+        """Rehearse the upgrade, and judge it.
+
+        Nothing is left behind, also after an exception or Ctrl-C: no process, no file, no database. ``progress`` gets a
+        line of text at each stage. ``meanwhile`` may do harm, to see whether it is noticed.
+
+        :raises ProblemError: before anything is rehearsed: what `Project` raises, CF201, CF203, CF204, CF206 or CF207
+            if the server cannot be used, and what the project's own revisions run into. What goes wrong later is in
+            the record.
+        """
+        project = Project(self.config, section=self.section, arguments=self.arguments, revisions=self.revisions)
+        with ExitStack() as stack:
+            server = stack.enter_context(self._server(progress))
+            urls: list[sa.URL] = []
+            for _ in range(3):
+                urls.append(server.create_database())
+                stack.callback(server.drop_database, urls[-1])
+            progress(f"creating the schemas of {project.old} and {project.new} on {server.kind} {server.version}")
+            project.prepare(urls[0], project.old)
+            project.prepare(urls[1], project.old)
+            project.prepare(urls[2], project.new)
+            run = _Run(
+                options=self,
+                project=project,
+                server=server,
+                url=urls[0],
+                control=Control({"old": urls[1], "new": urls[2]}),
+                progress=progress,
+                meanwhile=meanwhile,
+            )
+            stack.callback(run.close)
+            return run.run()
+
+    def _server(self, progress: Progress) -> servers.Server:
+        if self.url is not None:
+            return servers.attach(self.url)
+        if self.on not in servers.KINDS:
+            raise ProblemError(
+                Problem(
+                    code="CF203",
+                    what=f"there is no scratch server of the kind {self.on!r}.",
+                    instead=f"choose one of: {', '.join(servers.KINDS)}; or give the --url of one that runs.",
+                )
+            )
+        progress(f"starting {self.on}")
+        return servers.start(self.on, progress=progress)
+
+
+class _Run:
+    """A rehearsal while it runs."""
+
+    def __init__(
+        self,
+        *,
+        options: Rehearsal,
+        project: Project,
+        server: servers.Server,
+        url: sa.URL,
+        control: Control,
+        progress: Progress,
+        meanwhile: Meanwhile,
+    ) -> None:
+        self.options = options
+        self.project = project
+        self.server = server
+        self.url = url
+        self.control = control
+        self.started = dt.datetime.now(dt.timezone.utc)
+        self.history = History(self.now)
+        self.phases: list[Phase] = []
+        self.backfilled: list[Backfilled] = []
+        self.locks: list[Lock] = []
+        self.tries: list[Try] = []
+        self.faults: list[FaultRecord] = []
+        self.notes: list[str] = []
+        self._began = time.monotonic()
+        self._progress = progress
+        self._meanwhile = meanwhile
+        self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        self._idle = threading.Event()
+        self._nodes: list[Node] = []
+        self.desk = Desk(
+            tables=self._tables(),
+            history=self.history,
+            seed=options.seed,
+            clients=options.workers,
+            control=control.fails,
+        )
+        self.clients = [Client(number, self.desk) for number in range(options.workers)]
+
+    def now(self) -> float:
+        """Seconds since the rehearsal began."""
+        return time.monotonic() - self._began
+
+    # -- the script --------------------------------------------------------------------------------------------------
+
+    def run(self) -> Record:
+        """Everything from the first row to the record."""
+        refused: ProblemError | None = None
+        try:
+            self._begin()
+            self._upgrade()
+        except ProblemError as error:
+            refused = error
+        self._stop_clients()
+        return self._judge(refused)
+
+    def _begin(self) -> None:
+        self.desk.nodes["old"] = self._node("old")
+        with self._phase("loading rows"):
+            self._load()
+        for client in self.clients:
+            client.start()
+
+    def _upgrade(self) -> None:
+        share = self.options.seconds / 6
+        self._serve("old release alone", share)
+        self._move(Stage.WINDOW)
+        self.project.lead(self.url)
+        for verb in ("expand", "migrate", "verify"):
+            self._verb(verb)
+        with self._phase("new release starts"):
+            self.project.follow(self.url)
+            self._move(Stage.BOTH)
+            self._start("new")
+        self._serve("both releases", 4 * share)
+        self._check_rows("before contract")
+        self._end("old")
+        self._verb("contract")
+        self._move(Stage.NEW)
+        self._serve("new release alone", share)
+        self._stop_clients()
+        self._check_rows("at the end")
+        for what in differences(self._engine, self.control.engine("new")):
+            self.history.find("structure", what)
+
+    def _serve(self, name: str, seconds: float) -> None:
+        with self._phase(name):
+            until = self.now() + seconds
+            # A client that ends by itself is a fault of the rehearsal: no need to wait for the rest.
+            while self.now() < until and all(client.error is None for client in self.clients):
+                self._idle.wait(min(0.2, max(0.0, until - self.now())))
+
+    def _verb(self, verb: str) -> None:
+        with (
+            self._phase(verb),
+            Runner(self.url, self.project.upgrade, options=self.project.options, progress=self._follow) as runner,
+        ):
+            began = self.now()
+            outcome = "refused"
+            try:
+                getattr(runner, verb)()
+                outcome = "done"
+            finally:
+                self.tries.append(Try(verb=verb, at=began, seconds=self.now() - began, outcome=outcome))
+
+    def _follow(self, event: report.Progress) -> None:
+        """What the runner tells of its progress."""
+        if event.total is not None:
+            table = event.title.removeprefix("backfill ")
+            self.backfilled.append(Backfilled(at=self.now(), table=table, done=event.done, total=event.total))
+        elif event.message == "waiting for a lock":
+            waited = self.project.options.lock_timeout * 1000
+            self.locks.append(Lock(at=self.now(), statement=event.title, ms=waited, granted=False))
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self._progress(f"{name} ({self.history.requests} requests so far)")
+        self.history.phase = name
+        began = self.now()
+        try:
+            self._meanwhile(name, self._engine)
+            yield
+        finally:
+            self.phases.append(Phase(name=name, began=began, ended=self.now()))
+
+    # -- releases ----------------------------------------------------------------------------------------------------
+
+    def _node(self, release: Side) -> Node:
+        options = self.options
+        node = Node(
+            release=release,
+            url=self.url,
+            tables=columns_of(
+                {name: table.shape(release) for name, table in self.desk.tables.items() if table.knows(release)}
+            ),
+            workers=options.workers,
+            workload=options.old_workload if release == "old" else options.new_workload,
+        )
+        self._nodes.append(node)
+        return node
+
+    def _start(self, release: Side) -> None:
+        node = self._node(release)
+        with self._standstill():
+            self.desk.nodes[release] = node
+
+    def _end(self, release: Side) -> None:
+        with self._standstill():
+            node = self.desk.nodes.pop(release)
+        node.stop()
+
+    def _move(self, stage: Stage) -> None:
+        """Tell everybody which releases write from now on, and what that makes of every row."""
+        with self._standstill():
+            for client in self.clients:
+                for name, items in client.items.items():
+                    table = self.desk.tables[name]
+                    for item in items:
+                        item.worlds = _moved(table, item.worlds, stage)
+            self.desk.stage = stage
+
+    @contextmanager
+    def _standstill(self) -> Iterator[None]:
+        self.desk.close()
+        try:
+            yield
+        finally:
+            self.desk.open()
+
+    def _load(self) -> None:
+        """The rows that are there before the upgrade, made by the old release."""
+        threads = [
+            threading.Thread(target=self._load_by, args=(client,), name=f"load-{client.number}")
+            for client in self.clients
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _load_by(self, client: Client) -> None:
+        share = -(-self.options.rows // len(self.clients))
+        try:
+            client.load(share)
+        except BaseException as error:  # noqa: BLE001 - the rehearsal reports it
+            client.error = error
+
+    def _stop_clients(self) -> None:
+        self.desk.open()
+        for client in self.clients:
+            client.stop()
+        for client in self.clients:
+            client.join()
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    def _tables(self) -> dict[TableName, TableOracle]:
+        """The model of each table that the workload can write."""
+        old, new = (self.control.shapes[release] for release in ("old", "new"))
+        syncs = self._syncs()
+        made: dict[TableName, TableOracle] = {}
+        for name in sorted(old.keys() | new.keys(), key=str):
+            shapes = [shape for shape in (old.get(name), new.get(name)) if shape is not None]
+            obstacle = next((shape.obstacle for shape in shapes if shape.obstacle), None)
+            if obstacle is None and len({shape.key for shape in shapes}) > 1:
+                obstacle = "its primary key changes"
+            if obstacle is not None:
+                self.notes.append(f"{shapes[0].title} is not written: {obstacle}")
+                continue
+            made[name] = TableOracle(old=old.get(name), new=new.get(name), sync=syncs.get(name))
+        return made
+
+    def _syncs(self) -> Mapping[TableName, Sync]:
+        upgrade = self.project.upgrade
+        with Runner(self.url) as runner, self._engine.connect() as connection:
+            phases = plan(upgrade, old_shape(connection, runner.adapter, tables_of(upgrade)))
+        steps = [block.step for block in phases.migrate if isinstance(block, Online)]
+        return {(step.sync.schema, step.sync.table): step.sync for step in steps if isinstance(step, Backfill)}
+
+    def _check_rows(self, moment: str) -> None:
+        """Hold every row, as each release that serves reads it, against what is known."""
+        with self._phase(f"checking every row {moment}"), self._standstill():
+            for release, node in sorted(self.desk.nodes.items()):
+                for name, table in self.desk.tables.items():
+                    if table.knows(release):
+                        self._check_table(release, node, name, table)
+
+    def _check_table(self, release: Side, node: Node, name: TableName, table: TableOracle) -> None:
+        shape = table.shape(release)
+        at = self.now()
+        answer = node.ask(0, {"statements": [("all", shape.title)]})
+        if not answer.ok:
+            self.history.find("failed", f"reading {shape.title} failed: {answer.error}", table=shape.title)
+            return
+        store = [stored(shape.columns[column].type) for column in shape.key]
+
+        def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+            return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
+
+        found = {identity(row): row for row in answer.results[0]}
+        for client in self.clients:
+            for item in list(client.items[name]):
+                client.check(release, item, found.pop(identity(item.key), None), at, "check")
+            for key in client.abandoned[name]:
+                found.pop(identity(key), None)
+        for row in found.values():
+            key = {column: row[column] for column in shape.key}
+            title = ", ".join(f"{column}={value}" for column, value in key.items())
+            self.history.find("doubled", f"{shape.title} has a row that nobody wrote", table=shape.title, key=title)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _judge(self, refused: ProblemError | None) -> Record:
+        errors = [client.error for client in self.clients if client.error is not None]
+        findings = self.history.findings
+        verdict: Verdict = "passed"
+        reason = f"{self.history.requests} requests, none failed; every value is what was written or its image"
+        if errors:
+            verdict, reason = "error", f"the rehearsal broke: {type(errors[0]).__name__}: {errors[0]}"
+        elif refused is not None:
+            verdict, reason = "failed", f"the upgrade was refused: {refused.problems[0].what}"
+        if findings and not errors:
+            more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
+            verdict, reason = "failed", f"{findings[0].kind}: {findings[0].what}{more}"
+        options: dict[str, Plain] = {
+            "seconds": self.options.seconds,
+            "workers": self.options.workers,
+            "rows": self.options.rows,
+        }
+        options.update({f"note {number}": note for number, note in enumerate(self.notes, 1)})
+        return Record(
+            started=self.started,
+            seconds=self.now(),
+            seed=self.options.seed,
+            command=self.options.command,
+            server=self.server.kind,
+            server_version=self.server.version,
+            versions=_versions(self.url),
+            old=self.project.old,
+            new=self.project.new,
+            options=options,
+            phases=tuple(self.phases),
+            buckets=self.history.buckets,
+            stalls=self.history.stalls,
+            faults=tuple(self.faults),
+            progress=tuple(self.backfilled),
+            locks=tuple(self.locks),
+            tries=tuple(self.tries),
+            findings=findings,
+            counts=self.history.counts,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    def close(self) -> None:
+        """End every process that was started."""
+        for node in self._nodes:
+            node.stop()
+        self._stop_clients()
+        self._engine.dispose()
+
+
+def _moved(table: TableOracle, worlds: list[World], stage: Stage) -> list[World]:
+    if stage is Stage.BOTH:
+        return table.backfilled(worlds)
+    if stage is Stage.NEW:
+        return table.contracted(worlds)
+    if stage is Stage.OLD:
+        return table.rolled_back(worlds)
+    return worlds
+
+
+def _versions(url: sa.URL) -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    driver = url.get_driver_name()
+    for name in ("contraflow", "SQLAlchemy", "alembic", {"pysqlite": ""}.get(driver, driver)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError, ValueError):
+            found[name] = importlib.metadata.version(name)
+    return found

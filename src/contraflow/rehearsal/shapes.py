@@ -1,0 +1,337 @@
+"""A release's tables as its nodes see them, and what its columns hold: values to write, and what is read again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import random
+import string
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from contraflow.operations.base import TableName, constant_default
+
+__all__ = ["ANY", "Link", "TableShape", "reflect", "stored", "value_for"]
+
+
+class _Any:
+    """A value that only the server knows."""
+
+    def __repr__(self) -> str:
+        return "whatever the server made"
+
+
+ANY = _Any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A foreign key: its columns, and those of the table that it refers to."""
+
+    columns: tuple[str, ...]
+    table: TableName
+    referred: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableShape:
+    """One table in the shape of one release."""
+
+    name: TableName
+    columns: Mapping[str, sa.Column[Any]]
+    key: tuple[str, ...]
+    unique: tuple[tuple[str, ...], ...] = ()
+    """Every other set of columns that may not repeat."""
+    links: tuple[Link, ...] = ()
+    made: frozenset[str] = field(default=frozenset())
+    """Columns that the server fills: never written."""
+
+    @property
+    def title(self) -> str:
+        """The table as people write it."""
+        schema, name = self.name
+        return f"{schema}.{name}" if schema else name
+
+    @cached_property
+    def automatic(self) -> str | None:
+        """The key column that the server numbers, None if there is none."""
+        (first, *more) = self.key or ("",)
+        return first if not more and first in self.made else None
+
+    @cached_property
+    def obstacle(self) -> str | None:
+        """Why the generated workload cannot write this table, None if it can."""
+        if not self.key:
+            return "it has no primary key"
+        linked = {name for link in self.links for name in link.columns}
+        for name, column in self.columns.items():
+            needed = name in self.key or not (column.nullable or column.server_default is not None)
+            if needed and name not in self.made and name not in linked and not _known(column.type):
+                return f"no values of type {column.type!r} are known for {name}"
+        return None
+
+    def default(self, name: str) -> Any:
+        """What the server stores where the column is left out: None without a default, ANY if it computes one."""
+        column = self.columns[name]
+        if name in self.made:
+            return ANY
+        if column.server_default is None:
+            return None
+        constant, value = constant_default(column)
+        return value if constant else ANY
+
+
+def reflect(connection: sa.Connection) -> dict[TableName, TableShape]:
+    """Every table of the connection's own schema, but Alembic's and this library's."""
+    inspector = sa.inspect(connection)
+    metadata = sa.MetaData()
+    found: dict[TableName, TableShape] = {}
+    for name in sorted(inspector.get_table_names()):
+        table = sa.Table(name, metadata, autoload_with=connection, resolve_fks=False)
+        if name.startswith("contraflow_") or [column.name for column in table.columns] == ["version_num"]:
+            continue
+        unique = {
+            tuple(constraint.columns.keys())
+            for constraint in table.constraints
+            if isinstance(constraint, sa.UniqueConstraint)
+        }
+        unique |= {tuple(index.columns.keys()) for index in table.indexes if index.unique and index.columns}
+        key = tuple(table.primary_key.columns.keys())
+        found[None, name] = TableShape(
+            name=(None, name),
+            columns={column.name: column for column in table.columns},
+            key=key,
+            unique=tuple(sorted(unique - {key})),
+            links=tuple(
+                Link(
+                    columns=tuple(link["constrained_columns"]),
+                    table=(link.get("referred_schema"), link["referred_table"]),
+                    referred=tuple(link["referred_columns"]),
+                )
+                for link in inspector.get_foreign_keys(name)
+            ),
+            made=frozenset(column.name for column in table.columns if _is_made(column, table)),
+        )
+    return found
+
+
+def _is_made(column: sa.Column[Any], table: sa.Table) -> bool:
+    if column.computed is not None or column.identity is not None:
+        return True
+    linked = {name for key in table.foreign_key_constraints for name in key.column_keys}
+    return (
+        column is table.autoincrement_column  # an integer that is the whole key; reflection tells no more on SQLite
+        and column.name not in linked
+        and (column.server_default is not None or column.autoincrement in (True, "auto"))
+    )
+
+
+# -- values ---------------------------------------------------------------------------------------------------
+
+TEXTS = [
+    *(
+        "Ann Lee",
+        "ann lee",
+        "ANN LEE",
+        "Bo",
+        "Cher",
+        "",
+        " ",
+        "  two  spaces ",
+        "José Ñandú",
+        "e\u0301",
+        "李 小龍",
+        "𝒳 🙂",
+    ),
+    *(
+        "O'Neil",
+        'say "hi"',
+        "100%",
+        "%s",
+        ":x",
+        "a\\b",
+        "\\",
+        "_",
+        "NULL",
+        "0",
+        "007",
+        "-1",
+        "1e3",
+        "true",
+        "<b>",
+        "a,b;c",
+    ),
+    *("x@example.org", "line\nbreak", "tab\there", "Łucja van der Berg-Åström"),
+]
+"""Texts that break careless SQL: quotes, backslashes, percent signs, spaces, case, composition, other scripts."""
+
+_EPOCH = dt.datetime(1970, 1, 2)  # noqa: DTZ001 - MySQL's TIMESTAMP begins here, in any zone
+_SECONDS = 2_100_000_000
+_DIGITS = string.digits + string.ascii_lowercase
+
+
+def value_for(column: sa.Column[Any], rng: random.Random, *, token: int | None = None) -> Any:
+    """A value that the column may hold: ordinary ones, NULL, and extremes.
+
+    With a ``token`` (a number that is used once) the value is one that no other row has.
+    """
+    if token is None and column.nullable and rng.random() < 0.2:
+        return None
+    maker = _maker(column.type)
+    if maker is None:
+        return None
+    return maker(column.type, rng, token)
+
+
+def _known(type_: sa.types.TypeEngine[Any]) -> bool:
+    return _maker(type_) is not None
+
+
+def _enum(type_: Any, rng: random.Random, token: int | None) -> Any:
+    return type_.enums[token % len(type_.enums)] if token is not None else rng.choice(type_.enums)
+
+
+def _text(type_: Any, rng: random.Random, token: int | None) -> str:
+    limit = type_.length or 200
+    if token is not None:
+        # Lower case and no spaces: distinct under every collation, and after most of what a lens does to a text.
+        return _base36(token).rjust(min(limit, 6), "0")
+    if rng.random() < 0.05:
+        return ("x" * limit)[: min(limit, 2000)]
+    text = rng.choice(TEXTS)
+    if rng.random() < 0.3:
+        text = f"{text} {rng.randrange(1000)}"
+    text = text[:limit]
+    return text.rstrip() if isinstance(type_, sa.types.CHAR) else text
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while number:
+        number, rest = divmod(number, 36)
+        digits = _DIGITS[rest] + digits
+    return digits or "0"
+
+
+def _integer(type_: Any, rng: random.Random, token: int | None) -> int:
+    low, high = _range(type_)
+    if token is not None:
+        return token
+    if rng.random() < 0.1:
+        return rng.choice((low, high, 0, 1))
+    return rng.randrange(max(low, -1000), min(high, 1_000_000))
+
+
+def _range(type_: Any) -> tuple[int, int]:
+    name = type(type_).__name__.upper()
+    bits = {"TINYINT": 8, "SMALLINT": 16, "SMALLINTEGER": 16, "MEDIUMINT": 24, "BIGINT": 64, "BIGINTEGER": 64}
+    width = bits.get(name, 32)
+    if name == "TINYINT" and getattr(type_, "display_width", None) == 1:
+        return 0, 1  # how MySQL and MariaDB keep a Boolean
+    if getattr(type_, "unsigned", False):
+        return 0, 2**width - 1
+    return -(2 ** (width - 1)), 2 ** (width - 1) - 1
+
+
+def _numeric(type_: Any, rng: random.Random, token: int | None) -> Any:
+    precision, scale = type_.precision or 15, type_.scale or 0
+    if isinstance(type_, sa.types.Float) or not type_.asdecimal:
+        return float(token) if token is not None else rng.randrange(-4000, 4000) / 4
+    if token is not None:
+        return decimal.Decimal(token)
+    digits = rng.choice((1, 2, precision))
+    number = rng.randrange(10 ** min(digits, precision))
+    return decimal.Decimal((rng.randrange(2), tuple(map(int, str(number))), -scale)) + 0
+
+
+def _boolean(_type: Any, rng: random.Random, token: int | None) -> bool:
+    return bool(token % 2) if token is not None else rng.random() < 0.5
+
+
+def _datetime(type_: Any, rng: random.Random, token: int | None) -> dt.datetime:
+    seconds = token if token is not None else rng.randrange(_SECONDS)
+    fine = not isinstance(type_, (mysql.DATETIME, mysql.TIMESTAMP)) or (type_.fsp or 0) >= 6
+    micro = rng.randrange(1_000_000) if fine and token is None else 0
+    moment = _EPOCH + dt.timedelta(seconds=seconds, microseconds=micro)
+    return moment.replace(tzinfo=dt.timezone.utc) if type_.timezone else moment
+
+
+def _date(_type: Any, rng: random.Random, token: int | None) -> dt.date:
+    return dt.date(1970, 1, 2) + dt.timedelta(days=token if token is not None else rng.randrange(24_000))
+
+
+def _time(_type: Any, rng: random.Random, token: int | None) -> dt.time:
+    seconds = (token if token is not None else rng.randrange(86_400)) % 86_400
+    return dt.time(seconds // 3600, seconds // 60 % 60, seconds % 60)
+
+
+def _binary(type_: Any, rng: random.Random, token: int | None) -> bytes:
+    if token is not None:
+        return token.to_bytes(min(type_.length or 6, 6), "big")
+    return rng.randbytes(rng.randrange(min(type_.length or 40, 40) + 1))
+
+
+def _document(_type: Any, rng: random.Random, token: int | None) -> Any:
+    if token is not None:
+        return {"n": token}
+    return rng.choice(({"k": "v", "n": rng.randrange(100)}, {}, {"k": rng.choice(TEXTS), "other": [1, None]}, {"k": 1}))
+
+
+def _uuid(_type: Any, rng: random.Random, token: int | None) -> uuid.UUID:
+    return uuid.UUID(int=token if token is not None else rng.getrandbits(128))
+
+
+_MAKERS: list[tuple[type[Any], Callable[[Any, random.Random, int | None], Any]]] = [
+    (sa.types.Enum, _enum),
+    (sa.types.String, _text),
+    (sa.types.Boolean, _boolean),
+    (sa.types.Integer, _integer),
+    (sa.types.Numeric, _numeric),
+    (sa.types.DateTime, _datetime),
+    (sa.types.Date, _date),
+    (sa.types.Time, _time),
+    (sa.types.JSON, _document),
+    (sa.types.Uuid, _uuid),
+    (sa.types.LargeBinary, _binary),
+    (sa.types._Binary, _binary),  # noqa: SLF001 - BINARY and VARBINARY have no other common class
+]
+
+
+def _maker(type_: sa.types.TypeEngine[Any]) -> Callable[[Any, random.Random, int | None], Any] | None:
+    if isinstance(type_, sa.types.String) and not isinstance(type_, sa.types.Enum) and hasattr(type_, "values"):
+        return None  # MySQL's SET
+    return next((maker for kind, maker in _MAKERS if isinstance(type_, kind)), None)
+
+
+def stored(type_: sa.types.TypeEngine[Any]) -> Callable[[Any], Any]:
+    """What a column of the type makes of a value that is stored in it."""
+    if isinstance(type_, sa.types.Float) or not isinstance(type_, (sa.types.Numeric, sa.types.CHAR, sa.types.DateTime)):
+        return _as_it_is
+    if isinstance(type_, sa.types.CHAR):
+        return lambda value: value.rstrip(" ") if isinstance(value, str) else value
+    if isinstance(type_, sa.types.DateTime):
+        return _instant
+    if type_.scale is None or not type_.asdecimal:
+        return _as_it_is
+    unit = decimal.Decimal(1).scaleb(-type_.scale)
+    return lambda value: decimal.Decimal(value).quantize(unit, rounding=decimal.ROUND_HALF_UP)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _instant(value: Any) -> Any:
+    """Moments with a zone are compared as instants, whatever zone the driver gives them."""
+    return value.astimezone(dt.timezone.utc) if isinstance(value, dt.datetime) and value.tzinfo else value
+
+
+def columns_of(tables: Mapping[TableName, TableShape]) -> Sequence[tuple[str | None, str, Sequence[str]]]:
+    """The tables as a node is told of them."""
+    return [(*name, list(shape.columns)) for name, shape in tables.items()]
