@@ -15,7 +15,7 @@ from typing import Any
 
 from contraflow.rehearsal.rule import NOW, Cell, Group, Values, same
 
-__all__ = ["NOW", "Cell", "Group", "Model", "Oracle", "Rejected", "same"]
+__all__ = ["NOW", "Cell", "Group", "Model", "Oracle", "Rejected", "Values", "same"]
 
 
 class Rejected(Exception):

@@ -434,6 +434,49 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
         sys.exit(1)
 
 
+@_command(
+    "rehearse",
+    click.argument("revisions", metavar="[OLD:NEW]", default=""),
+    click.option(
+        "--on",
+        multiple=True,
+        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql"]),
+        help="The scratch server to start; repeatable.  [default: sqlite]",
+    ),
+    click.option(
+        "--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True, help="How long the load lasts."
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Connections of each release."
+    ),
+    click.option(
+        "--rows", type=click.IntRange(min=0), default=200, show_default=True, help="Rows a table before the upgrade."
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Makes the workload repeatable."),
+    _common("--url", metavar="URL", help="A running server to use instead, whose account may create databases."),
+    *(option for option in (_COMMON[0], _COMMON[1], _COMMON[3], _COMMON[5])),
+    common=(),
+)
+def rehearse(session: Session, revisions: str, on: tuple[str, ...], **options: Any) -> None:
+    """Rehearse the upgrade on scratch servers, under the load of both releases, and judge every value.
+
+    Starts a server of each kind with the old release's schema and generated rows. Workers of the old release write
+    while the upgrade is expanded, migrated and verified; then those of the new release beside them; then only those
+    after contract. What one release has written, the other must read in its own shape. Exits with 1 if a statement
+    failed, a value is lost or differs, or the upgrade was refused. Without OLD:NEW: the last Changes up to the head.
+
+    \b
+    Examples:
+      contraflow rehearse
+      contraflow rehearse 09bc:a1f3 --on postgresql --on mysql --seconds 60
+    """
+    # Imported here: no other command needs it.
+    from contraflow.cli.rehearse import run
+
+    if not run(session, revisions=revisions, on=on, **options):
+        sys.exit(1)
+
+
 # -- the way out ----------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,7 @@ class Desk:
         """Whether the same statement fails in the release's own schema, too, without an upgrade."""
         self.stage = Stage.OLD
         self.nodes: dict[Side, Node] = {}
-        self._tokens = itertools.count(1)
+        self._tokens = itertools.count(10_001)  # beyond what a project's own first rows are likely to hold
         self._running = clients
         self._closed = False
         self._changed = threading.Condition()
@@ -202,6 +202,20 @@ class Client:
                     return False
         return window or len(item.worlds) == 1
 
+    def adopt(self, table: TableName, row: Mapping[str, Any]) -> None:
+        """Take over a row that was there before anybody else: it is never deleted, since others may refer to it."""
+        oracle = self.desk.tables[table]
+        key = {name: row[name] for name in oracle.shape("old").key}
+        item = Item(table=table, key=key, worlds=oracle.insert(row, Stage.OLD), children=1)
+        item.history.add(self.desk.history.now(), None, self.name, "found", row, "ok")
+        self.items[table].append(item)
+
+    def recognise(self, item: Item, key: Key) -> None:
+        """A row whose insert was not answered has been found under this key."""
+        self.unheard.remove(item)
+        item.key = key
+        self.items[item.table].append(item)
+
     def _insert(self, release: Side, table: TableName, depth: int = 0) -> Item | None:
         oracle = self.desk.tables[table]
         drawn = self._draw(oracle, release, depth)
@@ -220,6 +234,7 @@ class Client:
         item.history.add(sent, release, self.name, "insert", values, _outcome(answer))
         if answer.fault in _UNKNOWN:
             if shape.automatic is not None:
+                item.worlds = oracle.insert(values, self.desk.stage)
                 # The row, if there is one, has a key that nobody was told: it is recognised at a check.
                 self.unheard.append(item)
                 for parent in parents:

@@ -197,6 +197,7 @@ class _Run:
     def _begin(self) -> None:
         self.desk.nodes["old"] = self._node("old")
         with self._phase("loading rows"):
+            self._adopt()
             self._load()
         for client in self.clients:
             client.start()
@@ -293,10 +294,8 @@ class _Run:
         """Tell everybody which releases write from now on, and what that makes of every row."""
         with self._standstill():
             for client in self.clients:
-                for name, items in client.items.items():
-                    table = self.desk.tables[name]
-                    for item in items:
-                        item.worlds = _moved(table, item.worlds, stage)
+                for item in (*client.unheard, *(item for items in client.items.values() for item in items)):
+                    item.worlds = _moved(self.desk.tables[item.table], item.worlds, stage)
             self.desk.stage = stage
 
     @contextmanager
@@ -306,6 +305,15 @@ class _Run:
             yield
         finally:
             self.desk.open()
+
+    def _adopt(self) -> None:
+        """Rows that the project's own revisions have made."""
+        node = self.desk.nodes["old"]
+        for name, table in self.desk.tables.items():
+            if table.knows("old"):
+                answer = node.ask(0, {"statements": [("all", table.shape("old").title)]})
+                for number, row in enumerate(answer.results[0] if answer.ok else ()):
+                    self.clients[number % len(self.clients)].adopt(name, row)
 
     def _load(self) -> None:
         """The rows that are there before the upgrade, made by the old release."""
@@ -383,6 +391,13 @@ class _Run:
                 client.check(release, item, found.pop(identity(item.key), None), at, "check")
             for key in client.abandoned[name]:
                 found.pop(identity(key), None)
+        for client in self.clients:
+            for item in [item for item in client.unheard if item.table == name]:
+                same = next((key for key, row in found.items() if table.read(item.worlds, release, row)[0]), None)
+                if same is not None:
+                    row = found.pop(same)
+                    client.recognise(item, {column: row[column] for column in shape.key})
+                    client.check(release, item, row, at, "check")
         for row in found.values():
             key = {column: row[column] for column in shape.key}
             title = ", ".join(f"{column}={value}" for column, value in key.items())

@@ -1,0 +1,147 @@
+"""Rehearsals on every server: a good upgrade passes, and one that somebody harms does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.engine.runner import Runner
+from contraflow.problems import ProblemError
+from contraflow.rehearsal.record import Record
+from contraflow.rehearsal.rehearse import Rehearsal
+from contraflow.rehearsal.servers import Server
+from tests.alembic.project import PLAIN, Project, two_changes
+from tests.cli.commandline import contraflow
+
+IDENTITY = Path(__file__).parents[2] / "examples" / "identity" / "alembic.ini"
+
+
+def rehearse(server: Server, config: Path, **options: object) -> Rehearsal:
+    url = server.address.render_as_string(hide_password=False)
+    settings = {"url": url, "seconds": 1.2, "rows": 15, "workers": 3, **options}
+    return Rehearsal(config=config, **settings)  # type: ignore[arg-type]
+
+
+def databases(server: Server) -> list[str]:
+    if server.kind == "sqlite":
+        return sorted(path.name for path in Path(str(server.address.database)).iterdir())
+    engine = sa.create_engine(server.address, poolclass=sa.NullPool)
+    return sorted(sa.inspect(engine).get_schema_names()) if "postgresql" not in server.kind else _catalogue(engine)
+
+
+def _catalogue(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return sorted(connection.exec_driver_sql("SELECT datname FROM pg_database").scalars())
+
+
+def drop_triggers(engine: sa.Engine, table: str) -> int:
+    """Remove every trigger of a table, as a careless person would."""
+    with Runner(engine) as runner, engine.begin() as connection:
+        names = list(runner.adapter.find(connection, table, None).triggers)
+        for name in names:
+            on = f" ON {table}" if engine.dialect.name == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+    return len(names)
+
+
+def explain(record: Record) -> str:
+    return "\n".join([record.reason, *map(str, record.findings)])
+
+
+def test_a_good_upgrade_passes(server: Server) -> None:
+    before = databases(server)
+    lines: list[str] = []
+    record = rehearse(server, IDENTITY).run(progress=lines.append)
+    assert record.verdict == "passed", explain(record)
+    assert (record.old, record.new, record.server) == ("0001", "0004", server.kind)
+    names = [phase.name for phase in record.phases]
+    assert [name for name in names if name in ("expand", "migrate", "verify", "contract")] == [
+        *("expand", "migrate", "verify", "contract")
+    ]
+    assert {bucket.release for bucket in record.buckets} == {"old", "new"}
+    assert record.counts["values checked"] > record.counts["reads"] > 0
+    assert sum(bucket.requests for bucket in record.buckets) == record.counts["requests"]
+    assert Record.from_dict(record.as_dict()) == record
+    assert databases(server) == before
+    assert any("contract" in line for line in lines)
+
+
+def test_a_dropped_trigger_is_found_by_what_the_releases_read(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    dropped: list[int] = []
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "both releases":
+            dropped.append(drop_triggers(engine, "users"))
+
+    record = rehearse(server, project.ini).run(meanwhile=meanwhile)
+    assert dropped == [2]
+    assert record.verdict == "failed"
+    wrong = [finding for finding in record.findings if finding.kind in ("alien read", "differs")]
+    assert wrong, explain(record)
+    assert all(finding.table == "users" for finding in wrong)
+    assert wrong[0].key.startswith("id=")
+    # The history shows the write that was not carried over, and the read that told.
+    last = wrong[0].history[-1]
+    assert last.action in ("read", "check")
+    assert any(event.action in ("insert", "update") for event in wrong[0].history)
+
+
+def test_rows_that_somebody_else_writes_or_removes_are_found(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "checking every row before contract":
+            with engine.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM users WHERE id = 1")
+                connection.exec_driver_sql("INSERT INTO users (id, fullname) VALUES (999999, 'Nobody')")
+
+    record = rehearse(server, project.ini, seconds=0.6).run(meanwhile=meanwhile)
+    found = {(finding.kind, finding.key) for finding in record.findings}
+    assert {("lost", "id=1"), ("doubled", "id=999999")} <= found, explain(record)
+
+
+def test_what_is_left_behind_is_found(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "new release alone":
+            with engine.begin() as connection:
+                connection.exec_driver_sql("CREATE INDEX stray ON users (email)")
+
+    record = rehearse(server, project.ini, seconds=0.6).run(meanwhile=meanwhile)
+    assert [finding.kind for finding in record.findings] == ["structure"], explain(record)
+    assert "stray" in record.findings[0].what
+
+
+def test_a_refused_upgrade_fails_with_the_problem(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "verify":
+            drop_triggers(engine, "users")
+
+    record = rehearse(server, project.ini, seconds=0.6).run(meanwhile=meanwhile)
+    assert record.verdict == "failed"
+    assert record.tries[-1].outcome != "done"
+    assert "sync" in record.reason
+
+
+def test_without_a_change_there_is_nothing_to_rehearse(tmp_path: Path) -> None:
+    project = Project(tmp_path / "service", "sqlite://")
+    project.revision("0001", None, PLAIN)
+    with pytest.raises(ProblemError, match="CF004"):
+        Rehearsal(config=project.ini).run()
+
+
+def test_the_command_tells_the_verdict(tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    done = contraflow("rehearse", "-c", project.ini, "0001:0003", "--seconds", "0.5", "--rows", "5", "--json")
+    assert done.code == 0, done.err
+    (record,) = done.document["rehearsals"]
+    assert done.document["ok"] is True
+    assert record["verdict"] == "passed"
+    assert record["command"].startswith("contraflow -c ")
+    assert "0001:0003" in record["command"]
