@@ -75,6 +75,7 @@ def test_rollback_from_every_state(project: Project, database: Database, verbs: 
     assert columns(database) == before
     assert version(database) == ["0001"]
     assert due() == (2, "expand")
+    assert "rolled back at" in contraflow("status").out
     assert contraflow("rollback").code == 0  # again: nothing to do
     assert contraflow("upgrade").code == 0
     assert version(database) == ["0003"]

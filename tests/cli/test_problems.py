@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,6 +230,23 @@ def test_the_users_table_is_what_the_tests_think(local: Project) -> None:
     assert '"fullname"' in USERS
     assert 'old="fullname"' in RENAME_NAME
     assert schema(local.url) == ["alembic_version", "users", "id", "fullname", "mail"]
+
+
+def test_what_sqlalchemy_does_not_reflect_is_not_told(local: Project) -> None:
+    engine = sa.create_engine(local.url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE INDEX ix_lower ON users (lower(fullname))")
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN place WHEREABOUTS")
+    engine.dispose()
+    with pytest.warns(sa.exc.SAWarning, match="reflection"):
+        sa.Table("users", sa.MetaData(), autoload_with=engine)
+    engine.dispose()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for verb in ("check", "plan", "upgrade"):
+            done = contraflow(verb)
+            assert done.code == 0
+            assert "Warning" not in done.err
 
 
 def test_what_env_prints_does_not_spoil_the_document(local: Project) -> None:

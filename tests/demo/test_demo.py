@@ -170,6 +170,33 @@ def test_ctrl_c_leaves_nothing(database: Database, tmp_path: Path, phase: str) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.only_on("sqlite")
+def test_sigterm_leaves_nothing(database: Database, tmp_path: Path) -> None:
+    """A supervisor's way to end the command."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "contraflow.cli", "demo", "--url", str(database.url), "--users", "100"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("expand"):
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=240)  # only a demo that hangs takes so long
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 130
+    places = (str(database.url), str(tmp_path))
+    psutil.wait_procs(processes_at(places), timeout=20)
+    assert processes_at(places) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def processes_at(places: tuple[str, ...]) -> list[psutil.Process]:
     """The processes that were told of one of ``places``: the demo itself, its nodes and its commands."""
     return [

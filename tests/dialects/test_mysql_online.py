@@ -1,9 +1,12 @@
 """Online steps of MySQL and MariaDB, beside writers."""
 
 import pytest
+import sqlalchemy as sa
 
 from contraflow import dialects
-from contraflow.dialects.base import LockTimeout, Statement
+from contraflow.dialects.base import LockTimeout, NotUnique, Statement
+from contraflow.engine import State
+from tests.engine import service
 from tests.servers.shared import Database
 
 
@@ -18,3 +21,28 @@ def test_a_duplicate_met_by_an_online_alter_table_is_worth_a_new_try(database: D
         refused = Statement(sql="INSERT INTO users VALUES (1)")
         with pytest.raises(LockTimeout, match="1062"), adapter.running_online(connection, 1.0):
             adapter.send(connection, refused)
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+def test_an_online_alter_table_that_writers_end_again_and_again_makes_them_wait(database: Database) -> None:
+    """As error 1062 does, which comes from the writers: a retry alone might never get through."""
+    service.make_tables(database.engine, tables=("users",))
+    upgrade = service.upgrade(tables=("users",))
+    sent: list[str] = []
+
+    def refuse(statement: Statement) -> None:
+        if "ALGORITHM=INPLACE, LOCK=" in statement.sql:
+            sent.append(statement.sql.rpartition("=")[2])
+            if sent[-1] == "NONE":
+                raise NotUnique("1062")
+
+    with service.runner(database.url, upgrade, sleep=lambda _seconds: None, before_statement=refuse) as runner:
+        runner.upgrade()
+        planned = [one.statement for one in runner.plan().phases["contract"] if "LOCK=NONE" in one.statement.sql]
+        assert all("LOCK=SHARED" in statement.lock for statement in planned)
+        assert planned
+        runner.contract()
+        assert runner.status().state is State.CONTRACTED
+    assert sent == ["NONE"] * 5 + ["SHARED"]
+    nullable = {column["name"]: column["nullable"] for column in sa.inspect(database.engine).get_columns("users")}
+    assert nullable["first_name"] is False

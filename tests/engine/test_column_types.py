@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -52,6 +53,58 @@ def test_an_enumerated_type(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text("CREATE TYPE mood AS ENUM ('sad', 'ok')"))
     assert renamed(database, "mood NOT NULL", "'sad'", "'ok'") == ["sad", "ok"]
+
+
+COLLATIONS = {
+    "sqlite": "NOCASE",
+    "postgresql": '"POSIX"',
+    "postgresql15": '"POSIX"',
+    "mysql": "utf8mb4_bin",
+    "mariadb": "utf8mb4_bin",
+}
+
+
+def test_a_collation_of_its_own(database: Database) -> None:
+    """It decides what is alike and what comes first, for an index too: a renamed column keeps it."""
+    collation = COLLATIONS[database.kind]
+    assert renamed(database, f"VARCHAR(20) COLLATE {collation} NOT NULL", "'b'", "'Ada'") == ["b", "Ada"]
+    with database.engine.connect() as connection:
+        alike, first = (
+            connection.execute(sa.text(query)).scalar()
+            for query in ("SELECT count(*) FROM things WHERE b = 'ADA'", "SELECT b FROM things ORDER BY b LIMIT 1")
+        )
+        if database.kind.startswith("postgresql"):
+            (column,) = [c for c in sa.inspect(connection).get_columns("things") if c["name"] == "b"]
+            assert column["type"].collation == "POSIX"  # type: ignore[attr-defined]
+    assert (alike, first) == (1 if database.kind == "sqlite" else 0, "Ada")
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_collation_in_a_strict_table(database: Database) -> None:
+    strict = " STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
+    create = "CREATE TABLE things (id INTEGER PRIMARY KEY, a TEXT NOT NULL COLLATE NOCASE DEFAULT ('x' COLLATE RTRIM))"
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"{create}{strict}")
+    with service.runner(database.url, upgrade_of(RENAME)) as runner:
+        runner.run("contract")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO things (b) VALUES ('Ada')")
+        assert connection.exec_driver_sql("SELECT count(*) FROM things WHERE b = 'ADA'").scalar() == 1
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_a_domain_that_refuses_null(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("CREATE DOMAIN given AS text NOT NULL"))
+        connection.execute(sa.text("CREATE DOMAIN taken AS text CHECK (VALUE <> '')"))
+    make(database, "given", "'x'")
+    with service.runner(database.url, upgrade_of(RENAME)) as runner:
+        (problem,) = runner.check()
+        assert problem.code == "CF116"
+        assert "the domain given, which is NOT NULL" in problem.what
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE things"))
+    assert renamed(database, "taken", "'x'", "'y'") == ["x", "y"]
 
 
 @pytest.mark.only_on("mariadb", "mysql")

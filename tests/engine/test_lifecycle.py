@@ -78,12 +78,27 @@ def test_rolled_back_from_each_state_and_begun_anew(database: Database, verbs: t
         for verb in verbs:
             getattr(runner, verb)()
         runner.rollback()
-        assert runner.status().due == "expand"
+        now = runner.status()
+        assert now.due == "expand"
+        assert now.rolled_back is not None
         assert service.snapshot(database.engine) == start
         assert service.contents(database.engine) == rows
         runner.rollback()
         runner.run("contract")
         assert runner.status().state is State.CONTRACTED
+        assert runner.status().rolled_back is None
+
+
+def test_a_verification_done_again_is_told_by_itself(database: Database) -> None:
+    service.make_tables(database.engine, tables=("users",))
+    with service.runner(database.url, service.upgrade(tables=("users",))) as runner:
+        runner.upgrade()
+        (first,) = [phase for phase in runner.status().phases if phase.name == "verify"]
+        runner.verify()
+        (second,) = [phase for phase in runner.status().phases if phase.name == "verify"]
+    assert first.finished is not None
+    assert second.started is not None
+    assert second.started >= first.finished
 
 
 def test_what_the_new_release_wrote_is_there_after_a_rollback(database: Database) -> None:

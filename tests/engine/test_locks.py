@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from contraflow.dialects.base import Statement
 from contraflow.engine import Options, Progress, State
 from contraflow.engine.journal import Event, Journal, Tables
 from contraflow.problems import ProblemError
@@ -128,6 +131,72 @@ def test_a_lock_that_is_never_had(users: Database) -> None:
     assert service.snapshot(users.engine) == before
     with service.runner(users.url, service.upgrade(tables=USERS)) as runner:
         runner.run("contract")
+
+
+WRITER = "UPDATE users SET visits = visits WHERE id = 5"
+
+
+@pytest.mark.only_on("sqlite")
+def test_another_writer_of_the_database_is_told_from_a_refusal(users: Database) -> None:
+    """SQLite's one lock keeps the journal out, too."""
+    impatient = Options(lock_timeout=0.05, lock_patience=0.2)
+    upgrade = service.upgrade(tables=USERS)
+    with service.runner(users.url, upgrade, options=impatient) as runner:
+        with transaction_in_the_way(users, WRITER):
+            assert codes(runner.expand) == ["CF006"]
+        runner.expand()
+        for verb in (runner.migrate, runner.rollback):
+            with transaction_in_the_way(users, WRITER):
+                assert codes(verb) == ["CF006"]
+        # Between two blocks, when the runner has its own lock already.
+        ways: list[Any] = []
+
+        def told(progress: Progress) -> None:
+            if progress.title == "backfill users" and not ways:
+                ways.append(transaction_in_the_way(users, WRITER))
+                ways[0].__enter__()
+
+        with service.runner(users.url, upgrade, options=impatient, progress=told) as second:
+            assert codes(second.migrate) == ["CF006"]
+        ways[0].__exit__(None, None, None)
+        runner.run("contract")
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_second_runner_beside_a_long_statement_is_told_of_the_first(users: Database) -> None:
+    impatient = Options(lock_timeout=0.05, lock_patience=0.2)
+    upgrade = service.upgrade(tables=USERS)
+    told: list[list[str]] = []
+    second = service.runner(users.url, upgrade, options=impatient)
+
+    def inside_the_hold(statement: Statement) -> None:
+        if statement.sql.startswith("CREATE TRIGGER") and not told:
+            told.append(codes(second.expand))
+
+    with second, service.runner(users.url, upgrade, before_statement=inside_the_hold) as first:
+        first.expand()
+    assert told == [["CF001"]]
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_statement_that_outlasts_the_lease_keeps_the_lock(users: Database) -> None:
+    """Its own lock keeps the heartbeat out, so nobody else can have taken it either."""
+    options = Options(lock_timeout=0.2, lease=0.4)
+    upgrade = service.upgrade(tables=USERS)
+
+    def slowly(statement: Statement) -> None:
+        if statement.sql.startswith("ALTER TABLE") and "DROP COLUMN" in statement.sql:
+            time.sleep(1.0)
+
+    with service.runner(users.url, upgrade, options=options, before_statement=slowly) as runner:
+        runner.run("contract")
+        assert runner.status().state is State.CONTRACTED
+
+
+def codes(verb: Callable[[], None]) -> list[str]:
+    with pytest.raises(ProblemError) as raised:
+        verb()
+    return [problem.code for problem in raised.value.problems]
 
 
 @pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")

@@ -464,6 +464,18 @@ for sign, test in (
         on="amount",
         functions=sign,
     )  # fmt: skip
+# Each of these differs from the answer in the last place of an 8-byte float.
+case(
+    "add, sub and mul of decimals",
+    lambda row: (row.amount + Decimal("0.2")) * 3 - Decimal("0.3"),
+    (Decimal("0.1"), Decimal("0.6")),
+    (Decimal("1.1"), Decimal("3.6")),
+    (Decimal("-0.3"), Decimal("-0.6")),
+    (Decimal(4), Decimal("12.3")),
+    (None, None),
+    on="amount",
+    functions="add sub mul",
+)
 _THREE = [True, False, None]
 case(
     "and_",

@@ -235,6 +235,18 @@ def test_one_default_for_all_new_rows_under_a_unique_constraint_is_refused() -> 
     assert planned(table, [DropColumn(table="users", column="code"), drop])
 
 
+def test_an_insert_that_leaves_a_column_out_is_decided_where_both_readings_are_one() -> None:
+    def table(default: str | None) -> sa.Table:
+        return users(sa.Column("code", sa.String(9), nullable=False, server_default=default))
+
+    drop = DropColumn(table="users", column="code", value=lambda _row: "x")
+    assert planned(table("x"), [drop])
+    assert "the old release's default of code may have been meant" in refused(table("y"), drop)["CF106"]
+    nullable = users(sa.Column("code", sa.String(9), server_default="x"))
+    rename = RenameColumn(table="users", old="code", new="kind")
+    assert "NULL in code" in refused(nullable, rename)["CF106"]
+
+
 @pytest.mark.parametrize(
     ("operations", "code"),
     [

@@ -14,7 +14,7 @@ import click
 from contraflow.alembic import record
 from contraflow.cli import show
 from contraflow.cli.output import Output
-from contraflow.cli.session import Common, Session
+from contraflow.cli.session import Common, Session, ended_by_sigterm, without_reflection_warnings
 from contraflow.lens import Side
 from contraflow.problems import Interrupted, ProblemError
 
@@ -427,7 +427,7 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     from contraflow.rehearsal import demo as rehearsal
 
     options = rehearsal.Options(on=on, url=session.common.url, users=users, duration=duration, seed=seed)
-    with session.output.milestones() as tell:
+    with ended_by_sigterm(), session.output.milestones() as tell:
         verdict = rehearsal.run(options, progress=tell)
     session.output.answer({"ok": verdict.passed, **verdict.as_dict()}, rehearsal.table(verdict))
     if not verdict.passed:
@@ -494,7 +494,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     common = Common(as_json="--json" in given)
     output = Output(as_json=common.as_json)
     try:
-        cli.main(given, prog_name="contraflow", standalone_mode=False, obj=common)
+        with without_reflection_warnings():
+            cli.main(given, prog_name="contraflow", standalone_mode=False, obj=common)
     except ProblemError as error:
         output.problems(error.problems)
         sys.exit(1)

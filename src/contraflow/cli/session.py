@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from contraflow.engine.runner import Runner
 from contraflow.operations.planning import Upgrade
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Common", "Session"]
+__all__ = ["Common", "Session", "ended_by_sigterm", "without_reflection_warnings"]
 
 URL_VARIABLE = "CONTRAFLOW_URL"
 """The environment variable that stands for ``--url``."""
@@ -261,6 +262,40 @@ class Session:
         with _looking():
             if behind(self.environment.directory, self.environment.database().heads, now.new):
                 self.environment.stamp(now.new)
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that what it started and made is cleared away."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_REFLECTION = (
+    "Did not recognize type",
+    "Skipped unsupported reflection",
+    "Could not instantiate type",
+    r"Omitting \w+ key for",
+    "Unknown schema content",
+)
+"""How SQLAlchemy's warnings begin where it reads a table and leaves something out. What of it matters to an upgrade is
+a problem or asked of the server itself: a new column of an unknown type (CF116), what else reads a column (CF111)."""
+
+
+@contextmanager
+def without_reflection_warnings() -> Iterator[None]:
+    """Keep from the user what SQLAlchemy warns of whenever a table is read."""
+    with warnings.catch_warnings():
+        for beginning in _REFLECTION:
+            warnings.filterwarnings("ignore", message=beginning, category=sa.exc.SAWarning)
+        yield
 
 
 @contextmanager

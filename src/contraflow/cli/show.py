@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -74,6 +75,9 @@ def status(now: Status) -> Iterator[RenderableType]:
         return
     yield f"upgrade   {now.upgrade} ({', '.join(now.revisions)})" if now.revisions else f"upgrade   {now.upgrade}"
     yield f"state     {now.state.value if now.state else 'not begun'}"
+    if now.rolled_back is not None:
+        when = datetime.fromtimestamp(now.rolled_back, timezone.utc)
+        yield f"before    rolled back at {when:%Y-%m-%d %H:%M:%S} UTC; expand begins it anew"
     if now.pending:
         yield f"begun     {now.pending}, and not finished: run it again"
     if now.runner:

@@ -238,6 +238,10 @@ class Adapter(ABC):
         """Whether nobody queues behind the step while it waits for a lock, so that it may wait long."""
         return False
 
+    def insisting(self, statements: Sequence[Statement]) -> list[Statement]:
+        """An online step's statements as they are sent where the writers' own writes made it fail again and again."""
+        return list(statements)
+
     def _columns_of(self, index: Index) -> str:
         return ", ".join(self.compiler.quote(name) for name in index.columns)
 

@@ -49,6 +49,10 @@ def is_text(type_: sa.types.TypeEngine[Any]) -> bool:
     return isinstance(type_, sa.types.String)
 
 
+def _is_decimal(type_: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(type_, sa.types.Numeric) and not isinstance(type_, sa.types.Float)
+
+
 def is_json(type_: sa.types.TypeEngine[Any]) -> bool:
     """Whether the type holds JSON documents."""
     return isinstance(type_, sa.types.JSON)
@@ -150,7 +154,8 @@ class Compiler(ABC):
         if found is operators.concat_op or (found is operators.add and textual):
             return f"({self.fn_concat(left, right)})"
         if found in (operators.add, operators.sub, operators.mul):
-            return f"({self.widened(left, nodes[0].type)} {_OPERATORS[found]} {right})"
+            text = f"({self.widened(left, nodes[0].type)} {_OPERATORS[found]} {right})"
+            return self.rounded(text) if any(map(_is_decimal, (child.type for child in nodes))) else text
         return f"({self.comparison(left, _OPERATORS[found], right, textual)})"
 
     def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:  # noqa: ARG002 - for subclasses
@@ -159,6 +164,10 @@ class Compiler(ABC):
         Operands of text are already in the byte-wise collation.
         """
         return f"{left} {sign} {right}"
+
+    def rounded(self, decimal_: str) -> str:
+        """The result of a sum, difference or product of decimals: exact where the server computes exactly."""
+        return decimal_
 
     # -- what differs
     # ---------------------------------------------------------------------------------------------------
@@ -639,6 +648,11 @@ class SQLiteCompiler(Compiler):
 
     def fn_to_text(self, number: str) -> str:
         return f"CAST({number} AS TEXT)"
+
+    def rounded(self, decimal_: str) -> str:
+        # Decimals are 8-byte floats here, and text has 15 significant digits of one (https://sqlite.org/floatingpoint.html,
+        # lang_expr.html#castexpr): 0.1 + 0.2 becomes the float that stands for 0.3.
+        return f"CAST(CAST({decimal_} AS TEXT) AS REAL)"
 
     def fn_decimal_shift(self, number: str, digits: str) -> str:
         return f"{number} / 1{'0' * int(digits)}.0"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -405,7 +405,10 @@ class MySQLAdapter(Adapter):
             sent = [Statement(sql=sql, lock=lock)]
         else:
             lock = f"SHARED_UPGRADABLE metadata lock, {_EXCLUSIVE} for a moment at both ends"
-            lock = f"{lock}; ALGORITHM=INPLACE, LOCK=NONE (writers go on)"
+            lock = (
+                f"{lock}; ALGORITHM=INPLACE, LOCK=NONE (writers go on; if their duplicates end it again and again, they"
+            )
+            lock = f"{lock} wait for it: LOCK=SHARED)"
             sent = [Statement(sql=f"{sql}, ALGORITHM=INPLACE, LOCK=NONE", lock=lock)]
         # Apart: MariaDB rebuilds in place only without a computed default, but needs it for an INSERT ... SELECT.
         defaults = [
@@ -417,6 +420,16 @@ class MySQLAdapter(Adapter):
             instant = f"ALTER TABLE {table} {', '.join(defaults)}, ALGORITHM=INSTANT"
             sent.append(Statement(sql=instant, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT"))
         return sent
+
+    def insisting(self, statements: Sequence[Statement]) -> list[Statement]:
+        """See :meth:`Adapter.insisting`: with LOCK=SHARED, under which no INSERT is replayed (see running_online)."""
+        lock = "SHARED_NO_WRITE metadata lock: writers wait; ALGORITHM=INPLACE, LOCK=SHARED"
+        return [
+            Statement(sql=statement.sql.replace("LOCK=NONE", "LOCK=SHARED"), lock=lock)
+            if statement.sql.endswith("LOCK=NONE")
+            else statement
+            for statement in statements
+        ]
 
     def _needs_copy(self, name: str, found: Found) -> bool:  # noqa: ARG002 - for MariaDB
         """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online."""

@@ -189,6 +189,7 @@ class SQLiteAdapter(Adapter):
                 "schema_version": int(version),
                 "defaults": frozenset(defaults),
                 "unnamed": unnamed,
+                "collations": sqlite_text.collations(sql),
             },
         )
 
@@ -411,7 +412,10 @@ def _strict_type(type_: sa.types.TypeEngine[Any]) -> str:
         return "INTEGER"
     if isinstance(type_, sa.types.Numeric):
         return "REAL"
-    return "BLOB" if isinstance(type_, sa.types.LargeBinary) else "TEXT"
+    if isinstance(type_, sa.types.LargeBinary):
+        return "BLOB"
+    collation = getattr(type_, "collation", None)
+    return f'TEXT COLLATE "{collation}"' if collation else "TEXT"
 
 
 def _is_made(index: Index, found: Found | None) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["drop_unique", "options", "relax", "restore", "set_final"]
+__all__ = ["collations", "drop_unique", "options", "relax", "restore", "set_final"]
 
 _TOKEN = re.compile(
     r"""
@@ -190,6 +190,19 @@ def _uniques(item: list[_Token]) -> Iterator[tuple[int, int, bool, list[str]]]:
         if first == 0 and last + 1 < len(item):
             raise ValueError(f"constraints without a comma between them: {item[place].text}")
         yield first, last, first == 0, names
+
+
+def collations(sql: str) -> dict[str, str]:
+    """The collation of each column whose definition names one: SQLAlchemy does not reflect it."""
+    found = {}
+    for item in _definitions(sql):
+        depth = 0
+        for place, token in enumerate(item[:-1]):
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+            # Inside of parentheses it belongs to a check, a default or a generated value.
+            if depth == 0 and token.upper == "COLLATE":
+                found[item[0].identifier] = item[place + 1].identifier
+    return found
 
 
 def _is_enclosed(text: str) -> bool:

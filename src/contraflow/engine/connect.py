@@ -14,7 +14,7 @@ from contraflow import dialects
 from contraflow.dialects.base import Adapter
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Database", "is_memory", "own_url", "refused", "unreachable"]
+__all__ = ["Database", "is_memory", "locked", "own_url", "refused", "unreachable"]
 
 # Drivers in the order of preference: module to import, SQLAlchemy's name for it, what to install.
 _DRIVERS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -151,6 +151,18 @@ def refused(error: BaseException) -> ProblemError:
             what=f"the server refused a statement: {reason.splitlines()[0] if reason else type(error).__name__}",
             why=f"it was: {statement}" if statement else "",
             instead="mend what it complains about, then run the same command again: the journal says where to go on.",
+        )
+    )
+
+
+def locked(seconds: float) -> ProblemError:
+    """``CF006`` for the journal's own tables."""
+    return ProblemError(
+        Problem(
+            code="CF006",
+            what=f"the tables of Contraflow's journal stayed locked for {seconds:g} seconds.",
+            why="somebody else's transaction holds them; on SQLite, each one that writes holds the whole database.",
+            instead="end that transaction, then run the same command again.",
         )
     )
 

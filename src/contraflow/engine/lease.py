@@ -25,10 +25,12 @@ from contraflow.engine.connect import Database
 from contraflow.engine.journal import Tables
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Holder", "Identity", "Lease"]
+__all__ = ["PATIENCE", "Holder", "Identity", "Lease"]
 
-_PATIENCE = 10.0
-"""How long the lock's row is waited for, in seconds: only runners and their heartbeats write it."""
+PATIENCE = 10.0
+"""How long one try waits for the journal's own rows, in seconds, unless the runner has less patience. Only runners and
+their heartbeats write them; but SQLite knows locks on whole databases only, and somebody else may hold that.
+"""
 
 # Owners of this very process that are at work. A row whose owner is not among them, though it names this
 # process, is a leftover.
@@ -115,8 +117,9 @@ class Holder:
 class Lease:
     """The lock, as one runner takes and keeps it."""
 
-    def __init__(self, database: Database, tables: Tables, *, duration: float) -> None:
+    def __init__(self, database: Database, tables: Tables, *, duration: float, patience: float = PATIENCE) -> None:
         self.owner = uuid.uuid4().hex
+        self._patience = min(patience, PATIENCE)
         self._database = database
         self._table = tables.lease
         self._duration = duration
@@ -164,7 +167,7 @@ class Lease:
         if connection.execute(sa.select(table.c.id).where(table.c.id == 1)).first() is not None:
             return
         # Another runner's insert of the same row is as good as this one.
-        with contextlib.suppress(sa.exc.IntegrityError), self._database.adapter.transaction(connection, _PATIENCE):
+        with contextlib.suppress(sa.exc.IntegrityError), self._database.adapter.transaction(connection, self._patience):
             connection.execute(
                 sa.insert(table).values(
                     id=1, owner=None, expires=0, acquired=0, verb="", host="", boot="", namespace="", pid=0, started=""
@@ -216,10 +219,25 @@ class Lease:
             raise _lost()
         self._renewed = began
 
-    def check(self) -> None:
-        """Raise ``CF001`` if the lease was lost, or could not be renewed in time. Sends nothing."""
-        if self._lost.is_set() or time.monotonic() - self._renewed > self._duration:
+    def check(self, connection: sa.Connection) -> None:
+        """Raise ``CF001`` if the lease was lost, or could not be renewed in time.
+
+        Sends nothing, unless the heartbeat is late: it cannot write while a long statement of this very runner holds
+        SQLite's one lock. Then the lock is this runner's still if nobody else took it.
+        """
+        if self._lost.is_set():
             raise _lost()
+        if time.monotonic() - self._renewed <= self._duration:
+            return
+        try:
+            self.renew(connection)
+        except (sa.exc.DBAPIError, LockTimeout) as error:
+            if not self._database.adapter.is_lock_timeout(error):
+                raise
+            # Whoever holds the lock row's lock may be taking it. Where DDL is transactional, each change renews the
+            # lease in its own transaction, and waits for that.
+            if not self._database.adapter.transactional_ddl:
+                raise _lost() from error
 
     # -- keeping it ---
 
@@ -233,10 +251,11 @@ class Lease:
         self._stop.clear()
         _active.add(self.owner)
         try:
-            self._prepare(connection)
-            began = time.monotonic()
-            with self._database.adapter.transaction(connection, _PATIENCE):
-                self._take(connection, verb)
+            with self._answered(connection):
+                self._prepare(connection)
+                began = time.monotonic()
+                with self._database.adapter.transaction(connection, self._patience):
+                    self._take(connection, verb)
             self._renewed = began
             heart = threading.Thread(target=self._beat, name="contraflow-lease", daemon=True)
             heart.start()
@@ -249,11 +268,26 @@ class Lease:
         finally:
             _active.discard(self.owner)
 
+    @contextlib.contextmanager
+    def _answered(self, connection: sa.Connection) -> Iterator[None]:
+        """If the row itself is locked, tell by whom: a runner in the midst of a long statement (SQLite), or somebody
+        else (``CF006``).
+        """
+        try:
+            yield
+        except (sa.exc.DBAPIError, LockTimeout) as error:
+            if not self._database.adapter.is_lock_timeout(error):
+                raise
+            holder = self._row(connection)
+            if holder is None or holder.owner == self.owner or holder.identity.is_dead():
+                raise
+            raise _held(holder, self._database.adapter.server_time(connection)) from error
+
     def _give_back(self, connection: sa.Connection) -> None:
         table = self._table
         with (
             contextlib.suppress(sa.exc.SQLAlchemyError, LockTimeout),
-            self._database.adapter.transaction(connection, _PATIENCE),
+            self._database.adapter.transaction(connection, self._patience),
         ):
             connection.execute(
                 sa.update(table).where(table.c.id == 1, table.c.owner == self.owner).values(owner=None, expires=0)
@@ -284,7 +318,9 @@ def _held(holder: Holder, now: float) -> ProblemError:
             instead=(
                 "wait until it is done; if its machine is gone, the lock is free "
                 f"{max(0.0, holder.expires - now):.0f} seconds from now."
-            ),
+            )
+            if holder.expires > now
+            else "wait until it is done: it is inside of a long statement.",
         )
     )
 

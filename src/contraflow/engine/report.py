@@ -220,6 +220,8 @@ class Status:
     """Table to the number of rows that were never synced, while the upgrade is EXPANDED."""
     nodes: tuple[Node, ...] = ()
     due: Due = "nothing"
+    rolled_back: float | None = None
+    """When this upgrade, which may be begun anew, was rolled back; seconds since 1970, by the server's clock."""
 
     @property
     def exit_code(self) -> int:
@@ -252,4 +254,5 @@ class Status:
             "phases": [{**dataclasses.asdict(phase), "seconds": phase.seconds} for phase in self.phases],
             "rows_left": dict(self.rows_left),
             "nodes": [node.as_dict() for node in self.nodes],
+            "rolled_back": self.rolled_back,
         }

@@ -15,10 +15,10 @@ from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, State
 from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
 from contraflow.engine.checks import check_dependents, check_domain, check_names, check_rows
-from contraflow.engine.connect import Database, refused, unreachable
+from contraflow.engine.connect import Database, locked, refused, unreachable
 from contraflow.engine.indexes import check_indexes
 from contraflow.engine.journal import Entry, Journal, Tables, after
-from contraflow.engine.lease import Lease
+from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.matching import (
     contracted,
     grown,
@@ -390,9 +390,11 @@ class Runner:
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise unreachable(self._database.url, error) from error
+            if self.adapter.is_lock_timeout(error):
+                raise locked(self.options.lock_patience) from error
             raise refused(error) from error
         except LockTimeout as error:
-            raise refused(error) from error
+            raise locked(self.options.lock_patience) from error
         except KeyboardInterrupt as error:
             raise Interrupted("stopped by Ctrl-C; the same command goes on where it stands") from error
 
@@ -400,8 +402,13 @@ class Runner:
     def _work(self, verb: str) -> Iterator[Work]:
         """The lock, the journal and the upgrade's entry, while a verb runs."""
         with self._translated(), self._database.connect(self._hook) as connection:
-            self._tables.create(connection)
-            lease = Lease(self._database, self._tables, duration=self.options.lease)
+            options = self.options
+            if not self._tables.exist(connection):
+                # Where one lock guards all tables (SQLite), find out now and not behind the driver's own timeouts.
+                with self.adapter.transaction(connection, min(PATIENCE, options.lock_patience)):
+                    pass
+                self._tables.create(connection)
+            lease = Lease(self._database, self._tables, duration=options.lease, patience=options.lock_patience)
             with lease.held(connection, verb):
                 work = Work(
                     verb=verb,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -56,7 +56,9 @@ def old_shape(
         for column in item.relaxed if item else ():
             if column in table.c:
                 table.c[column].nullable = False
-        _complete(table, adapter.find(connection, name, schema).details.get("unnamed", {}).values())
+        details = adapter.find(connection, name, schema).details
+        _complete(table, details.get("unnamed", {}).values())
+        _collate(table, details.get("collations", {}))
         _hide(table, {index.name for index in item.built} if item else set())
         tables[schema, name] = table
     return tables
@@ -72,6 +74,14 @@ def _complete(table: sa.Table, unique: Iterable[tuple[str, ...]]) -> None:
     for columns in unique:
         if columns not in known and set(columns) <= set(table.columns.keys()):
             table.append_constraint(sa.UniqueConstraint(*columns))
+
+
+def _collate(table: sa.Table, collations: Mapping[str, str]) -> None:
+    """Give types the collations that SQLAlchemy did not find: a copy of the column must sort and compare alike."""
+    for column in table.columns:
+        if isinstance(column.type, sa.types.String) and column.name in collations:
+            column.type = column.type.copy()
+            column.type.collation = collations[column.name]
 
 
 def _hide(table: sa.Table, names: set[str | None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import sqlalchemy as sa
@@ -46,8 +47,10 @@ def read_status(
     runner: str | None,
 ) -> Status:
     """The status of ``entry``; of the declared upgrade if the journal has none, or one that was rolled back."""
-    if entry is None or (entry.state is State.ROLLED_BACK and declared is not None):
+    if entry is None:
         return first_status(declared, nodes, runner)
+    if entry.state is State.ROLLED_BACK and declared is not None:
+        return replace(first_status(declared, nodes, runner), rolled_back=entry.updated)
     due = _due(entry, declared, nodes)
     rows_left: dict[str, int] = {}
     if entry.state is State.EXPANDED and entry.pending not in ("expand", "rollback"):
@@ -93,16 +96,28 @@ def _phases(events: Sequence[Event], due: Due) -> tuple[PhaseReport, ...]:
     # A phase is done if it ended and neither it nor an earlier one is due.
     open_from = _PHASES.index(next_phase) if next_phase in _PHASES else len(_PHASES)
     for place, name in enumerate(_PHASES):
-        own = [event for event in events if event.verb == name]
-        started = own[0].at if own else None
-        ended = [event.at for event in own if event.kind == "done" and event.title == name]
-        finished = ended[-1] if ended and place < open_from else None
+        started, finished = _last_run([event for event in events if event.verb == name], name)
+        if place >= open_from:
+            finished = None
         status: Literal["waiting", "due", "running", "done"]
         if finished is not None:
             status = "done"
         elif place == open_from and due != "roll":
-            status = "running" if own else "due"
+            status = "running" if started is not None else "due"
         else:
             status = "waiting"
         reports.append(PhaseReport(name=name, status=status, started=started, finished=finished))
     return tuple(reports)
+
+
+def _last_run(events: Sequence[Event], name: str) -> tuple[float | None, float | None]:
+    """When the last run of a phase began and ended: a run that was stopped and resumed is one, one that was done and
+    is begun again (verify, after rows differed) is another.
+    """
+    started = finished = None
+    for event in events:
+        if finished is not None or started is None:
+            started, finished = event.at, None
+        if event.kind == "done" and event.title == name:
+            finished = event.at
+    return started, finished

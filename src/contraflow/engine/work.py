@@ -13,8 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, Found, LockTimeout, NotUnique, Statement
+from contraflow.engine.connect import locked
 from contraflow.engine.journal import Entry, Event, Journal
-from contraflow.engine.lease import Lease
+from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.verification import find_alike, refuse
 from contraflow.problems import Interrupted, Problem, ProblemError
@@ -25,10 +26,8 @@ __all__ = ["Work"]
 # A lock that was not had is tried for again after a rest, in lock timeouts: long enough for the writers that
 # queued to drain.
 _REST = (1.0, 3.0)
-PATIENCE = 10.0
-"""How long the journal's own rows are waited for, in seconds: nobody but runners and their heartbeats writes
-them.
-"""
+_INSISTS_AFTER = 5
+"""Tries of an online step that writers made fail, before they have to wait for it."""
 _LONGEST_REST = 2.0  # seconds, unless the lock timeout itself is longer
 
 
@@ -65,10 +64,26 @@ class Work:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """A transaction for the journal's rows, with the lock of the runner confirmed in it."""
-        with self.adapter.transaction(self.connection, PATIENCE):
-            self.lease.renew(self.connection)
-            yield
+        """A transaction for the journal's rows, with the lock of the runner confirmed in it.
+
+        Raises ``CF006`` if it cannot be had for ``lock_patience`` seconds: nobody but runners and their heartbeats
+        writes these rows, but on SQLite every writer of the database is in the way.
+        """
+        began = self.clock()
+        entered = False
+        while not entered:
+            try:
+                with self.adapter.transaction(self.connection, min(PATIENCE, self.options.lock_patience)):
+                    self.lease.renew(self.connection)
+                    entered = True
+                    yield
+            except (LockTimeout, sa.exc.DBAPIError) as error:
+                if entered or not self.adapter.is_lock_timeout(error):
+                    raise
+                if self.clock() - began >= self.options.lock_patience:
+                    raise locked(self.options.lock_patience) from error
+                self.pause_point()
+                self.sleep(self._rest())
 
     def begin(self, entry: Entry) -> None:
         """Write a new upgrade's row."""
@@ -125,7 +140,7 @@ class Work:
         """Called where it is safe to stop. Raises Interrupted if asked to, ``CF001`` if the lock was lost."""
         if self.should_stop():
             raise Interrupted(f"stopped during {self.verb}; the same command goes on where it stands")
-        self.lease.check()
+        self.lease.check(self.connection)
 
     # -- blocks ---
 
@@ -159,6 +174,7 @@ class Work:
             except (LockTimeout, sa.exc.DBAPIError) as error:
                 if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
                     raise
+                tally.alike += isinstance(error, NotUnique)
                 tally.stall = max(tally.stall, self.clock() - tried)
                 if self.clock() - began >= self.options.lock_patience:
                     self.record("failed", block.title, tries=tally.tries, stall=tally.stall, detail=str(error))
@@ -203,6 +219,8 @@ class Work:
     def _online(self, block: Online, tally: _Tally, began: float) -> None:
         self.lease.renew(self.connection)
         statements = self._statements(block)
+        if tally.alike >= _INSISTS_AFTER:
+            statements = self.adapter.insisting(statements)
         patient = self.adapter.waits_beside_writers(block.step)
         timeout = self.options.lock_patience if patient else self.options.lock_timeout
         try:
@@ -242,6 +260,8 @@ class _Tally:
     """What the tries of one block came to."""
 
     tries: int = 0
+    alike: int = 0
+    """Those that ended because two rows were alike in passing."""
     stall: float = 0.0
     """The longest one try of a hold waited and held, in seconds."""
 

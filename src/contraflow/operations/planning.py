@@ -453,6 +453,18 @@ def _new_column_problems(found: _TablePlan) -> list[Problem]:
                     "\nor give the new column a type of its own: ChangeType(..., new=sa.Column(..., TYPE)).",
                 )
             )
+        # PostgreSQL's: the sync's own variables of the type could not be NULL either (error 23502).
+        if getattr(column.type, "not_null", False):
+            domain = getattr(column.type, "name", "") or "of its type"
+            problems.append(
+                Problem(
+                    code="CF116",
+                    what=f"{title} is of the domain {domain}, which is NOT NULL.",
+                    why="until contract a new column must be able to hold NULL.",
+                    instead="give the new column the domain's own type: ChangeType(..., new=sa.Column(..., TYPE)),"
+                    "\nnullable=False where it is to be NOT NULL.",
+                )
+            )
         if re.search(r"\bON UPDATE\b", default_text(column) or "", re.IGNORECASE):
             problems.append(
                 Problem(
@@ -536,15 +548,20 @@ def _undecidable(sync: Sync, group: Group) -> str | None:
     if not required and not _agree_both(group, nothing):
         return "with all of them NULL the two sides do not agree"
     if not required and (meant := [name for name in group.forward if columns[name].default is not None]):
-        return f"the new release's default of {', '.join(meant)} may have been meant, or NULL"
+        other = f"the old one's NULL in {', '.join(group.old)}"
+        return f"the new release's default of {', '.join(meant)} may have been meant, or {other}"
     defaulted = [name for name in group.old if columns[name].default_constant]
     may_be_null = all(columns[name].nullable for name in group.new)
     if defaulted and may_be_null and group.new:
         row = {**nothing, **{name: columns[name].default_value for name in defaulted}}
         if any(value is not None for value in _images(group.forward, row)):
-            return f"the old release's default of {', '.join(defaulted)} may have been meant, or NULL"
+            # Also where backward gives the default for NULL: the new release would read what it has not written.
+            other = f"the new one's NULL in {', '.join(group.new)}"
+            return f"the old release's default of {', '.join(defaulted)} may have been meant, or {other}"
     if defaulted and not group.new and group.backward:
-        return f"the old release's default of {', '.join(defaulted)} may have been meant, or the computed value"
+        row = {**nothing, **{name: columns[name].default_value for name in defaulted}}
+        if not (group.backward_deterministic and _agrees(group.backward, row)):
+            return f"the old release's default of {', '.join(defaulted)} may have been meant, or the computed value"
     return None
 
 
@@ -563,14 +580,15 @@ def _image_is_default(group: Group, column: SyncColumn, row: Mapping[str, Any]) 
     return column.default_constant and bool(image == column.default_value)
 
 
-def _agree_both(group: Group, row: Mapping[str, Any]) -> bool:
-    def agrees(images: Mapping[str, Any]) -> bool:
-        return all(
-            value == row[name] and (value is None) == (row[name] is None)
-            for name, value in zip(images, _images(images, row), strict=True)
-        )
+def _agrees(images: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    return all(
+        value == row[name] and (value is None) == (row[name] is None)
+        for name, value in zip(images, _images(images, row), strict=True)
+    )
 
-    forward, backward = agrees(group.forward), agrees(group.backward)
+
+def _agree_both(group: Group, row: Mapping[str, Any]) -> bool:
+    forward, backward = _agrees(group.forward, row), _agrees(group.backward, row)
     if not group.forward_deterministic:
         forward = backward
     if not group.backward_deterministic:
