@@ -55,6 +55,7 @@ from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.operations.widening import WidenColumn
 from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
 from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
 
@@ -116,6 +117,7 @@ __all__ = [
     "TransientFault",
     "Unavailable",
     "Upgrade",
+    "WidenColumn",
     "classify",
     "install",
     "retry",

@@ -28,6 +28,7 @@ CODES: dict[str, str] = {
     "CF012": "rows differ between the two sides",
     "CF013": "a NULL stands where the new schema forbids it",
     "CF014": "rows are alike where the new schema wants them unique",
+    "CF015": "rows do not fit the old type any more",
     # CF1xx: declarations
     "CF101": "unknown table, column, index or constraint",
     "CF102": "the lens names a column it does not declare",
@@ -47,6 +48,7 @@ CODES: dict[str, str] = {
     "CF116": "the declaration is incomplete or contradicts itself",
     "CF117": "the index or constraint exists already",
     "CF118": "the name is too long for the server",
+    "CF119": "prepared statements of the old release would fail",
     # CF2xx: servers
     "CF201": "the server cannot be reached",
     "CF202": "a privilege is missing",

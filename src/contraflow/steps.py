@@ -31,6 +31,7 @@ __all__ = [
     "InstallSync",
     "Installed",
     "MakeConstraints",
+    "NarrowColumns",
     "Online",
     "Phases",
     "Probe",
@@ -41,6 +42,8 @@ __all__ = [
     "Step",
     "Sync",
     "SyncColumn",
+    "WidenColumns",
+    "Widening",
 ]
 
 
@@ -263,6 +266,48 @@ class DropIndexes:
     indexes: tuple[Index, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Widening:
+    """A column that gets a wider type under its own name, for both releases at once."""
+
+    column: str
+    old: str
+    """The type it had, as the server itself writes it."""
+    new: str
+    """The type it gets, in SQLAlchemy's words: tells one declaration from another."""
+    replans: bool = False
+    """The application is known to run a statement again whose prepared plan does not fit the column any more."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "old": self.old, "new": self.new, "replans": self.replans}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Widening:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], old=data["old"], new=data.get("new", ""), replans=data.get("replans", False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidenColumns:
+    """Give columns wider types, without reading a row. Nullability, default, collation and comment stay."""
+
+    table: str
+    schema: str | None = None
+    widenings: tuple[Widening, ...]
+    types: Mapping[str, sa.types.TypeEngine[Any]]
+    """Column name to the type it gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NarrowColumns:
+    """Undo :class:`WidenColumns` exactly; fails, and changes nothing, where a value does not fit."""
+
+    table: str
+    schema: str | None = None
+    widenings: tuple[Widening, ...]
+
+
 Step: TypeAlias = (
     AddColumns
     | BuildIndex
@@ -277,6 +322,8 @@ Step: TypeAlias = (
     | SetNotNull
     | Backfill
     | Probe
+    | WidenColumns
+    | NarrowColumns
 )
 
 
@@ -326,6 +373,8 @@ class Installed:
     """The new release's indexes and unique constraints."""
     replaced: tuple[Index, ...] = ()
     """The old release's, which contract drops."""
+    widened: tuple[Widening, ...] = ()
+    """Columns with a wider type than the old release declares."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -342,6 +391,7 @@ class Installed:
             "relaxed": list(self.relaxed),
             "built": [index.as_dict() for index in self.built],
             "replaced": [index.as_dict() for index in self.replaced],
+            "widened": [widening.as_dict() for widening in self.widened],
         }
 
     @classmethod
@@ -360,6 +410,7 @@ class Installed:
             relaxed=tuple(data.get("relaxed", ())),
             built=tuple(map(Index.from_dict, data.get("built", ()))),
             replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
+            widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
         )
 
 

@@ -156,9 +156,31 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     project.upgrade("0001")
     (one,) = sets(to_upgrade(project.directory(), ["0001"], "head"))
     record.record(project.folder / "server.json", url, one)
-    assert "stored text of the table" in refusal(project)
+    assert "in its stored text" in refusal(project)
     text = (project.folder / "server.json").read_text()
     (project.folder / "server.json").write_text(text.replace('"product": "sqlite"', '"product": "mysql"'))
     assert "is of mysql, the URL of sqlite" in refusal(project)
     project.configure(through="contract", profile="server.json")
     assert "contract's statements" in refusal(project)
+
+
+WIDEN_NAME = """
+from contraflow import Change, WidenColumn
+change = Change(WidenColumn(table="users", column="mail", type=sa.String(150), replans=True))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_a_script_widens(tmp_path: Path, database: Database) -> None:
+    project = Project(tmp_path / "service", database.url)
+    project.revision("0001", None, USERS)
+    project.revision("0002", "0001", WIDEN_NAME)
+    prepared(project, database)
+    if database.kind == "sqlite":
+        assert "in its stored text" in refusal(project)
+        return
+    run(database, project.sql("upgrade", "0001:head"))
+    columns: dict[str, Any] = {column["name"]: column for column in sa.inspect(database.engine).get_columns("users")}
+    assert columns["mail"]["type"].length == 150
+    with pytest.raises(ChangeError, match="CF304"):
+        project.sql("downgrade", "0002:0001")

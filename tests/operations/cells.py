@@ -23,12 +23,13 @@ from contraflow import (
     RenameColumn,
     TransformColumns,
     Upgrade,
+    WidenColumn,
 )
 from contraflow.dialects import Adapter, Profile, Statement, for_profile
 from contraflow.expressions import concat, lower, upper
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.steps import Backfill, Block, BuildIndex, Hold, Online, Phases
+from contraflow.steps import Backfill, Block, BuildIndex, Hold, Online, Phases, WidenColumns
 
 PROFILES = (
     Profile(product="postgresql", version=(18, 0)),
@@ -66,6 +67,7 @@ EXAMPLES: Sequence[Operation] = (
     ),
     AddColumn(table="users", column=sa.Column("locale", sa.String(9), nullable=False, server_default="en")),
     DropColumn(table="users", column="street"),
+    WidenColumn(table="users", column="city", type=sa.String(63), replans=True),
     CreateIndex(table="users", name="ix_users_street", columns=["street"]),
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
@@ -110,6 +112,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         ),
         None,
     )
+    if any(isinstance(step, WidenColumns) for block in planned.expand for step in getattr(block, "steps", ())):
+        return "in place, at expand"
     if build is None:
         return "in place"
     locks = " ".join(statement.lock for statement in adapter.online(build, None))

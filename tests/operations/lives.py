@@ -21,6 +21,7 @@ from contraflow import (
     RenameColumn,
     Runner,
     Upgrade,
+    WidenColumn,
 )
 from contraflow.dialects.base import Statement
 from contraflow.expressions import trim
@@ -183,6 +184,15 @@ LIVES = (
         old_writes=["INSERT INTO users (id, name) VALUES (10, 'a')", "DELETE FROM users WHERE id = 10"],
         new_writes=["UPDATE users SET token = 't' WHERE id = 1"],
         refused=["UPDATE users SET token = 't' WHERE id = 2"],
+    ),
+    Life(
+        name="a column gets a wider type",
+        old=[_key(), sa.Column("name", sa.String(100), nullable=False), sa.Index("ix_users_name", "name")],
+        new=[_key(), sa.Column("name", sa.String(200), nullable=False), sa.Index("ix_users_name", "name")],
+        operations=[WidenColumn(table=TABLE, column="name", type=sa.String(200), replans=True)],
+        seed=["INSERT INTO users (id, name) VALUES (1, 'Ada')"],
+        old_writes=["INSERT INTO users (id, name) VALUES (10, 'old')", "DELETE FROM users WHERE id = 10"],
+        new_writes=[f"INSERT INTO users (id, name) VALUES (20, '{'n' * 200}')", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
         name="a constraint goes",

@@ -16,7 +16,18 @@ from contraflow.engine.checks import check_names
 from contraflow.engine.plans import statements
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, Block, BuildIndex, Hold, MakeConstraints, Online, RelaxNotNull, RestoreNotNull
+from contraflow.steps import (
+    Backfill,
+    Block,
+    BuildIndex,
+    Hold,
+    MakeConstraints,
+    NarrowColumns,
+    Online,
+    RelaxNotNull,
+    RestoreNotNull,
+    WidenColumns,
+)
 
 __all__ = ["downgrade", "upgrade"]
 
@@ -33,7 +44,7 @@ _SESSION = {
 }
 _SESSION["mariadb"] = _SESSION["mysql"]
 
-_RELAXING = (RelaxNotNull, RestoreNotNull)
+_RELAXING = (RelaxNotNull, RestoreNotNull, WidenColumns)
 _EVERY_ROW = str(2**63 - 1)
 
 
@@ -90,9 +101,9 @@ def _write(
     for block in blocks:
         relaxing = isinstance(block, Hold) and any(isinstance(step, _RELAXING) for step in block.steps)
         if relaxing and adapter.sync_after_store:
-            raise _not_possible(
-                f"on {adapter.profile.product}, NOT NULL of {block.table} changes in the stored text of the table"
-            )
+            raise _not_possible(f"on {adapter.profile.product}, {block.table} is changed in its stored text")
+        if isinstance(block, Hold) and any(isinstance(step, NarrowColumns) for step in block.steps):
+            raise _not_possible(f"a rollback has to look whether the rows of {block.table} fit the old type")
     product = adapter.profile.product
     output = context.impl.static_output
     # Each block has a transaction of its own, where the server has them for DDL.

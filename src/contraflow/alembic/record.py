@@ -19,7 +19,7 @@ from sqlalchemy.types import TypeEngine
 
 from contraflow.dialects.base import Found, Profile
 from contraflow.engine.connect import Database
-from contraflow.engine.schema import old_shape
+from contraflow.engine.schema import old_shape, spell_types
 from contraflow.operations.base import TableName
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem, ProblemError
@@ -105,6 +105,9 @@ def read(path: Path) -> Recorded:
         raise _unreadable(path, "it does not exist") from error
     except (ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise _unreadable(path, f"{type(error).__name__}: {error}") from error
+    for table in tables:
+        if (table.schema, table.name) in found:
+            spell_types(table, found[table.schema, table.name].details.get("types", {}))
     return Recorded(profile=profile, tables={(table.schema, table.name): table for table in tables}, found=found)
 
 

@@ -11,8 +11,21 @@ from typing import Any, ClassVar, Literal
 import sqlalchemy as sa
 
 from contraflow.dialects.compiler import compiler_for
+from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BuildIndex, Hold, Index, Installed, Online, Probe, Step, Sync
+from contraflow.steps import (
+    Backfill,
+    BuildIndex,
+    Hold,
+    Index,
+    Installed,
+    Online,
+    Probe,
+    Step,
+    Sync,
+    WidenColumns,
+    Widening,
+)
 
 __all__ = [
     "Adapter",
@@ -171,6 +184,29 @@ class Adapter(ABC):
         ``types`` are those of the table's columns, new ones included.
         """
         return []
+
+    def widening_problems(self, connection: sa.Connection, step: WidenColumns) -> Iterator[Problem]:
+        """What on this server would keep columns from getting their wider types as ``step`` says. Reads only."""
+        found = self.find(connection, step.table, step.schema)
+        for one in step.widenings:
+            new = self.compiler.type_text(step.types[one.column])
+            before, after = (kind_of(text, self.product) for text in (one.old, new))
+            if not self.widens_in_place(one.column, before, after, found):
+                yield Problem(
+                    code="CF205",
+                    what=f"{step.table}.{one.column} cannot become {new} in place: it is {one.old}.",
+                    why="the server would write every row of the table anew while writers wait.",
+                    instead="give the wider type to a column of another name: ChangeType(...), with forward= and"
+                    "\nbackward= that copy the value.",
+                )
+
+    def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:  # noqa: ARG002
+        """Whether the server gives the column the wider type without reading a row."""
+        return True
+
+    def misfits(self, widening: Widening) -> str | None:
+        """The condition, in SQL, of rows whose value the column's old type does not hold; None if it holds all."""
+        return misfit(kind_of(widening.old, self.product), self.compiler.quote(widening.column), self.product)
 
     @abstractmethod
     def prepare(self, connection: sa.Connection) -> None:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from contraflow.dialects import sqlite_text
 from contraflow.steps import Index
 
-__all__ = ["mysql_dependents", "postgresql_dependents", "sqlite_dependents"]
+__all__ = ["mysql_dependents", "postgresql_dependents", "postgresql_readers", "sqlite_dependents"]
 
 Dependents = Iterator[tuple[str, str]]
 """Column, and what reads it, in words."""
@@ -80,6 +80,24 @@ def postgresql_dependents(
         {"oid": oid, "own": own},
     )
     yield from _triggers(list(triggers), columns, '"')
+
+
+def postgresql_readers(connection: sa.Connection, *, oid: int, columns: Sequence[str]) -> Dependents:
+    """What keeps a column from changing its type, but for the table's own keys, constraints and plain indexes.
+
+    Views and rules, generated columns, policies, triggers, keys of other tables, partitions and children; and indexes
+    over an expression or a part of the rows, which the server would build anew.
+    """
+    plain = connection.execute(
+        sa.text(
+            "SELECT c.relname, n.conname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " LEFT JOIN pg_constraint n ON n.conindid = c.oid AND n.conrelid = :oid"
+            " WHERE i.indrelid = :oid AND i.indexprs IS NULL AND i.indpred IS NULL"
+        ),
+        {"oid": oid},
+    )
+    standing = [Index(name=str(name or index), columns=()) for index, name in plain]
+    yield from postgresql_dependents(connection, oid=oid, columns=columns, own=None, defaults=(), replaced=standing)
 
 
 def mysql_dependents(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_indexes
+from contraflow.dialects import data, mysql_indexes, widening
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -27,6 +27,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.dependents import mysql_dependents
+from contraflow.dialects.kinds import Kind
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
@@ -61,6 +62,8 @@ class MySQLAdapter(Adapter):
     clustered: ClassVar[bool] = False
     foreign_keys_need_indexes: ClassVar[bool] = True
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
+    _growing: ClassVar[int] = 0
+    """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
 
     # -- the server --------------------------------------------------------------------------------
 
@@ -197,7 +200,9 @@ class MySQLAdapter(Adapter):
         if not tables:
             return Found(exists=False)
         columns = rows(
-            "SELECT column_name, is_nullable, column_default, extra, column_type FROM information_schema.columns"
+            "SELECT column_name, is_nullable, column_default, extra,"
+            " character_octet_length / nullif(character_maximum_length, 0), column_type"
+            " FROM information_schema.columns"
             " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
             " ORDER BY ordinal_position"
         )
@@ -229,14 +234,15 @@ class MySQLAdapter(Adapter):
             details={
                 "create": create,
                 "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
+                "widths": {str(column): int(width) for column, *_, width, _ in columns if width},
                 "defaults": frozenset(
-                    str(column) for column, _, default, extra, _ in columns if self._has_default(default, str(extra))
+                    str(column) for column, _, default, extra, *_ in columns if self._has_default(default, str(extra))
                 ),
                 "invisible": frozenset(
-                    str(column) for column, _, _, extra, _ in columns if "INVISIBLE" in str(extra).upper()
+                    str(column) for column, _, _, extra, *_ in columns if "INVISIBLE" in str(extra).upper()
                 ),
                 "on_update": tuple(
-                    str(column) for column, _, _, extra, _ in columns if "on update" in str(extra).lower()
+                    str(column) for column, _, _, extra, *_ in columns if "on update" in str(extra).lower()
                 ),
                 "fulltext": fulltext,
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
@@ -277,7 +283,14 @@ class MySQLAdapter(Adapter):
         algorithm = "" if work.not_null else "INSTANT"
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
+        wide = [
+            widening.mysql_change(name, self.compiler.type_text(type_), found, self.compiler)
+            for name, type_ in work.widen.items()
+        ]
+        narrow = [widening.mysql_change(name, type_, found, self.compiler) for name, type_ in work.narrow.items()]
         return [
+            # So that the server refuses whatever is more than a change of its dictionary.
+            *self._alter(work, wide, found, "INPLACE, LOCK=NONE"),
             *mysql_indexes.drop(work, self.compiler),
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
@@ -285,7 +298,13 @@ class MySQLAdapter(Adapter):
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
             # At once, so that no prefix shows a half of it; with a rebuild if NOT NULL was not enforced before.
             *self._alter(work, last, found, algorithm),
+            *self._alter(work, narrow, found, ""),
         ]
+
+    def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:
+        """See :meth:`Adapter.widens_in_place`."""
+        widths = {} if found is None else found.details["widths"]
+        return widening.mysql_in_place(old, new, width=widths.get(column, 1), growing=self._growing)
 
     def _is_cut(self, column: str) -> bool:
         """Whether dropping the column instantly fails with error 3507 (MySQL 9.7).
@@ -316,8 +335,8 @@ class MySQLAdapter(Adapter):
             algorithm = ""  # the server's own choice
         table = self.compiler.table(work.table, work.schema)
         sql = ", ".join([f"ALTER TABLE {table} {parts[0]}", *parts[1:], *_clause(algorithm)])
-        if algorithm == "INSTANT":
-            return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT")]
+        if algorithm == "INSTANT" or "LOCK=NONE" in algorithm:
+            return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, ALGORITHM={algorithm}")]
         return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, for as long as rebuilding the table takes")]
 
     def _additions(self, work: Remaining) -> list[str]:
@@ -560,6 +579,7 @@ class MariaDBAdapter(MySQLAdapter):
 
     product = "mariadb"
     floor = (10, 6)
+    _growing = 127
 
     def _prepare_more(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql("SET SESSION max_statement_time = 0")

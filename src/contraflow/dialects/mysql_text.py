@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Grants", "filler", "literal_default", "redefined"]
+__all__ = ["Grants", "filler", "literal_default", "redefined", "retyped"]
 
 _TOKEN = re.compile(
     r"""
@@ -114,6 +114,18 @@ def redefined(create: str, column: str, *, not_null: bool, default: str | None) 
         *kept,
     ]
     return " ".join(text)
+
+
+def retyped(create: str, column: str, type_text: str) -> str:
+    """The column's definition, as found in a SHOW CREATE TABLE, with another type and nothing else changed.
+
+    Character set and collation stay, unless ``type_text`` says its own.
+    """
+    type_, *attributes = _parts(_definition(create, column))
+    charset = re.search(r"\b(CHARACTER SET|COLLATE)\b.*", "".join(token.text for token in type_), re.DOTALL)
+    kept = "".join(token.text for part in attributes for token in part).strip()
+    said = re.search(r"\b(CHARACTER SET|COLLATE)\b", type_text)
+    return " ".join(filter(None, [type_text, charset[0].strip() if charset and not said else "", kept]))
 
 
 def _type_name(tokens: list[_Token]) -> str:

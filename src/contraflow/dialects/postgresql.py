@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data
+from contraflow.dialects import data, widening
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -26,10 +26,23 @@ from contraflow.dialects.base import (
     Statement,
 )
 from contraflow.dialects.dependents import postgresql_dependents
+from contraflow.dialects.kinds import Kind
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online, Probe, Step, Sync
+from contraflow.steps import (
+    Backfill,
+    BuildIndex,
+    EnforceNotNull,
+    Hold,
+    Index,
+    Installed,
+    Online,
+    Probe,
+    Step,
+    Sync,
+    WidenColumns,
+)
 
 __all__ = ["PostgreSQLAdapter"]
 
@@ -216,8 +229,12 @@ class PostgreSQLAdapter(Adapter):
             return list(connection.execute(sa.text(query), {"oid": int(oid)}).all())
 
         columns = rows(
-            "SELECT attname, attnotnull, atthasdef FROM pg_attribute"
-            " WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
+            "SELECT a.attname, a.attnotnull, a.atthasdef, format_type(a.atttypid, a.atttypmod)"
+            " || CASE WHEN a.attcollation <> t.typcollation THEN"
+            " (SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c"
+            " JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.oid = a.attcollation) ELSE '' END"
+            " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+            " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
         )
         constraints = rows("SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype = 'c'")
         indexes = rows(
@@ -238,11 +255,12 @@ class PostgreSQLAdapter(Adapter):
         )
         return Found(
             exists=True,
-            columns={str(name): not not_null for name, not_null, _ in columns},
+            columns={str(name): not not_null for name, not_null, *_ in columns},
             triggers=self._triggers(connection, table, schema, int(oid), [str(name) for (name,) in functions]),
             indexes={str(name): str(kind) for name, kind in indexes},
             details={
-                "defaults": frozenset(str(name) for name, _, has_default in columns if has_default),
+                "types": {str(name): str(type_) for name, *_, type_ in columns},
+                "defaults": frozenset(str(name) for name, _, has_default, _ in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
                 "enums": frozenset(str(name) for (name,) in enums),
@@ -275,7 +293,11 @@ class PostgreSQLAdapter(Adapter):
         constraints = None if found is None else found.details.get("constraints", {})
         table = self.compiler.table(work.table, work.schema)
         quote = self.compiler.quote
+        wide, narrow = widening.postgresql_changes(work, found, self.compiler)
+        rewriting = f"{self.exclusive}, for as long as writing the table anew takes"
         sent = [
+            *self._alter_all(table, wide),
+            *(Statement(sql=statement.sql, lock=rewriting) for statement in self._alter_all(table, narrow)),
             *self._make_constraints(work, table),
             *self._drop_indexes(work, table, found),
             *self._fill_defaults(work, table),
@@ -302,6 +324,15 @@ class PostgreSQLAdapter(Adapter):
             sent.append(Statement(sql=creating.function))
         sent += [Statement(sql=text.create, lock=self.row_exclusive) for text in work.create]
         return [*sent, *self._alter_all(table, [f"DROP COLUMN {quote(name)}" for name in work.drop])]
+
+    def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:  # noqa: ARG002
+        """See :meth:`Adapter.widens_in_place`."""
+        return widening.postgresql_in_place(old, new)
+
+    def widening_problems(self, connection: sa.Connection, step: WidenColumns) -> Iterator[Problem]:
+        """See :meth:`Adapter.widening_problems`."""
+        yield from super().widening_problems(connection, step)
+        yield from widening.postgresql_problems(connection, step, self.compiler)
 
     def _texts(self, sync: Sync) -> list[TriggerText]:
         return trigger_statements(sync, self.product, self.compiler)

@@ -20,11 +20,13 @@ from contraflow.steps import (
     Index,
     InstallSync,
     MakeConstraints,
+    NarrowColumns,
     RelaxNotNull,
     RemoveSync,
     RestoreNotNull,
     SetNotNull,
     Sync,
+    WidenColumns,
 )
 
 __all__ = ["Remaining", "fingerprint", "index_name", "remaining", "require"]
@@ -65,6 +67,9 @@ class Remaining:
     fill_defaults: list[str] = field(default_factory=list)
     drop_indexes: list[Index] = field(default_factory=list)
     make_constraints: list[Index] = field(default_factory=list)
+    widen: dict[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
+    narrow: dict[str, str] = field(default_factory=dict)
+    """Column to the type that it had, as the server spells it."""
 
 
 def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequence[TriggerText]]) -> Remaining:
@@ -83,16 +88,18 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
                 DropColumns,
                 DropIndexes,
                 MakeConstraints,
+                NarrowColumns,
                 RelaxNotNull,
                 RemoveSync,
                 RestoreNotNull,
                 SetNotNull,
+                WidenColumns,
             ),
         ):
             raise TypeError(f"{type(step).__name__} is not a step of a hold")
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
-            if isinstance(step, (DropColumns, DropIndexes, RemoveSync, RestoreNotNull)):
+            if isinstance(step, (DropColumns, DropIndexes, NarrowColumns, RemoveSync, RestoreNotNull)):
                 continue
             raise _no_table(target.table)
         if isinstance(step, AddColumns):
@@ -101,14 +108,14 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             _install(work, step.sync, found, triggers(step.sync))
         elif isinstance(step, SetNotNull):
             _final_shape(work, step, found)
-        elif isinstance(step, RelaxNotNull):
-            work.relax += [name for name in step.names if found is None or not found.columns.get(name, True)]
-        elif isinstance(step, RestoreNotNull):
-            work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]
+        elif isinstance(step, (RelaxNotNull, RestoreNotNull)):
+            _nullability(work, step, found)
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
         elif isinstance(step, DropIndexes):
             work.drop_indexes += [index for index in step.indexes if found is None or index_name(index, found)]
+        elif isinstance(step, (WidenColumns, NarrowColumns)):
+            _retype(work, step, found)
         elif isinstance(step, MakeConstraints):
             work.make_constraints += [
                 index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"
@@ -169,6 +176,24 @@ def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None
         {name: text for name, text in step.defaults.items() if name not in found.details.get("defaults", ())}
     )
     work.show += [name for name in step.names if name in found.details.get("invisible", ())]
+
+
+def _nullability(work: Remaining, step: RelaxNotNull | RestoreNotNull, found: Found | None) -> None:
+    if isinstance(step, RelaxNotNull):
+        work.relax += [name for name in step.names if found is None or not found.columns.get(name, True)]
+    else:
+        work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]
+
+
+def _retype(work: Remaining, step: WidenColumns | NarrowColumns, found: Found | None) -> None:
+    if found is not None:
+        require(found, step.table, (one.column for one in step.widenings))
+    for one in step.widenings:
+        has_old = found is None or found.details["types"][one.column] == one.old
+        if isinstance(step, WidenColumns) and has_old:
+            work.widen[one.column] = step.types[one.column]
+        elif isinstance(step, NarrowColumns) and (found is None or not has_old):
+            work.narrow[one.column] = one.old
 
 
 def index_name(index: Index, found: Found) -> str | None:

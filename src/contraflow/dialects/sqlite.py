@@ -164,10 +164,13 @@ class SQLiteAdapter(Adapter):
         if sql is None:
             return Found(exists=False)
         prefix = f"{self.compiler.quote(schema)}." if schema else ""
-        columns, defaults = {}, set()
+        columns, types, defaults, key = {}, {}, set(), set()
         rows = connection.exec_driver_sql(f"PRAGMA {prefix}table_xinfo({self.compiler.quote(table)})")
         for row in rows.mappings():
             columns[str(row["name"])] = not row["notnull"]
+            types[str(row["name"])] = _type_text(sql, str(row["name"]), str(row["type"]))
+            if row["pk"]:
+                key.add(str(row["name"]))
             if row["dflt_value"] is not None:
                 defaults.add(str(row["name"]))
         triggers = connection.execute(
@@ -186,6 +189,8 @@ class SQLiteAdapter(Adapter):
             indexes=indexes,
             details={
                 "sql": sql,
+                "types": types,
+                "key": frozenset(key),
                 "schema_version": int(version),
                 "defaults": frozenset(defaults),
                 "unnamed": unnamed,
@@ -259,7 +264,8 @@ class SQLiteAdapter(Adapter):
         It comes before any ALTER TABLE of the hold: those take the places of columns from the schema in memory.
         """
         made = [index for index in work.drop_indexes if _is_made(index, found)]
-        if not (work.relax or work.restore or work.not_null or work.defaults or made):
+        types = {**{name: self.compiler.type_text(type_) for name, type_ in work.widen.items()}, **work.narrow}
+        if not (work.relax or work.restore or work.not_null or work.defaults or made or types):
             return []
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -267,6 +273,8 @@ class SQLiteAdapter(Adapter):
             new, version = f"<the text of {quote(work.table)}, changed>", "<one more>"
         else:
             text = str(found.details["sql"])
+            for name, type_ in types.items():
+                text = _retyped(text, name, type_, key=name in found.details["key"])
             text = sqlite_text.relax(text, work.relax)
             text = sqlite_text.restore(text, work.restore)
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
@@ -416,6 +424,25 @@ def _strict_type(type_: sa.types.TypeEngine[Any]) -> str:
         return "BLOB"
     collation = getattr(type_, "collation", None)
     return f'TEXT COLLATE "{collation}"' if collation else "TEXT"
+
+
+def _type_text(sql: str, name: str, declared: str) -> str:
+    """The type as it is written in the table's text; ``declared`` (in capitals, for some) where that is not a list."""
+    try:
+        return sqlite_text.type_of(sql, name)
+    except ValueError:
+        return declared
+
+
+def _retyped(sql: str, name: str, type_: str, *, key: bool) -> str:
+    """The table's text with another type of the column, where that means anything.
+
+    A STRICT table holds any number or text in a type of its own; an INTEGER PRIMARY KEY has 64 bits by another name
+    than BIGINT, which would make another thing of it (https://www.sqlite.org/lang_createtable.html#rowid).
+    """
+    if "STRICT" in sqlite_text.options(sql) or (key and sqlite_text.type_of(sql, name).upper() == "INTEGER"):
+        return sql
+    return sqlite_text.retype(sql, name, type_)
 
 
 def _is_made(index: Index, found: Found | None) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["collations", "drop_unique", "options", "relax", "restore", "set_final"]
+__all__ = ["collations", "drop_unique", "options", "relax", "restore", "retype", "set_final", "type_of"]
 
 _TOKEN = re.compile(
     r"""
@@ -145,6 +145,34 @@ def set_final(sql: str, *, not_null: Iterable[str], defaults: Mapping[str, str])
         if not _not_null(_column(sql, name)):
             sql = _append(sql, name, " NOT NULL")
     return sql
+
+
+_CONSTRAINTS = frozenset(
+    {"CONSTRAINT", "PRIMARY", "NOT", "NULL", "UNIQUE", "CHECK", "DEFAULT", "COLLATE", "REFERENCES", "GENERATED", "AS"}
+)
+
+
+def type_of(sql: str, name: str) -> str:
+    """The column's type as it stands in the table's text; empty if it has none."""
+    start, end = _type(sql, name)
+    return sql[start:end]
+
+
+def retype(sql: str, name: str, type_text: str) -> str:
+    """The text with another type of the column."""
+    start, end = _type(sql, name)
+    return f"{sql[:start]}{type_text}{sql[end:]}"
+
+
+def _type(sql: str, name: str) -> tuple[int, int]:
+    item = _column(sql, name)
+    depth, last = 0, 0
+    for place, token in enumerate(item[1:], start=1):
+        if depth == 0 and token.upper in _CONSTRAINTS:
+            break
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        last = place
+    return (item[1].start, item[last].end) if last else (item[0].end, item[0].end)
 
 
 def drop_unique(sql: str, columns: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from contraflow import expressions
 from contraflow.dialects.base import Adapter
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.lens import Group, Side
+from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
 from contraflow.steps import Installed, Sync, SyncColumn
 
@@ -270,7 +271,7 @@ def _misfit(value: Any, column: SyncColumn) -> str | None:
     if isinstance(value, str) and isinstance(type_, sa.types.String) and type_.length and len(value) > type_.length:
         return f"{len(value)} characters, and the column holds {type_.length}"
     if isinstance(value, int) and not isinstance(value, bool) and isinstance(type_, sa.types.Integer):
-        low, high = _integer_range(type_)
+        low, high = integer_range(type_)
         if not low <= value <= high:
             return f"{value}, and the column holds {low} to {high}"
     if isinstance(value, decimal.Decimal) and isinstance(type_, sa.types.Numeric) and type_.precision:
@@ -340,7 +341,7 @@ def domain(column: SyncColumn) -> list[Any]:
     if isinstance(type_, sa.types.Boolean):
         return [True, False, *nothing]
     if isinstance(type_, sa.types.Integer):
-        return [1, 0, 2, *nothing, *(value for value in (-1,) if _integer_range(type_)[0] < 0), *_integer_range(type_)]
+        return [1, 0, 2, *nothing, *(value for value in (-1,) if integer_range(type_)[0] < 0), *integer_range(type_)]
     if isinstance(type_, sa.types.Numeric):
         precision, scale = type_.precision or 15, type_.scale or 0
         # Written as digits: arithmetic would round to the 28 digits of the default context.
@@ -357,13 +358,3 @@ def domain(column: SyncColumn) -> list[Any]:
     if isinstance(type_, sa.types.JSON):
         return [{"k": "v"}, {}, {"k": 1, "other": [1]}, [], "text", *nothing]
     return []
-
-
-def _integer_range(type_: sa.types.Integer) -> tuple[int, int]:
-    name = type(type_).__name__.upper()
-    bits = {"TINYINT": 8, "SMALLINT": 16, "SMALLINTEGER": 16, "MEDIUMINT": 24, "BIGINT": 64, "BIGINTEGER": 64}.get(
-        name, 32
-    )
-    if getattr(type_, "unsigned", False):
-        return 0, 2**bits - 1
-    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1

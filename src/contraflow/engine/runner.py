@@ -34,6 +34,7 @@ from contraflow.engine.report import Difference, Node, Options, PlanReport, Prog
 from contraflow.engine.schema import full_name, old_shape
 from contraflow.engine.status import first_status, read_status
 from contraflow.engine.verification import ProbeTarget, find_alike, find_differences, refuse
+from contraflow.engine.widening import check_misfits, check_widenings
 from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
@@ -264,7 +265,8 @@ class Runner:
         lost.
 
         Refuses (``CF401``) while a node lives that may run the new release, unless ``force`` gives a reason.
-        Raises ``CF303`` once the upgrade is contracted, ``CF004`` while a contract is half done.
+        Raises ``CF303`` once the upgrade is contracted, ``CF004`` while a contract is half done, ``CF015`` for rows
+        that only the wider type of a column holds.
         """
         with self._work("rollback") as work:
             entry = work.entry
@@ -275,6 +277,7 @@ class Runner:
             state = self._next("rollback", entry)
             if entry.pending != "rollback":
                 self._gate(work, entry, force)
+                ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
                 work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:
                 work.run(block)
@@ -506,6 +509,7 @@ class Runner:
             *self.adapter.preflight(connection, tables_of(upgrade)),
             *check_names(self.adapter, phases.installed),
             *check_indexes(connection, self.adapter, phases),
+            *check_widenings(connection, self.adapter, phases),
             *check_domain(syncs),
             *check_rows(connection, self.adapter, syncs),
         ]

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.operations.base import TableName
+from contraflow.operations.planning import SPELT
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Installed
 
-__all__ = ["full_name", "old_shape"]
+__all__ = ["full_name", "old_shape", "spell_types"]
 
 
 def full_name(schema: str | None, table: str) -> str:
@@ -57,11 +58,21 @@ def old_shape(
             if column in table.c:
                 table.c[column].nullable = False
         details = adapter.find(connection, name, schema).details
+        spell_types(table, details.get("types", {}))
+        if item:
+            spell_types(table, {one.column: one.old for one in item.widened})
         _complete(table, details.get("unnamed", {}).values())
         _collate(table, details.get("collations", {}))
         _hide(table, {index.name for index in item.built} if item else set())
         tables[schema, name] = table
     return tables
+
+
+def spell_types(table: sa.Table, types: Mapping[str, str]) -> None:
+    """Tell planning how the server itself writes the columns' types."""
+    for name, text in types.items():
+        if name in table.c:
+            table.c[name].info[SPELT] = text
 
 
 def _complete(table: sa.Table, unique: Iterable[tuple[str, ...]]) -> None:

@@ -47,6 +47,10 @@ class Fragment:
     """Indexes and unique constraints the new release has."""
     release: tuple[Index, ...] = ()
     """Those it no longer has: named, or told by their columns."""
+    widen: tuple[sa.Column[Any], ...] = ()
+    """Columns that get a wider type under their own name, in their final shape."""
+    replans: bool = False
+    """The application runs a statement again whose prepared plan does not fit a widened column any more."""
 
 
 @runtime_checkable

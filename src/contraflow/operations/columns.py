@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow import expressions
 from contraflow.lens import Lens, Row, Side
 from contraflow.operations.base import Fragment, Schema, constant_default, default_text, find_column, find_table
+from contraflow.operations.widening import changes_under_one_name
 from contraflow.problems import Problem, ProblemError
 
 __all__ = ["AddColumn", "ChangeType", "DropColumn", "RenameColumn", "TransformColumns"]
@@ -135,14 +136,7 @@ class ChangeType:
 
     def __post_init__(self) -> None:
         if self.new.name == self.column:
-            raise ProblemError(
-                Problem(
-                    code="CF113",
-                    what=f"{self.table}.{self.column} would change its type under its own name.",
-                    why="both releases see one physical column, and one of them would not understand it.",
-                    instead=f'give the new shape a name of its own: new=sa.Column("{self.column}_2", ...).',
-                )
-            )
+            raise changes_under_one_name(self.table, self.column)
         self._lens()
 
     def _lens(self) -> Lens:

@@ -26,6 +26,7 @@ from contraflow.operations.held import (
     not_injective,
     released_index,
 )
+from contraflow.operations.widening import widening_problems
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
@@ -40,6 +41,7 @@ from contraflow.steps import (
     Installed,
     InstallSync,
     MakeConstraints,
+    NarrowColumns,
     Online,
     Phases,
     Probe,
@@ -50,12 +52,17 @@ from contraflow.steps import (
     Step,
     Sync,
     SyncColumn,
+    WidenColumns,
+    Widening,
 )
 
-__all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
+__all__ = ["MARKER", "SPELT", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
 
 MARKER = "cf_marker"
 """The name of the marker column of a synced table."""
+
+SPELT = "contraflow_type"
+"""The key of ``Column.info`` where a table in its old shape has a column's type as the server itself spells it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +113,8 @@ class _TablePlan:
     lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
     build: list[Index] = field(default_factory=list)
     released: list[Index] = field(default_factory=list)
+    widened: dict[str, bool] = field(default_factory=dict)
+    """Columns of the old shape that get a wider type, and whether the application replans."""
 
     @property
     def holders(self) -> list[Holder]:
@@ -220,6 +229,8 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
             backward.append(DropColumns(**where, names=found.added))
         if forward:
             contract.append(Hold(title=f"contract {found.table}", steps=tuple(forward), **where))
+        if found.widened:
+            backward.append(NarrowColumns(**where, widenings=found.widened))
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=tuple(backward), **where))
     return tuple(contract), tuple(reversed(rollback))
@@ -245,6 +256,10 @@ def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
             )
     if fragment.lens is not None:
         found.lenses.append((fragment.lens, fragment.once))
+    for column in fragment.widen:
+        found.columns[column.name] = column
+        if column.name in found.original:
+            found.widened[column.name] = found.widened.get(column.name, True) and fragment.replans
     for name in fragment.drop:
         del found.columns[name]
     for column in fragment.add:
@@ -336,6 +351,9 @@ def _sync_column(column: sa.Column[Any]) -> SyncColumn:
 def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
     schema, table = found.name
     steps: list[Step] = []
+    if widenings := _widenings(found):
+        types = {one.column: found.columns[one.column].type for one in widenings}
+        steps.append(WidenColumns(table=table, schema=schema, widenings=widenings, types=types))
     if found.added:
         added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in found.added)
         steps.append(AddColumns(table=table, schema=schema, columns=added))
@@ -366,6 +384,20 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
         relaxed=sync.enforced if sync else (),
         built=tuple(_timed(found, sync, index) for index in found.build),
         replaced=tuple(found.released),
+        widened=_widenings(found),
+    )
+
+
+def _widenings(found: _TablePlan) -> tuple[Widening, ...]:
+    return tuple(
+        Widening(
+            column=name,
+            old=str(found.original[name].info.get(SPELT, found.original[name].type)),
+            new=repr(found.columns[name].type),
+            replans=replans,
+        )
+        for name, replans in found.widened.items()
+        if name in found.columns
     )
 
 
@@ -386,6 +418,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
     problems = [
         *_held_columns(found, sync),
         *_new_column_problems(found),
+        *widening_problems(found.name[1], found.widened, found.holders, sync.columns if sync else ()),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]
     if MARKER in found.original:
