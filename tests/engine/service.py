@@ -222,6 +222,12 @@ def run(connection: sa.Connection, sql: str, **parameters: Any) -> None:
     connection.execute(sa.text(sql), parameters)
 
 
+def count(connection: sa.Connection, sql: str, **parameters: Any) -> int:
+    """The number that a query yields."""
+    found: int = connection.execute(sa.text(sql), parameters).scalar_one()
+    return found
+
+
 # -- what stands in the database ---
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "sets",
     "to_downgrade",
     "to_upgrade",
+    "upgrade_of",
 ]
 
 
@@ -109,6 +110,21 @@ def resumed(directory: ScriptDirectory, scripts: Sequence[Script], past: Status)
     if is_open(past) and past.new in waiting:
         return [*stamped, *scripts]
     return list(scripts)
+
+
+def upgrade_of(
+    directory: ScriptDirectory, scripts: Sequence[Script], past: Status, *, apart: bool = False
+) -> Upgrade | None:
+    """The upgrade to work on, when ``scripts`` are still to run: the first that waits, else the open one; None if
+    there is neither.
+
+    Raises :class:`~contraflow.problems.ProblemError` as `sets` and `resumed` do.
+    """
+    found = sets(resumed(directory, scripts, past), apart=apart)
+    if not found and is_open(past):
+        known = {script.revision: script for script in directory.walk_revisions()}
+        found = sets(known[name] for name in past.revisions if name in known)
+    return found[0] if found else None
 
 
 def is_open(past: Status) -> bool:

@@ -16,7 +16,7 @@ from types import FrameType
 
 import sqlalchemy as sa
 
-from contraflow.alembic.discovery import behind, is_open, resumed, sets
+from contraflow.alembic.discovery import behind, is_open, upgrade_of
 from contraflow.alembic.environment import Database, Environment
 from contraflow.alembic.running import ATTRIBUTE, Guide
 from contraflow.alembic.settings import Through
@@ -129,11 +129,7 @@ class Session:
         directory = self.environment.directory
         with _told_apart():
             waiting = self.environment.waiting(self.database.heads, self.target)
-            found = sets(resumed(directory, waiting, self.past), apart=self.through == "contract")
-            if not found and is_open(self.past):
-                known = {script.revision: script for script in directory.walk_revisions()}
-                found = sets(known[name] for name in self.past.revisions if name in known)
-        one = found[0] if found else None
+            one = upgrade_of(directory, waiting, self.past, apart=self.through == "contract")
         old = (self.common.revision or "").rpartition(":")[0]
         if old and one is not None and self.environment.revision(old) != one.old:
             raise ProblemError(

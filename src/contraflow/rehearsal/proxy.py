@@ -18,6 +18,7 @@ import re
 import socket
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -47,13 +48,14 @@ class When(enum.Enum):
     ANSWERED = "the server has carried it out, the client has not seen the answer"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Rule:
     marker: re.Pattern[bytes]
     harm: Harm
     when: When
     seconds: float
     left: int | None
+    fired: int = 0
 
 
 class _Link:
@@ -63,10 +65,12 @@ class _Link:
         self.client = client
         self.server = server
         self.hole = False
+        self.closed = False
         self.armed: _Rule | None = None
 
-    def cut(self) -> None:
-        """Reset both: no orderly farewell, as when a host or a firewall goes away."""
+    def cut(self) -> bool:
+        """Reset both: no orderly farewell, as when a host or a firewall goes away. False if it was closed already."""
+        was_open, self.closed = not self.closed, True
         for end in (self.client, self.server):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -74,6 +78,7 @@ class _Link:
                 end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it
             with contextlib.suppress(OSError):
                 end.close()
+        return was_open
 
 
 class FaultProxy:
@@ -115,18 +120,36 @@ class FaultProxy:
                 )
             )
 
-    def cut(self) -> None:
-        """Reset every connection now."""
+    @contextlib.contextmanager
+    def harming(
+        self, marker: str, harm: Harm, *, when: When = When.SENT, seconds: float = 0.0
+    ) -> Iterator[Callable[[], int]]:
+        """Do ``harm``, as the method of that name does, while the block runs; yields how often it was done so far."""
+        rule = _Rule(
+            marker=re.compile(marker.encode(), re.IGNORECASE), harm=harm, when=when, seconds=seconds, left=None
+        )
         with self._lock:
-            links, self._links = self._links, []
-        for link in links:
-            link.cut()
+            self._rules.append(rule)
+        try:
+            yield lambda: rule.fired
+        finally:
+            with self._lock, contextlib.suppress(ValueError):  # `restore` has forgotten it
+                self._rules.remove(rule)
 
-    def black_hole(self) -> None:
-        """Let nothing pass on the present connections from now on."""
+    def cut(self, *, silent_only: bool = False) -> int:
+        """Reset every connection now, or only those in a black hole; returns how many were open."""
         with self._lock:
-            for link in self._links:
+            links = [link for link in self._links if link.hole or not silent_only]
+            self._links = [link for link in self._links if link not in links]
+        return sum([link.cut() for link in links])
+
+    def black_hole(self) -> int:
+        """Let nothing pass on the present connections from now on; returns how many there are."""
+        with self._lock:
+            open_links = [link for link in self._links if not link.closed]
+            for link in open_links:
                 link.hole = True
+        return len(open_links)
 
     def refuse(self) -> None:
         """Reset new connections as soon as they are made, until `restore`."""
@@ -193,6 +216,7 @@ class FaultProxy:
                     return
                 if not link.hole:
                     sink.sendall(data)
+            link.closed = True
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             # Either end has gone, or `cut` has closed them.
@@ -218,6 +242,7 @@ class FaultProxy:
         """Do what ``rule`` says; False if the connection is gone."""
         with self._lock:
             self.fired += 1
+            rule.fired += 1
         if rule.harm is Harm.CUT:
             link.cut()
             return False

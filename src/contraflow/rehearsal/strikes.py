@@ -1,0 +1,422 @@
+"""What each kind of fault does to a server, its connections or its tables, from its first moment to its last.
+
+A strike is a function that runs in a thread of its own: it does harm, says that it has (`Scene.begun`), lets it last
+(`Scene.last`), and takes it back. It returns, in words, what came of it. Everything it opened is closed at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from contraflow import faults
+from contraflow.engine.report import Progress
+from contraflow.rehearsal.faults import Fault
+from contraflow.rehearsal.proxy import COMMIT, FaultProxy, Harm, When
+from contraflow.rehearsal.record import FaultRecord, Finding, Try
+from contraflow.rehearsal.servers import Server
+
+__all__ = ["STRIKES", "Scene", "Stage", "Striking"]
+
+_PATIENCE = 2
+"""Seconds that a strike waits for a lock: it must not wait for what waits for it."""
+_MOST_CONNECTIONS = 2000
+_STORMERS = 3
+_ROWS = 40
+
+
+class Stage(Protocol):
+    """What a rehearsal lets its faults strike, and what it wants to know of them. Called from several threads."""
+
+    @property
+    def server(self) -> Server:
+        """The scratch server."""
+
+    @property
+    def nodes(self) -> Sequence[Server]:
+        """Of a cluster, its nodes: the runner uses the first, the last one is struck. Else empty."""
+
+    @property
+    def url(self) -> sa.URL:
+        """The database, straight."""
+
+    @property
+    def proxies(self) -> Sequence[FaultProxy]:
+        """What the workers connect through; none on SQLite."""
+
+    @property
+    def tables(self) -> Sequence[tuple[str | None, str]]:
+        """Schema and name of the tables that the upgrade changes; those that stand are locked and read."""
+
+    def now(self) -> float:
+        """Seconds since the rehearsal began."""
+
+    def struck(self, fault: FaultRecord) -> None:
+        """A fault is over."""
+
+    def tried(self, one: Try) -> None:
+        """A start of the runner is over."""
+
+    def found(self, finding: Finding) -> None:
+        """Something is wrong that no fault excuses."""
+
+    def progress(self, progress: Progress) -> None:
+        """What the runner tells."""
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """One fault at work."""
+
+    stage: Stage
+    fault: Fault
+    rng: random.Random
+    _begun: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def begun(self) -> None:
+        """Say that the harm is done."""
+        self._begun.set()
+
+    def last(self) -> None:
+        """Let it last as long as the fault says, or until the rehearsal is broken off."""
+        self._over.wait(self.fault.seconds)
+
+    def rest(self, seconds: float) -> None:
+        """Wait a little between two blows."""
+        self._over.wait(seconds)
+
+    @contextlib.contextmanager
+    def lasting(self) -> Iterator[Callable[[], bool]]:
+        """Whether it is still to last, for a strike of many blows."""
+        end = time.monotonic() + self.fault.seconds
+        yield lambda: time.monotonic() < end and not self._over.is_set()
+
+    @contextlib.contextmanager
+    def connect(self, *, weight: bool = False) -> Iterator[sa.Connection]:
+        """A connection of the strike's own, in autocommit, that does not wait long for locks.
+
+        With ``weight``, it is not the one to be chosen when two wait for each other.
+        """
+        url = self.stage.url
+        sqlite = url.get_backend_name() == "sqlite"
+        engine = sa.create_engine(
+            url,
+            poolclass=sa.pool.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"timeout": _PATIENCE} if sqlite else {},
+        )
+        with engine.connect() as connection:
+            for statement in _PREPARE.get(connection.dialect.name, ()):
+                connection.exec_driver_sql(statement)
+            if weight and connection.dialect.name == "postgresql":
+                # The one that has waited this long looks for a deadlock, and is its victim.
+                connection.exec_driver_sql("SET deadlock_timeout = '1h'")
+            try:
+                yield connection
+            finally:
+                # The server, or the connection, may be another fault's victim.
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    connection.exec_driver_sql("ROLLBACK")
+
+    def tables(self, connection: sa.Connection) -> list[sa.TableClause]:
+        """Those of the stage's tables that stand now."""
+        inspector = sa.inspect(connection)
+        standing = {schema: set(inspector.get_table_names(schema)) for schema, _ in self.stage.tables}
+        return [sa.table(name, schema=schema) for schema, name in self.stage.tables if name in standing[schema]]
+
+
+_PREPARE: Mapping[str, Sequence[str]] = {
+    "postgresql": [f"SET lock_timeout = '{_PATIENCE}s'"],
+    "mysql": [f"SET lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"],
+    "mariadb": [f"SET lock_wait_timeout = {_PATIENCE}, innodb_lock_wait_timeout = {_PATIENCE}"],
+}
+
+
+class Striking:
+    """A fault that strikes, in a thread of its own."""
+
+    def __init__(self, fault: Fault, stage: Stage, seed: str) -> None:
+        self.fault = fault
+        self._scene = Scene(stage=stage, fault=fault, rng=random.Random(seed))  # noqa: S311 - repeatable on purpose
+        self._began = stage.now()
+        self._thread = threading.Thread(target=self._run, name=f"contraflow-{fault.kind}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        scene = self._scene
+        try:
+            detail = STRIKES[self.fault.kind](scene)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            # Faults may meet: a server that another one has just killed refuses this one's connection.
+            detail = f"broken off: {str(error).splitlines()[0]}"
+        finally:
+            scene.begun()
+        stage = scene.stage
+        until = stage.now() if self.fault.seconds or self.fault.kind == "server-restarted" else None
+        stage.struck(
+            FaultRecord(kind=self.fault.kind, title=self.fault.title, at=self._began, until=until, detail=detail)
+        )
+
+    def wait_until_begun(self) -> None:
+        """Return when the harm is done (or could not be done)."""
+        self._scene._begun.wait()  # noqa: SLF001 - one module
+
+    def join(self) -> None:
+        """Return when everything is taken back."""
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Take everything back now."""
+        self._scene._over.set()  # noqa: SLF001 - one module
+        self.join()
+
+
+# -- transactions ---
+
+
+def _long_reader(scene: Scene) -> str:
+    """It has read every table, and keeps its snapshot and its locks."""
+    with scene.connect() as connection:
+        tables = scene.tables(connection)
+        connection.exec_driver_sql("BEGIN")
+        for table in tables:
+            connection.execute(sa.select(sa.literal_column("1")).select_from(table).limit(1)).all()
+        scene.begun()
+        scene.last()
+    return f"{len(tables)} tables read"
+
+
+def _idle_in_transaction(scene: Scene) -> str:
+    """It holds what a writer holds on each table, without having changed a row."""
+    with scene.connect() as connection:
+        tables = scene.tables(connection)
+        connection.exec_driver_sql("BEGIN")
+        for table in tables:
+            connection.execute(sa.delete(table).where(sa.false()))
+        scene.begun()
+        scene.last()
+    return f"{len(tables)} tables held"
+
+
+def _lock_storm(scene: Scene) -> str:
+    """Several sessions lock whole tables for some hundredths of a second, again and again."""
+    taken = [0] * _STORMERS
+
+    def storm(number: int) -> None:
+        rng = random.Random(f"{scene.fault}/{number}")  # noqa: S311 - repeatable on purpose
+        with scene.connect() as connection, scene.lasting() as going:
+            tables = scene.tables(connection)
+            while tables and going():
+                with contextlib.suppress(sa.exc.DBAPIError):  # not had in time, or the table has just gone
+                    begin, end = _lock(connection, rng.choice(tables), rng)
+                    for statement in begin:
+                        connection.exec_driver_sql(statement)
+                    taken[number] += 1
+                    scene.begun()
+                    scene.rest(rng.uniform(0.005, 0.05))
+                    connection.exec_driver_sql(end)
+                    scene.rest(rng.uniform(0.005, 0.05))
+                    continue
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    connection.exec_driver_sql("ROLLBACK")
+                if connection.invalidated:
+                    return
+
+    _all_at_once(storm, _STORMERS)
+    return f"{sum(taken)} locks taken"
+
+
+def _lock(connection: sa.Connection, table: sa.TableClause, rng: random.Random) -> tuple[list[str], str]:
+    """What locks a table, and what gives it free."""
+    name = connection.dialect.identifier_preparer.format_table(table)
+    if connection.dialect.name == "sqlite":
+        return ["BEGIN IMMEDIATE"], "ROLLBACK"
+    if connection.dialect.name in ("mysql", "mariadb"):
+        return [f"LOCK TABLES {name} {rng.choice(('READ', 'WRITE'))}"], "UNLOCK TABLES"
+    mode = rng.choice(("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"))
+    return ["BEGIN", f"LOCK TABLE {name} IN {mode} MODE"], "ROLLBACK"
+
+
+def _deadlocks(scene: Scene) -> str:
+    """Two sessions lock the same rows, one upwards and one downwards, and meet each other and the workers."""
+    met = [0, 0]
+
+    def hunt(number: int) -> None:
+        with scene.connect(weight=number == 0) as connection, scene.lasting() as going:
+            rows = _some_rows(connection, scene.tables(connection))
+            while rows and going():
+                try:
+                    connection.exec_driver_sql("BEGIN")
+                    for select in rows if number else reversed(rows):
+                        connection.execute(select).all()
+                        scene.rest(0.003)
+                except sa.exc.DBAPIError as error:
+                    if faults.diagnose(error).fault is faults.Fault.DEADLOCK:
+                        met[number] += 1
+                        scene.begun()
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    connection.exec_driver_sql("ROLLBACK")
+                if connection.invalidated:
+                    return
+                scene.rest(0.01)
+
+    _all_at_once(hunt, 2)
+    return f"{sum(met)} deadlocks lost by the fault's own sessions"
+
+
+def _some_rows(connection: sa.Connection, tables: Sequence[sa.TableClause]) -> list[sa.Select[Any]]:
+    """Statements that lock one row each, in the order of their keys."""
+    found: list[sa.Select[Any]] = []
+    inspector = sa.inspect(connection)
+    for table in tables:
+        key = inspector.get_pk_constraint(table.name, table.schema)["constrained_columns"]
+        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in key]
+        if not columns:
+            continue
+        query = sa.select(*columns).select_from(table).order_by(*columns).limit(_ROWS)
+        for row in connection.execute(query).all():
+            same = (column == value for column, value in zip(columns, row, strict=True))
+            found.append(sa.select(*columns).select_from(table).where(*same).with_for_update())
+    return found[:_ROWS]
+
+
+def _all_at_once(target: Callable[[int], None], count: int) -> None:
+    threads = [threading.Thread(target=_unless_broken, args=(target, n), daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _unless_broken(target: Callable[[int], None], number: int) -> None:
+    with contextlib.suppress(sa.exc.SQLAlchemyError):
+        target(number)
+
+
+# -- connections ---
+
+
+def _worker_cut(scene: Scene) -> str:
+    cut = sum(proxy.cut() for proxy in scene.stage.proxies)
+    scene.begun()
+    return f"{cut} connections cut"
+
+
+def _commit_lost(scene: Scene) -> str:
+    return _harmed(scene, COMMIT, Harm.CUT, when=When.ANSWERED)
+
+
+def _worker_delayed(scene: Scene) -> str:
+    return _harmed(scene, ".", Harm.DELAY, seconds=scene.rng.uniform(0.02, 0.2))
+
+
+def _harmed(scene: Scene, marker: str, harm: Harm, *, when: When = When.SENT, seconds: float = 0.0) -> str:
+    """Let every proxy do harm to each message with ``marker`` for as long as the fault lasts."""
+    with contextlib.ExitStack() as stack:
+        fired = [
+            stack.enter_context(proxy.harming(marker, harm, when=when, seconds=seconds))
+            for proxy in scene.stage.proxies
+        ]
+        scene.begun()
+        scene.last()
+        return f"{sum(count() for count in fired)} messages"
+
+
+def _black_hole(scene: Scene) -> str:
+    """In the end they are cut, as a firewall does that has forgotten them: a client without a timeout would wait on."""
+    holes = [proxy.black_hole() for proxy in scene.stage.proxies]
+    scene.begun()
+    scene.last()
+    for proxy in scene.stage.proxies:
+        proxy.cut(silent_only=True)
+    return f"{sum(holes)} connections"
+
+
+def _out_of_connections(scene: Scene) -> str:
+    """Take every connection that the server will give."""
+    engine = sa.create_engine(scene.stage.url, poolclass=sa.pool.NullPool)
+    with contextlib.ExitStack() as stack:
+        for taken in range(_MOST_CONNECTIONS):
+            try:
+                stack.enter_context(engine.connect())
+            except sa.exc.DBAPIError as error:
+                if faults.diagnose(error).fault is not faults.Fault.UNAVAILABLE:
+                    raise
+                scene.begun()
+                scene.last()
+                return f"{taken} connections taken"
+        return f"the server gave {_MOST_CONNECTIONS} connections and more"
+
+
+# -- servers ---
+
+
+def _server_killed(scene: Scene) -> str:
+    if scene.fault.inside:
+        scene.rest(scene.rng.uniform(0.0, 0.005))
+    scene.stage.server.kill()
+    scene.begun()
+    scene.last()
+    scene.stage.server.restart()
+    return "SIGKILL, then started again"
+
+
+def _server_restarted(scene: Scene) -> str:
+    scene.begun()
+    scene.stage.server.restart()
+    return "stopped in good order, then started again"
+
+
+def _node_killed(scene: Scene) -> str:
+    node = scene.stage.nodes[-1]
+    node.kill()
+    scene.begun()
+    return f"the node on port {node.address.port}"
+
+
+def _node_partitioned(scene: Scene) -> str:
+    """The node hears no other one (``gmcast.isolate``, a parameter of Galera's): it leaves the quorum, and comes back."""
+    node = scene.stage.nodes[-1]
+    engine = sa.create_engine(node.address, poolclass=sa.pool.NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
+        try:
+            while _status(connection, "wsrep_ready") == "ON":
+                scene.rest(0.05)
+            scene.begun()
+            scene.last()
+        finally:
+            connection.exec_driver_sql("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=0'")
+        while _status(connection, "wsrep_local_state_comment") != "Synced":
+            scene.rest(0.05)
+    return f"the node on port {node.address.port}, until it is synced again"
+
+
+def _status(connection: sa.Connection, name: str) -> str:
+    return str(connection.exec_driver_sql(f"SHOW STATUS LIKE '{name}'").one()[1])
+
+
+STRIKES: Mapping[str, Callable[[Scene], str]] = {
+    "worker-cut": _worker_cut,
+    "commit-lost": _commit_lost,
+    "worker-delayed": _worker_delayed,
+    "black-hole": _black_hole,
+    "long-reader": _long_reader,
+    "idle-in-transaction": _idle_in_transaction,
+    "lock-storm": _lock_storm,
+    "deadlocks": _deadlocks,
+    "out-of-connections": _out_of_connections,
+    "server-restarted": _server_restarted,
+    "server-killed": _server_killed,
+    "node-killed": _node_killed,
+    "node-partitioned": _node_partitioned,
+}
+"""What each kind does; those of the runner itself are the injector's."""
