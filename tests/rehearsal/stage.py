@@ -13,8 +13,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from contraflow.engine import Progress
-from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.faults import Fault
+from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.proxy import FaultProxy
 from contraflow.rehearsal.record import FaultRecord, Finding, Try
 from contraflow.rehearsal.runner_process import Source
@@ -72,7 +72,9 @@ class SmallStage:
         url = self.url.set(host="127.0.0.1", port=self.proxies[0].port)
         if url.get_backend_name() == "postgresql":
             return url.update_query_dict({"connect_timeout": "5"})
-        return url.update_query_dict({"connect_timeout": "5", "read_timeout": "10", "write_timeout": "10"})
+        # Messages can be recognised only where they are not encrypted.
+        bounded = {"connect_timeout": "5", "read_timeout": "10", "write_timeout": "10"}
+        return url.update_query_dict({**bounded, "ssl_disabled": "true"})
 
 
 @contextlib.contextmanager

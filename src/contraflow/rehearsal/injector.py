@@ -29,8 +29,6 @@ _AT_ONCE = frozenset({"worker-cut", "long-reader", "idle-in-transaction", "serve
 """Strikes that the runner waits for where they strike it. The others may wait for locks of its."""
 _SECOND = frozenset({"CF001"})
 """What a second runner may be told: that there is one already."""
-_MOST_FAILURES = 12
-"""How often, in one phase, the runner may end as a fault explains, before that counts as its own fault."""
 
 
 class RunnerBroken(ContraflowError):
@@ -121,24 +119,19 @@ class Injector:
 
     def _until_done(self, verb: Verb, faults: Sequence[Fault]) -> None:
         """Start the runner until ``verb`` is done and every one of ``faults`` has struck."""
-        failures = 0
         while True:
             outcome, struck = self._start(verb, faults)
             faults = faults[len(struck) :]
-            if outcome.problems:
-                failures += 1
-                self._explain(struck, outcome.problems, failures)
+            self._explain(struck, outcome.problems)
             if outcome.done and not faults:
                 return
             if not outcome.done:
                 self._wait_for([one for one in self._striking if KINDS[one.fault.kind].explains])
 
-    def _explain(self, struck: Iterable[Fault], problems: Iterable[Problem], failures: int) -> None:
-        """Raise what ended the runner, unless faults of this start, or those that still strike, explain all of it."""
+    def _explain(self, struck: Iterable[Fault], problems: Iterable[Problem]) -> None:
+        """Raise what ended the runner, unless faults of this start, or those that still strike, explain it."""
         at_work = [*struck, *(striking.fault for striking in self._striking)]
         explained = frozenset[str]().union(*(KINDS[fault.kind].explains for fault in at_work))
-        if failures > _MOST_FAILURES:
-            explained = frozenset()
         ProblemError.raise_any(problem for problem in problems if problem.code not in explained)
 
     # -- one start of the runner ---
