@@ -55,6 +55,7 @@ from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
 from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
 from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
@@ -74,12 +75,14 @@ __all__ = [
     "ConstraintViolation",
     "ContraflowError",
     "CreateIndex",
+    "CreateTable",
     "DatabaseFault",
     "Deadlock",
     "Declared",
     "Disconnected",
     "DropColumn",
     "DropIndex",
+    "DropTable",
     "DropUnique",
     "DuplicateKey",
     "ExclusionViolation",
@@ -104,6 +107,7 @@ __all__ = [
     "RaisedByDatabase",
     "ReadOnly",
     "RenameColumn",
+    "RenameTable",
     "RetryOptions",
     "Runner",
     "SchemaChanged",

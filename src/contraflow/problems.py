@@ -49,6 +49,8 @@ CODES: dict[str, str] = {
     "CF117": "the index or constraint exists already",
     "CF118": "the name is too long for the server",
     "CF119": "prepared statements of the old release would fail",
+    "CF120": "the table's name is taken",
+    "CF121": "a foreign key could refuse the other release's deletes",
     # CF2xx: servers
     "CF201": "the server cannot be reached",
     "CF202": "a privilege is missing",

@@ -19,10 +19,12 @@ from alembic.operations import ops
 from contraflow.lens import Group
 
 __all__ = [
+    "AddAlias",
     "AddColumns",
     "Backfill",
     "Block",
     "BuildIndex",
+    "DropAlias",
     "DropColumns",
     "DropIndexes",
     "EnforceNotNull",
@@ -31,17 +33,20 @@ __all__ = [
     "InstallSync",
     "Installed",
     "MakeConstraints",
+    "MakeTable",
     "NarrowColumns",
     "Online",
     "Phases",
     "Probe",
     "RelaxNotNull",
     "RemoveSync",
+    "RemoveTable",
     "RestoreNotNull",
     "SetNotNull",
     "Step",
     "Sync",
     "SyncColumn",
+    "TakeName",
     "WidenColumns",
     "Widening",
 ]
@@ -308,14 +313,84 @@ class NarrowColumns:
     widenings: tuple[Widening, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class MakeTable:
+    """Create a table, with its indexes. Only the new release will know it."""
+
+    definition: sa.Table
+    """In a MetaData of its own, in which the tables its foreign keys refer to stand as far as the keys need them."""
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self.definition.name
+
+    @property
+    def schema(self) -> str | None:
+        """The table's schema."""
+        return self.definition.schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoveTable:
+    """Drop a table, with all that stands on it."""
+
+    table: str
+    schema: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddAlias:
+    """Let the table be read and written under a second name, in the new release's shape, while both releases run."""
+
+    table: str
+    schema: str | None = None
+    alias: str
+    columns: tuple[str, ...]
+    """The new release's columns, in its order."""
+    replaced: tuple[Index, ...] = ()
+    """Indexes of the old release only, which the second name need not have."""
+    name: str
+    """The stem of the names of whatever else the alias needs; at most 50 bytes, unique in the schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropAlias:
+    """Undo :class:`AddAlias`."""
+
+    table: str
+    schema: str | None = None
+    alias: str
+    name: str
+    parked: bool = False
+    """Only what :class:`TakeName` moved aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeName:
+    """Give the table its alias's name, at once: no statement of the new release meets neither or both.
+
+    Where this cannot also drop what the alias was, that is moved aside: :class:`DropAlias` removes it.
+    """
+
+    table: str
+    schema: str | None = None
+    alias: str
+    name: str
+
+
 Step: TypeAlias = (
-    AddColumns
+    AddAlias
+    | AddColumns
     | BuildIndex
+    | DropAlias
     | DropColumns
     | DropIndexes
     | MakeConstraints
+    | MakeTable
     | InstallSync
     | RemoveSync
+    | RemoveTable
     | RelaxNotNull
     | RestoreNotNull
     | EnforceNotNull
@@ -324,6 +399,7 @@ Step: TypeAlias = (
     | Probe
     | WidenColumns
     | NarrowColumns
+    | TakeName
 )
 
 
@@ -335,6 +411,8 @@ class Hold:
     table: str
     schema: str | None = None
     steps: tuple[Step, ...]
+    locked: bool = True
+    """Whether the table is locked first. Steps on whole tables take their own locks, of more than one table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -375,6 +453,14 @@ class Installed:
     """The old release's, which contract drops."""
     widened: tuple[Widening, ...] = ()
     """Columns with a wider type than the old release declares."""
+    created: bool = False
+    """The table itself is new; ``fingerprint`` is of its definition."""
+    removed: bool = False
+    """The new release does not know the table."""
+    renamed: str | None = None
+    """The new release's name of the table."""
+    alias: str | None = None
+    """The stem of the names of what makes it known under both; None if it is not renamed."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -392,6 +478,10 @@ class Installed:
             "built": [index.as_dict() for index in self.built],
             "replaced": [index.as_dict() for index in self.replaced],
             "widened": [widening.as_dict() for widening in self.widened],
+            "created": self.created,
+            "removed": self.removed,
+            "renamed": self.renamed,
+            "alias": self.alias,
         }
 
     @classmethod
@@ -411,6 +501,10 @@ class Installed:
             built=tuple(map(Index.from_dict, data.get("built", ()))),
             replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
             widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
+            created=data.get("created", False),
+            removed=data.get("removed", False),
+            renamed=data.get("renamed"),
+            alias=data.get("alias"),
         )
 
 

@@ -14,6 +14,7 @@ from contraflow.dialects.mysql import GaleraAdapter, XtraDBClusterAdapter
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.lens import Lens
 from contraflow.problems import ProblemError
+from contraflow.steps import AddColumns
 from tests.dialects.support import (
     MARKER,
     RENAME,
@@ -60,7 +61,9 @@ def test_a_column_keeps_its_definition_when_it_becomes_not_null(database: Databa
     with connected(database.engine) as (connection, adapter):
         send(connection, CREATE)
         expand = case.expand
-        for op in expand.steps[0].columns:  # type: ignore[union-attr]
+        add = expand.steps[0]
+        assert isinstance(add, AddColumns)
+        for op in add.columns:
             op.column.comment = comment
         run(connection, adapter, expand)
         assert connection.exec_driver_sql("SELECT * FROM users").keys() == ["id", "fullname"]

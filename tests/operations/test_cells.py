@@ -39,7 +39,7 @@ def test_a_cell_says_what_is_sent() -> None:
 def test_cockroachdb() -> None:
     adapter = for_profile(PROFILES[1])
     sent = {}
-    for operation in EXAMPLES[-4:]:
+    for operation in [one for one in EXAMPLES if type(one).__module__.endswith(".indexes")]:
         planned = phases(operation)
         for name in ("migrate", "contract", "rollback"):
             if texts := [statement.sql for statement in statements(adapter, getattr(planned, name))]:

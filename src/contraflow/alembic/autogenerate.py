@@ -7,7 +7,7 @@ has written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from alembic.util import DispatchPriority, PriorityDispatchResult
 from contraflow.alembic.settings import read_settings
 from contraflow.engine.journal import Journal, Tables
 from contraflow.operations.base import TableName
+from contraflow.steps import Installed
 
 __all__ = ["leave_out"]
 
@@ -31,23 +32,31 @@ def leave_out(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityD
         return PriorityDispatchResult.CONTINUE
     tables = Tables(read_settings(config).options.schema)
     own = {(table.schema, table.name) for table in tables.metadata.tables.values()}
-    columns = _unsettled(connection, tables)
+    installed = _installed(connection, tables)
+    columns = {
+        (item.schema, item.table): {*item.added, *item.dropped, *([item.marker] if item.marker else [])}
+        for item in installed
+    }
+    # A renamed table is there under its old name, and as a view, which autogenerate does not look at.
+    own |= {(item.schema, name) for item in installed for name in _lone(item)}
     default = sa.inspect(connection).default_schema_name
     upgrade_ops.ops[:] = _kept(upgrade_ops.ops, own, columns, default)
     return PriorityDispatchResult.CONTINUE
 
 
-def _unsettled(connection: sa.Connection, tables: Tables) -> dict[TableName, set[str]]:
-    """The columns that an open upgrade put on a table, or will take away."""
+def _installed(connection: sa.Connection, tables: Tables) -> Sequence[Installed]:
+    """What an open upgrade put on each table, or will take away."""
     if not tables.exist(connection):
-        return {}
+        return ()
     current = Journal(tables=tables, runner="").current(connection)
-    if current is None or not current.open:
-        return {}
-    return {
-        (item.schema, item.table): {*item.added, *item.dropped, *([item.marker] if item.marker else [])}
-        for item in current.installed
-    }
+    return () if current is None or not current.open else current.installed
+
+
+def _lone(item: Installed) -> tuple[str, ...]:
+    """The names of the table that models of one release do not know."""
+    if item.renamed:
+        return (item.table, item.renamed)
+    return (item.table,) if item.created or item.removed else ()
 
 
 def _kept(
@@ -58,7 +67,9 @@ def _kept(
 ) -> list[ops.MigrateOperation]:
     kept = []
     for operation in found:
-        if isinstance(operation, ops.DropTableOp) and _is_one(operation.schema, operation.table_name, own, default):
+        if isinstance(operation, (ops.CreateTableOp, ops.DropTableOp)) and _is_one(
+            operation.schema, operation.table_name, own, default
+        ):
             continue
         if isinstance(operation, ops.ModifyTableOps):
             hidden = columns.get((operation.schema, operation.table_name), set())

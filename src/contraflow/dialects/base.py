@@ -88,6 +88,8 @@ class Found:
     """Trigger name to its text, as far as the server gives it."""
     indexes: Mapping[str, str] = field(default_factory=dict)
     """Index name to ``index``, ``constraint``, or ``invalid`` for what a failed or unfinished build left."""
+    names: frozenset[str] = frozenset()
+    """The tables and views of the table's schema."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only the adapter itself reads again (definitions, SQLite's CREATE TABLE text ...)."""
 
@@ -146,6 +148,8 @@ class Adapter(ABC):
     """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
     foreign_keys_need_indexes: ClassVar[bool] = False
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
+    writable_views: ClassVar[bool] = True
+    """A table can be known under a second name, through which it is written (or SQLite's way of doing the same)."""
     marker_type: ClassVar[str] = "SMALLINT"
     longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
     """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
@@ -207,6 +211,10 @@ class Adapter(ABC):
     def misfits(self, widening: Widening) -> str | None:
         """The condition, in SQL, of rows whose value the column's old type does not hold; None if it holds all."""
         return misfit(kind_of(widening.old, self.product), self.compiler.quote(widening.column), self.product)
+
+    def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would keep the table of ``item`` from being created, dropped or renamed."""
+        return []
 
     @abstractmethod
     def prepare(self, connection: sa.Connection) -> None:

@@ -35,6 +35,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     transactional_ddl: ClassVar[bool] = False
     exclusive: ClassVar[str] = _JOB
     row_exclusive: ClassVar[str] = _JOB
+    writable_views: ClassVar[bool] = False  # https://www.cockroachlabs.com/docs/stable/views
 
     @classmethod
     def matches(cls, connection: sa.Connection) -> Profile | None:

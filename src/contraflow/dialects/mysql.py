@@ -32,6 +32,7 @@ from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.dialects.tables import MySQLTables
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
@@ -150,6 +151,21 @@ class MySQLAdapter(Adapter):
             )
         ]
 
+    def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
+        """See :meth:`Adapter.table_problems`."""
+        grants = Grants(str(line) for (line,) in connection.exec_driver_sql("SHOW GRANTS"))
+        database = item.schema or str(self.profile.settings.get("default_schema", ""))
+        if item.renamed is None or grants.allows("CREATE VIEW", database):
+            return []
+        return [
+            Problem(
+                code="CF202",
+                what=f"the privilege CREATE VIEW on {database} is missing.",
+                why=f"{item.table} is known as {item.renamed}, too, while both releases run.",
+                instead=f"GRANT CREATE VIEW ON {self.compiler.quote(database)}.* TO CURRENT_USER();",
+            )
+        ]
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         return mysql_dependents(
@@ -191,14 +207,19 @@ class MySQLAdapter(Adapter):
         name = {"table": table, "schema": schema}
 
         def rows(query: str) -> list[Any]:
-            return list(connection.execute(sa.text(query), name).all())
+            given = {key: value for key, value in name.items() if f":{key}" in query}
+            return list(connection.execute(sa.text(query), given).all())
 
         tables = rows(
             "SELECT row_format FROM information_schema.tables WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
         )
+        names = rows(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = coalesce(:schema, database())"
+        )
+        around = frozenset(str(other) for (other,) in names)
         if not tables:
-            return Found(exists=False)
+            return Found(exists=False, names=around)
         columns = rows(
             "SELECT column_name, is_nullable, column_default, extra,"
             " character_octet_length / nullif(character_maximum_length, 0), column_type"
@@ -231,6 +252,7 @@ class MySQLAdapter(Adapter):
             columns={str(column): nullable == "YES" for column, nullable, *_ in columns},
             triggers={str(trigger): str(text) for trigger, text in triggers},
             indexes={str(name): "index" for name, _ in indexes},
+            names=around,
             details={
                 "create": create,
                 "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
@@ -276,6 +298,8 @@ class MySQLAdapter(Adapter):
 
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`."""
+        if not hold.locked:
+            return MySQLTables(self.compiler, self.profile.version).statements(hold, found)
         work = remaining(hold, found, lambda sync: self._texts(sync, found))
         quote = self.compiler.quote
         reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
@@ -486,15 +510,17 @@ class MySQLAdapter(Adapter):
 
     def opening(self, hold: Hold, timeout: float) -> list[Statement]:
         """See :meth:`Adapter.opening`. ``lock_wait_timeout`` counts whole seconds; it stands behind the watch."""
+        if not hold.locked:
+            return [_lock_wait(timeout)]
         table = self.compiler.table(hold.table, hold.schema)
         return [
             _lock_wait(timeout),
             Statement(sql=f"LOCK TABLES {table} WRITE", lock="SHARED_NO_READ_WRITE metadata lock (WRITE)"),
         ]
 
-    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+    def closing(self, hold: Hold) -> list[Statement]:
         """See :meth:`Adapter.closing`."""
-        return [Statement(sql="UNLOCK TABLES")]
+        return [Statement(sql="UNLOCK TABLES")] if hold.locked else []
 
     @contextlib.contextmanager
     def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:

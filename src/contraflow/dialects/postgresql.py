@@ -29,6 +29,7 @@ from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     Backfill,
@@ -181,6 +182,25 @@ class PostgreSQLAdapter(Adapter):
             )
         ]
 
+    def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
+        """See :meth:`Adapter.table_problems`."""
+        if item.renamed is None or self.profile.version >= (15,):
+            return []
+        policies = connection.execute(
+            sa.text("SELECT relrowsecurity FROM pg_class WHERE oid = to_regclass(:name)"),
+            {"name": self.compiler.table(item.table, item.schema)},
+        ).scalar()
+        if not policies:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"{item.table} cannot be renamed live: it has row-level security.",
+                why="before PostgreSQL 15 a view is read with its owner's rights: the new release would see every row.",
+                instead="upgrade the server to 15, or keep the name.",
+            )
+        ]
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         name = self.compiler.table(installed.table, installed.schema)
@@ -222,11 +242,25 @@ class PostgreSQLAdapter(Adapter):
         oid = connection.execute(
             sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": self.compiler.table(table, schema)}
         ).scalar()
-        if oid is None:
-            return Found(exists=False)
 
         def rows(query: str) -> list[Any]:
-            return list(connection.execute(sa.text(query), {"oid": int(oid)}).all())
+            values = {"oid": None if oid is None else int(oid)}
+            given = {**values, "schema": schema} if ":schema" in query else values
+            return list(connection.execute(sa.text(query), given).all())
+
+        names = rows(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v', 'm', 'p', 'f') AND relnamespace ="
+            " coalesce((SELECT relnamespace FROM pg_class WHERE oid = CAST(:oid AS oid)),"
+            " (SELECT oid FROM pg_namespace WHERE nspname = coalesce(CAST(:schema AS text), current_schema())))"
+        )
+        enums = rows(
+            "SELECT typname FROM pg_type WHERE typtype = 'e' AND (pg_type_is_visible(oid) OR typnamespace ="
+            " coalesce((SELECT relnamespace FROM pg_class WHERE oid = CAST(:oid AS oid)),"
+            " (SELECT oid FROM pg_namespace WHERE nspname = CAST(:schema AS text))))"
+        )
+        around = {"enums": frozenset(str(name) for (name,) in enums)}
+        if oid is None:
+            return Found(exists=False, names=frozenset(str(name) for (name,) in names), details=around)
 
         columns = rows(
             "SELECT a.attname, a.attnotnull, a.atthasdef, format_type(a.atttypid, a.atttypmod)"
@@ -249,21 +283,18 @@ class PostgreSQLAdapter(Adapter):
             " (pg_function_is_visible(p.oid)"
             " OR n.oid = (SELECT relnamespace FROM pg_class WHERE oid = :oid))"
         )
-        enums = rows(
-            "SELECT typname FROM pg_type WHERE typtype = 'e' AND (pg_type_is_visible(oid)"
-            " OR typnamespace = (SELECT relnamespace FROM pg_class WHERE oid = :oid))"
-        )
         return Found(
             exists=True,
             columns={str(name): not not_null for name, not_null, *_ in columns},
             triggers=self._triggers(connection, table, schema, int(oid), [str(name) for (name,) in functions]),
             indexes={str(name): str(kind) for name, kind in indexes},
+            names=frozenset(str(name) for (name,) in names),
             details={
+                **around,
                 "types": {str(name): str(type_) for name, *_, type_ in columns},
                 "defaults": frozenset(str(name) for name, _, has_default, _ in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
-                "enums": frozenset(str(name) for (name,) in enums),
             },
         )
 
@@ -288,6 +319,8 @@ class PostgreSQLAdapter(Adapter):
 
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`."""
+        if not hold.locked:
+            return PostgreSQLTables(self.compiler, self.profile.version).statements(hold, found)
         work = remaining(hold, found, self._texts)
         functions = None if found is None else found.details.get("functions", frozenset())
         constraints = None if found is None else found.details.get("constraints", {})
@@ -493,6 +526,8 @@ class PostgreSQLAdapter(Adapter):
 
     def opening(self, hold: Hold, timeout: float) -> list[Statement]:
         """See :meth:`Adapter.opening`."""
+        if not hold.locked:
+            return _begin(timeout)
         table = self.compiler.table(hold.table, hold.schema)
         return [
             *_begin(timeout),

@@ -27,6 +27,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.remaining import Remaining, index_name, remaining, require
+from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online, Probe, Sync
@@ -133,6 +134,33 @@ class SQLiteAdapter(Adapter):
                 )
         return problems
 
+    def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
+        """See :meth:`Adapter.table_problems`."""
+        if item.renamed is None:
+            return []
+        problems = []
+        if not self.find(connection, item.table, item.schema).details.get("key", True):
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what=f"{item.table} cannot be renamed live: it has no primary key.",
+                    why="on SQLite a second table stands for the new name, and nothing would tell which rows belong"
+                    " together.",
+                    instead="keep the name, or give the table a primary key in an upgrade before.",
+                )
+            )
+        problems += [
+            Problem(
+                code="CF205",
+                what=f"{index.title} of {item.table} cannot be built while the table is renamed.",
+                why="on SQLite a second table stands for the new name, and would not have it.",
+                instead="build it in an upgrade of its own.",
+            )
+            for index in item.built
+            if index.unique and not index.late
+        ]
+        return problems
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         return sqlite_dependents(
@@ -140,7 +168,7 @@ class SQLiteAdapter(Adapter):
             table=installed.table,
             schema=installed.schema,
             columns=installed.dropped,
-            own=installed.sync,
+            own=installed.sync or installed.alias,
             replaced=installed.replaced,
         )
 
@@ -161,18 +189,22 @@ class SQLiteAdapter(Adapter):
     def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
         """See :meth:`Adapter.find`."""
         sql = self._table_sql(connection, table, schema)
-        if sql is None:
-            return Found(exists=False)
         prefix = f"{self.compiler.quote(schema)}." if schema else ""
-        columns, types, defaults, key = {}, {}, set(), set()
+        around = connection.exec_driver_sql(f"SELECT name FROM {prefix}sqlite_schema WHERE type IN ('table', 'view')")
+        names = frozenset(str(name) for (name,) in around)
+        if sql is None:
+            return Found(exists=False, names=names)
+        columns, types, defaults, generated, key = {}, {}, set(), set(), {}
         rows = connection.exec_driver_sql(f"PRAGMA {prefix}table_xinfo({self.compiler.quote(table)})")
         for row in rows.mappings():
             columns[str(row["name"])] = not row["notnull"]
             types[str(row["name"])] = _type_text(sql, str(row["name"]), str(row["type"]))
-            if row["pk"]:
-                key.add(str(row["name"]))
             if row["dflt_value"] is not None:
                 defaults.add(str(row["name"]))
+            if row["hidden"] in (2, 3):
+                generated.add(str(row["name"]))
+            if row["pk"]:
+                key[int(row["pk"])] = str(row["name"])
         triggers = connection.execute(
             sa.text(
                 f"SELECT name, sql FROM {data.escape(prefix)}sqlite_schema"
@@ -187,10 +219,13 @@ class SQLiteAdapter(Adapter):
             columns=columns,
             triggers={str(name): str(text) for name, text in triggers},
             indexes=indexes,
+            names=names,
             details={
+                "generated": frozenset(generated),
+                "key": tuple(key[place] for place in sorted(key)),
+                "unique_texts": self._unique_texts(connection, table, prefix),
                 "sql": sql,
                 "types": types,
-                "key": frozenset(key),
                 "schema_version": int(version),
                 "defaults": frozenset(defaults),
                 "unnamed": unnamed,
@@ -212,6 +247,17 @@ class SQLiteAdapter(Adapter):
                 unnamed[name] = tuple(str(column["name"]) for column in info)
         return indexes, unnamed
 
+    def _unique_texts(self, connection: sa.Connection, table: str, prefix: str) -> dict[str, str]:
+        found = connection.execute(
+            sa.text(
+                f"SELECT i.name, i.sql FROM {data.escape(prefix)}sqlite_schema i"
+                " JOIN pragma_index_list(:table) l ON l.name = i.name"
+                " WHERE i.type = 'index' AND i.sql IS NOT NULL AND l.\"unique\""
+            ),
+            {"table": table},
+        )
+        return {str(name): str(text) for name, text in found}
+
     def _table_sql(self, connection: sa.Connection, table: str, schema: str | None) -> str | None:
         prefix = f"{data.escape(self.compiler.quote(schema))}." if schema else ""
         found = connection.execute(
@@ -224,6 +270,8 @@ class SQLiteAdapter(Adapter):
 
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`."""
+        if not hold.locked:
+            return SQLiteTables(self.compiler, self.profile.version).statements(hold, found)
         sql = None if found is None else found.details.get("sql")
 
         def triggers(sync: Sync) -> list[TriggerText]:

@@ -11,7 +11,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["collations", "drop_unique", "options", "relax", "restore", "retype", "set_final", "type_of"]
+__all__ = [
+    "collations",
+    "counts",
+    "drop_unique",
+    "indexed",
+    "named",
+    "options",
+    "relax",
+    "restore",
+    "retype",
+    "set_final",
+    "type_of",
+]
 
 _TOKEN = re.compile(
     r"""
@@ -259,3 +271,24 @@ def options(sql: str) -> list[str]:
         elif depth == 0 and token.kind == "word":
             words.append(token.upper)
     return words
+
+
+def counts(sql: str) -> bool:
+    """Whether the table keeps the largest key it ever made (AUTOINCREMENT), in ``sqlite_sequence``."""
+    return any(token.upper == "AUTOINCREMENT" for token in _tokens(sql))
+
+
+def named(sql: str, name: str) -> str:
+    """The text of a CREATE TABLE for a table of another name, which is given as SQL."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    place = next(index for index, token in enumerate(tokens) if token.upper == "TABLE") + 1
+    return f"{sql[: tokens[place].start]}{name}{sql[tokens[place].end :]}"
+
+
+def indexed(sql: str, name: str, table: str) -> str:
+    """The text of a CREATE INDEX for an index of another name on another table; both are given as SQL."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    place = next(index for index, token in enumerate(tokens) if token.upper == "INDEX") + 1
+    on = next(index for index, token in enumerate(tokens) if index > place and token.upper == "ON") + 1
+    between = sql[tokens[place].end : tokens[on].start]
+    return f"{sql[: tokens[place].start]}{name}{between}{table}{sql[tokens[on].end :]}"

@@ -33,6 +33,7 @@ from contraflow.engine.plans import plan_report, programs
 from contraflow.engine.report import Difference, Node, Options, PlanReport, Progress, State, Status
 from contraflow.engine.schema import full_name, old_shape
 from contraflow.engine.status import first_status, read_status
+from contraflow.engine.tables import check_tables
 from contraflow.engine.verification import ProbeTarget, find_alike, find_differences, refuse
 from contraflow.engine.widening import check_misfits, check_widenings
 from contraflow.engine.work import Work
@@ -508,6 +509,7 @@ class Runner:
         return [
             *self.adapter.preflight(connection, tables_of(upgrade)),
             *check_names(self.adapter, phases.installed),
+            *check_tables(connection, self.adapter, phases),
             *check_indexes(connection, self.adapter, phases),
             *check_widenings(connection, self.adapter, phases),
             *check_domain(syncs),
@@ -560,12 +562,15 @@ class Runner:
             work.tell(f"look for rows alike under {index.name}", finished=True)
 
     def _missing(self, work: Work, item: Installed) -> list[str]:
-        """The triggers of a sync that do not stand."""
-        if item.sync is None:
+        """The triggers of a sync that do not stand, and the second name of a table."""
+        if item.sync is None and item.renamed is None:
             return []
         found = self.adapter.find(work.connection, item.table, item.schema)
-        names = (f"{item.sync}_i", f"{item.sync}_u")
-        return [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
+        names = [f"{item.sync}_i", f"{item.sync}_u"] if item.sync else []
+        missing = [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
+        if item.renamed and item.renamed not in found.names:
+            missing.append(f"the name {item.renamed} of {full_name(item.schema, item.table)}")
+        return missing
 
 
 def _past(entry: Entry) -> bool:

@@ -30,9 +30,10 @@ def old_shape(
     inspector = sa.inspect(connection)
     metadata = sa.MetaData()
     known = {(item.schema, item.table): item for item in installed}
+    new = {(item.schema, item.renamed or item.table) for item in installed if item.renamed or item.created}
     tables: dict[TableName, sa.Table] = {}
     for schema, name in sorted(names, key=lambda pair: (pair[0] or "", pair[1])):
-        if not inspector.has_table(name, schema=schema):
+        if (schema, name) in new or not inspector.has_table(name, schema=schema):
             continue
         if name in inspector.get_view_names(schema=schema):
             raise ProblemError(

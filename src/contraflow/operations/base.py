@@ -51,6 +51,14 @@ class Fragment:
     """Columns that get a wider type under their own name, in their final shape."""
     replans: bool = False
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
+    create: sa.Table | None = None
+    """The table itself is new."""
+    rename: str | None = None
+    """The new release's name of the table."""
+    remove: bool = False
+    """The new release does not know the table."""
+    restricts: bool = False
+    """Foreign keys of a table that only one release knows may refuse what the other one deletes."""
 
 
 @runtime_checkable

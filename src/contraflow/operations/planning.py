@@ -6,33 +6,36 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow import expressions
-from contraflow.lens import Group, Lens, combine
+from contraflow.lens import Group, combine
 from contraflow.operations.base import Operation, TableName, constant_default, default_text
+from contraflow.operations.gathering import Plans, stem
+from contraflow.operations.gathering import TablePlan as _TablePlan
 from contraflow.operations.held import (
-    Holder,
     check_injective,
     check_left_out,
-    holders,
     is_implied,
     names_of,
     new_index,
     not_injective,
     released_index,
 )
+from contraflow.operations.tables import RenameTable, describe_table
 from contraflow.operations.widening import widening_problems
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
+    AddAlias,
     AddColumns,
     Backfill,
     Block,
     BuildIndex,
+    DropAlias,
     DropColumns,
     DropIndexes,
     EnforceNotNull,
@@ -41,17 +44,20 @@ from contraflow.steps import (
     Installed,
     InstallSync,
     MakeConstraints,
+    MakeTable,
     NarrowColumns,
     Online,
     Phases,
     Probe,
     RelaxNotNull,
     RemoveSync,
+    RemoveTable,
     RestoreNotNull,
     SetNotNull,
     Step,
     Sync,
     SyncColumn,
+    TakeName,
     WidenColumns,
     Widening,
 )
@@ -76,8 +82,11 @@ class Declared:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the meaning of the declaration changes; 16 hexadecimal digits."""
-        meaning = json.dumps([operation.describe() for operation in self.operations], sort_keys=True)
-        return hashlib.sha256(meaning.encode()).hexdigest()[:16]
+        return _fingerprint([operation.describe() for operation in self.operations])
+
+
+def _fingerprint(meaning: object) -> str:
+    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,41 +105,10 @@ class Upgrade:
 
 
 def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
-    """The tables that the upgrade's operations touch."""
-    return frozenset(
-        (operation.schema, operation.table) for change in upgrade.changes for operation in change.operations
-    )
-
-
-@dataclass(kw_only=True)
-class _TablePlan:
-    """One table while its operations are gathered."""
-
-    name: TableName
-    table: sa.Table
-    columns: dict[str, sa.Column[Any]]
-    """The columns as the operations so far leave them."""
-    lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
-    build: list[Index] = field(default_factory=list)
-    released: list[Index] = field(default_factory=list)
-    widened: dict[str, bool] = field(default_factory=dict)
-    """Columns of the old shape that get a wider type, and whether the application replans."""
-
-    @property
-    def holders(self) -> list[Holder]:
-        return holders(self.table)
-
-    @property
-    def original(self) -> Mapping[str, sa.Column[Any]]:
-        return {column.name: column for column in self.table.columns}
-
-    @property
-    def added(self) -> tuple[sa.Column[Any], ...]:
-        return tuple(column for name, column in self.columns.items() if name not in self.original)
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        return tuple(name for name in self.original if name not in self.columns)
+    """The tables that the upgrade's operations touch, by all the names that they use."""
+    operations = [operation for change in upgrade.changes for operation in change.operations]
+    new = [(operation.schema, operation.new) for operation in operations if isinstance(operation, RenameTable)]
+    return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
 
 def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
@@ -140,10 +118,12 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
     :class:`~contraflow.problems.ProblemError` with every problem that can be told from the declarations and
     the schema alone.
     """
-    plans: dict[TableName, _TablePlan] = {
-        name: _TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
-        for name, table in tables.items()
-    }
+    plans = Plans(
+        current={
+            name: _TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
+            for name, table in tables.items()
+        }
+    )
     for change in upgrade.changes:
         for operation in change.operations:
             _apply(operation, plans)
@@ -152,7 +132,12 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
     migrate: list[Block] = []
     verify: list[Block] = []
     installed: list[Installed] = []
-    for table_plan in sorted(plans.values(), key=lambda found: (found.name[0] or "", found.name[1])):
+    for definition in _definitions(plans):
+        where: dict[str, Any] = {"table": definition.name, "schema": definition.schema}
+        step = MakeTable(definition=definition)
+        expand.append(Hold(title=f"create {definition.name}", steps=(step,), locked=False, **where))
+        installed.append(Installed(created=True, fingerprint=_fingerprint(describe_table(definition)), **where))
+    for table_plan in plans.changed():
         try:
             sync = _sync(table_plan)
         except ProblemError as error:
@@ -160,11 +145,13 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
             continue
         problems.extend(_table_problems(table_plan, sync))
         expand.extend(_expand(table_plan, sync))
+        expand.extend(_add_alias(table_plan))
         if sync:
             not_null = tuple(column.name for column in table_plan.added if not column.nullable)
             migrate.append(_online("backfill", sync, Backfill(sync=sync)))
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
         installed.append(_installed(table_plan, sync))
+    installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any(problems)
     migrate.extend(plan_builds(installed))
     contract, rollback = plan_end(installed)
@@ -176,6 +163,14 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
         rollback=rollback,
         installed=tuple(installed),
     )
+
+
+def _definitions(plans: Plans) -> list[sa.Table]:
+    """The new tables, each after those that it refers to."""
+    made = [found for found in plans.current.values() if found.created]
+    held = [problem for found in made for problem in _held_columns(found, None)]
+    ProblemError.raise_any([*plans.problems(), *held])
+    return plans.definitions()
 
 
 def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[Block, ...]:
@@ -201,7 +196,27 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
     Those of contract that only build (see :func:`plan_builds`) come first: until the one after them is begun, the
     upgrade can still be rolled back.
     """
-    contract: list[Block] = list(plan_builds(installed, late=True))
+    renamed = [found for found in installed if found.renamed]
+    named = [replace(found, table=found.renamed or found.table) for found in installed]
+    contract = [
+        *plan_builds([found for found in installed if not found.renamed], late=True),
+        *(block for found in renamed for block in _take_name(found)),
+        # Built already, and still so after a kill: by now the tables have their new names.
+        *plan_builds([found for found in named if found.renamed], late=True),
+        *_end(named)[0],
+        *(_drop_table(found) for found in installed if found.removed),
+    ]
+    rollback = [
+        *(_drop_alias(found) for found in renamed),
+        *_end(installed)[1],
+        *(_drop_table(found) for found in reversed(installed) if found.created),
+    ]
+    return tuple(contract), tuple(rollback)
+
+
+def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """What ends the two shapes of each table: the blocks of contract and of rollback."""
+    contract: list[Block] = []
     rollback: list[Block] = []
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
@@ -236,13 +251,33 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
     return tuple(contract), tuple(reversed(rollback))
 
 
+def _take_name(found: Installed) -> list[Block]:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    name: dict[str, Any] = {**where, "alias": str(found.renamed), "name": str(found.alias)}
+    take = Hold(title=f"rename {found.table} to {found.renamed}", steps=(TakeName(**name),), locked=False, **where)
+    return [take, Hold(title=f"forget {found.table}", steps=(DropAlias(**name, parked=True),), locked=False, **where)]
+
+
+def _drop_alias(found: Installed) -> Block:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    step = DropAlias(**where, alias=str(found.renamed), name=str(found.alias))
+    return Hold(title=f"take back the name {found.renamed}", steps=(step,), locked=False, **where)
+
+
+def _drop_table(found: Installed) -> Block:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    return Hold(title=f"drop {found.table}", steps=(RemoveTable(**where),), locked=False, **where)
+
+
 # --- gathering
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _apply(operation: Operation, plans: dict[TableName, _TablePlan]) -> None:
-    fragment = operation.plan({name: found.columns for name, found in plans.items()})
-    found = plans[fragment.table]
+def _apply(operation: Operation, plans: Plans) -> None:
+    fragment = operation.plan({name: found.columns for name, found in plans.current.items()})
+    if plans.exist(fragment):
+        return
+    found = plans.current[fragment.table]
     for column in fragment.add:
         # Some servers see no difference between upper and lower case in a column's name.
         if column.name.lower() in {name.lower() for name in (*found.columns, *found.original)}:
@@ -299,8 +334,6 @@ def _sync(found: _TablePlan) -> Sync | None:
             columns[name] = _sync_column(column if column is not None else found.columns[name])
     _check_ends(found, groups, columns)
     schema, table = found.name
-    digest = hashlib.sha256(json.dumps([schema, table]).encode()).hexdigest()[:8]
-    stem = table.encode()[:36].decode(errors="ignore")
     key = tuple(found.table.primary_key.columns)
     return Sync(
         table=table,
@@ -310,7 +343,7 @@ def _sync(found: _TablePlan) -> Sync | None:
         columns=columns,
         groups=groups,
         marker=MARKER,
-        name=f"cf_{stem}_{digest}",
+        name=stem(found.name),
     )
 
 
@@ -364,6 +397,16 @@ def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
     return [Hold(title=f"expand {table}", table=table, schema=schema, steps=tuple(steps))] if steps else []
 
 
+def _add_alias(found: _TablePlan) -> list[Block]:
+    if found.renamed is None:
+        return []
+    schema, table = found.name
+    where: dict[str, Any] = {"table": table, "schema": schema}
+    columns, replaced = tuple(found.columns), tuple(found.released)
+    step = AddAlias(**where, alias=found.renamed, columns=columns, replaced=replaced, name=stem(found.name))
+    return [Hold(title=f"let {table} be known as {found.renamed}", steps=(step,), locked=False, **where)]
+
+
 def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
     return Online(title=f"{verb} {sync.table}", table=sync.table, schema=sync.schema, step=step)
 
@@ -385,6 +428,8 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
         built=tuple(_timed(found, sync, index) for index in found.build),
         replaced=tuple(found.released),
         widened=_widenings(found),
+        renamed=found.renamed,
+        alias=stem(found.name) if found.renamed else None,
     )
 
 

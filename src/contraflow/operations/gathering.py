@@ -1,0 +1,222 @@
+"""What the operations of an upgrade come to, table by table: which come, go and are renamed, and how each changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.lens import Lens
+from contraflow.operations.base import Fragment, TableName
+from contraflow.operations.held import Holder, holders
+from contraflow.operations.tables import assembled, name_taken, references
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Index
+
+__all__ = ["Plans", "TablePlan", "order", "stem"]
+
+
+def order(name: TableName) -> tuple[str, str]:
+    """By schema and name."""
+    return name[0] or "", name[1]
+
+
+def stem(name: TableName) -> str:
+    """The stem of the names of what an upgrade puts beside the table; at most 50 bytes, unique in the schema."""
+    digest = hashlib.sha256(json.dumps(list(name)).encode()).hexdigest()[:8]
+    return f"cf_{name[1].encode()[:36].decode(errors='ignore')}_{digest}"
+
+
+@dataclass(kw_only=True)
+class TablePlan:
+    """One table while its operations are gathered."""
+
+    name: TableName
+    """Where it stands: the old release's name, or that of a new table."""
+    table: sa.Table
+    """In its old shape, or as it was declared."""
+    columns: dict[str, sa.Column[Any]]
+    """The columns as the operations so far leave them."""
+    lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
+    build: list[Index] = field(default_factory=list)
+    released: list[Index] = field(default_factory=list)
+    widened: dict[str, bool] = field(default_factory=dict)
+    """Columns of the old shape that get a wider type, and whether the application replans."""
+    created: bool = False
+    renamed: str | None = None
+    restricts: bool = False
+
+    @property
+    def holders(self) -> list[Holder]:
+        """What stands on the table."""
+        return holders(self.table)
+
+    @property
+    def original(self) -> Mapping[str, sa.Column[Any]]:
+        """The old release's columns."""
+        return {column.name: column for column in self.table.columns}
+
+    @property
+    def added(self) -> tuple[sa.Column[Any], ...]:
+        """The new release's columns that the old one does not have."""
+        return tuple(column for name, column in self.columns.items() if name not in self.original)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The old release's columns that the new one does not have."""
+        return tuple(name for name in self.original if name not in self.columns)
+
+
+@dataclass(kw_only=True)
+class Plans:
+    """All tables while the operations are gathered."""
+
+    current: dict[TableName, TablePlan]
+    """By the names that the next operation uses."""
+    removed: list[TablePlan] = field(default_factory=list)
+    names: dict[TableName, TableName] = field(default_factory=dict)
+    """Names that operations used, to those that took their place."""
+
+    def claim(self, name: TableName) -> None:
+        """Raise ``CF120`` if a table of either release has the name."""
+        if name in self.current or any(
+            found.name == name and not found.created for found in (*self.current.values(), *self.removed)
+        ):
+            raise name_taken(name)
+
+    def exist(self, fragment: Fragment) -> bool:
+        """Let a table come, go, or take another name; False if the fragment says nothing of the kind."""
+        name = fragment.table
+        if fragment.create is not None:
+            self.claim(name)
+            columns = {column.name: column for column in fragment.create.columns}
+            made = TablePlan(name=name, table=fragment.create, columns=columns, created=True)
+            made.restricts = fragment.restricts
+            self.current[name] = made
+        elif fragment.remove:
+            found = self.current.pop(name)
+            found.restricts = fragment.restricts
+            if not found.created:
+                self.removed.append(found)
+        elif fragment.rename is not None:
+            self._rename(name, (name[0], fragment.rename))
+        else:
+            return False
+        return True
+
+    def _rename(self, name: TableName, new: TableName) -> None:
+        found = self.current[name]
+        if new != found.name:
+            self.claim(new)
+        self.current[new] = self.current.pop(name)
+        self.names[name] = new
+        self.names.pop(new, None)
+        if found.created:
+            found.name = new
+        else:
+            found.renamed = None if new == found.name else new[1]
+
+    def stands(self, name: TableName) -> TableName:
+        """Where the table stands that an operation knew as ``name``."""
+        while name in self.names:
+            name = self.names[name]
+        return self.current[name].name if name in self.current else name
+
+    def changed(self) -> list[TablePlan]:
+        """The tables that both releases have, in a stable order."""
+        return sorted(
+            (found for found in self.current.values() if not found.created), key=lambda found: order(found.name)
+        )
+
+    def definitions(self) -> list[sa.Table]:
+        """The new tables, each after those that it refers to. Raises ``CF116`` for a circle."""
+        made = {
+            found.name: assembled(
+                found.table,
+                name=found.name[1],
+                columns=found.columns,
+                released=found.released,
+                built=found.build,
+                stands=self.stands,
+            )
+            for found in self.current.values()
+            if found.created
+        }
+        ordered: list[sa.Table] = []
+        while made:
+            ready = [
+                name
+                for name, table in made.items()
+                if not {target for _, target, _ in references(table)} & (set(made) - {name})
+            ]
+            if not ready:
+                raise ProblemError(
+                    Problem(
+                        code="CF116",
+                        what=f"the new tables {', '.join(sorted(name for _, name in made))} refer to each other.",
+                        why="none of them can be created before the others.",
+                        instead="leave out one of the foreign keys, and add it in a later upgrade.",
+                    )
+                )
+            ordered += [made.pop(name) for name in ready]
+        return ordered
+
+    def removed_in_order(self) -> list[TableName]:
+        """The tables that go, each before those that it refers to."""
+        left = {found.name: found for found in sorted(self.removed, key=lambda found: order(found.name))}
+        ordered: list[TableName] = []
+        while left:
+            wanted = {
+                target for name, found in left.items() for _, target, _ in references(found.table) if target != name
+            }
+            ready = [name for name in left if name not in wanted]
+            if not ready:
+                raise ProblemError(
+                    Problem(
+                        code="CF111",
+                        what=f"the tables {', '.join(name for _, name in left)} refer to each other.",
+                        why="none of them can be dropped before the others.",
+                        instead="drop one of the foreign keys in an earlier upgrade.",
+                    )
+                )
+            ordered += ready
+            for name in ready:
+                del left[name]
+        return ordered
+
+    def problems(self) -> Iterator[Problem]:
+        """``CF121`` for keys of a table that one release does not know, ``CF111`` for those to a table that goes."""
+        gone = {found.name for found in self.removed}
+        made = {found.name for found in self.current.values() if found.created}
+        for found in (*self.current.values(), *self.removed):
+            for key, target, lets_go in references(found.table):
+                stands = self.stands(target)
+                if found.created and stands in gone:
+                    yield _refers(found, key, target)
+                lone = found.created or found.name in gone
+                if lone and not (lets_go or found.restricts or stands in gone or stands in made):
+                    yield _restricts(found, key, target, release="old" if found.created else "new")
+
+
+def _refers(found: TablePlan, key: str, target: TableName) -> Problem:
+    return Problem(
+        code="CF111",
+        what=f"the table {target[1]} cannot be dropped: the foreign key {key} of {found.name[1]} refers to it.",
+        why="the new release would have a table that refers to none.",
+        instead=f"leave the foreign key out, or keep {target[1]}.",
+    )
+
+
+def _restricts(found: TablePlan, key: str, target: TableName, *, release: str) -> Problem:
+    table = found.name[1]
+    return Problem(
+        code="CF121",
+        what=f"the {release} release does not know {table}, whose foreign key ({key}) refers to {target[1]}.",
+        why=f"once a row of {table} refers to a row of {target[1]}, the {release} release can no longer delete that.",
+        instead=f'let the key say what becomes of {table}: ondelete="CASCADE" or "SET NULL";'
+        f"\nor say that the {release} release deletes no such rows: restricts=True.",
+    )
