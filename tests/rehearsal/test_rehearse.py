@@ -148,3 +148,24 @@ def test_the_command_tells_the_verdict(tmp_path: Path) -> None:
     assert record["verdict"] == "passed"
     assert record["command"].startswith("contraflow -c ")
     assert "0001:0003" in record["command"]
+
+
+def test_the_command_shows_the_verdict_and_writes_a_page(tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    page = tmp_path / "report.html"
+    options = ("--seconds", "0.5", "--rows", "5", "--report", page)
+    done = contraflow("rehearse", "-c", project.ini, "0001:0003", *options)
+    assert done.code == 0, done.err
+    assert "PASSED in" in done.out
+    assert "again: contraflow" in done.out
+    assert f"the report: {page}" in done.err
+    shown = page.read_text(encoding="utf-8")
+    assert "Rehearsal of 0001 → 0003: passed" in shown
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_rehearsed(tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    done = contraflow("rehearse", "-c", project.ini, "--report", tmp_path / "nowhere" / "report.html")
+    assert done.code == 1
+    assert "nowhere" in done.err
+    assert "requests so far" not in done.err

@@ -453,6 +453,13 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
         "--rows", type=click.IntRange(min=0), default=200, show_default=True, help="Rows a table before the upgrade."
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Makes the workload repeatable."),
+    click.option(
+        "--report",
+        "page",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        metavar="FILE.html",
+        help="Write a page that shows all of it, for a browser.",
+    ),
     _common("--url", metavar="URL", help="A running server to use instead, whose account may create databases."),
     *(option for option in (_COMMON[0], _COMMON[1], _COMMON[3], _COMMON[5])),
     common=(),

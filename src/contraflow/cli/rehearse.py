@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.text import Text
+import click
 
-from contraflow.cli.output import duration, table
 from contraflow.cli.session import Session
-from contraflow.rehearsal.record import Record
+from contraflow.rehearsal import report
 from contraflow.rehearsal.rehearse import Rehearsal
 
 __all__ = ["run"]
@@ -25,9 +24,12 @@ def run(
     workers: int,
     rows: int,
     seed: int,
+    page: Path | None,
 ) -> bool:
-    """Rehearse on each server, show the records, and tell whether all passed."""
+    """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
+    if page is not None and not page.parent.is_dir():
+        raise click.BadParameter(f"the folder {str(page.parent)!r} does not exist.", param_hint="--report")
     for kind in on or ("sqlite",):
         url = session.url
         place = ["--url", "URL"] if url else ["--on", kind]
@@ -51,21 +53,15 @@ def run(
         )
         with session.output.milestones() as tell:
             records.append(rehearsal.run(progress=tell))
+        if page is not None:
+            # After each: what was learnt on one server stays if the next one does not start.
+            page.write_text(report.html(records), encoding="utf-8")
         if url is not None:
             break
     passed = all(record.verdict == "passed" for record in records)
     session.output.answer(
-        {"ok": passed, "rehearsals": [record.as_dict() for record in records]}, *map(_summary, records)
+        {"ok": passed, "rehearsals": [record.as_dict() for record in records]}, report.summary(records)
     )
+    if page is not None:
+        session.output.note(f"the report: {page}")
     return passed
-
-
-def _summary(record: Record) -> RenderableType:
-    """A record for a terminal."""
-    phases = table("phase", "took", rows=[(phase.name, duration(phase.ended - phase.began)) for phase in record.phases])
-    findings = [
-        Text(f"- {finding.kind}: {finding.table} {finding.key}: {finding.what}", style="red")
-        for finding in record.findings[:10]
-    ]
-    verdict = Text(f"{record.verdict.upper()}: {record.reason}", style="bold green" if not findings else "bold red")
-    return Group(f"{record.old}:{record.new} on {record.server} {record.server_version}", phases, *findings, verdict)
