@@ -1,0 +1,183 @@
+"""Ways to spoil a live upgrade, each on a table of its own, so that one rehearsal shows which of them it notices.
+
+Every spoiler is an SQL statement or two, done to the database behind the rehearsal's back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from contraflow.engine.runner import Runner
+from tests.alembic.project import Project
+
+CHECK = "checking every row before contract"
+END = "new release alone"
+MARKED = "cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"
+"""With this in it, an UPDATE is taken for the sync's own, and nothing follows it."""
+APART = "(display_name <> fullname OR (display_name IS NULL) <> (fullname IS NULL))"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoiler:
+    """One sabotage.
+
+    :ivar kinds: what it may be found as; for one in the schema, at the end.
+    :ivar spoil: does it to the table of this name.
+    :ivar phase: when.
+    :ivar felt: what is true of a row once it has had an effect; the rehearsal is held until there is one.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    spoil: Callable[[sa.Connection, str], None]
+    phase: str = "both releases"
+    felt: str | None = None
+
+    @property
+    def table(self) -> str:
+        """Its table."""
+        return self.name.replace(" ", "_")
+
+
+def sql(*statements: str) -> Callable[[sa.Connection, str], None]:
+    """Do these statements; ``{t}`` is the table."""
+
+    def spoil(connection: sa.Connection, table: str) -> None:
+        for statement in statements:
+            connection.exec_driver_sql(statement.format(t=table))
+
+    return spoil
+
+
+def drop_triggers(*events: str) -> Callable[[sa.Connection, str], None]:
+    """Drop the sync's triggers of these events, ``i`` or ``u``."""
+
+    def spoil(connection: sa.Connection, table: str) -> None:
+        with Runner(connection.engine) as runner:
+            names = [name for name in runner.adapter.find(connection, table, None).triggers if name[-1] in events]
+        assert len(names) == len(events)
+        for name in names:
+            on = f" ON {table}" if connection.dialect.name == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP TRIGGER {name}{on}")
+
+    return spoil
+
+
+def trigger(event: str, column: str, value: str) -> Callable[[sa.Connection, str], None]:
+    """Install one more trigger, which sets a column of every row that is inserted or updated."""
+
+    def spoil(connection: sa.Connection, table: str) -> None:
+        dialect = connection.dialect.name
+        if dialect == "postgresql":
+            connection.exec_driver_sql(
+                f"CREATE FUNCTION zz_{table}() RETURNS trigger LANGUAGE plpgsql AS"
+                f" $$ BEGIN NEW.{column} := {value}; RETURN NEW; END $$"
+            )
+            what = f"BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION zz_{table}()"
+        elif dialect == "sqlite":
+            update = f"UPDATE {table} SET {column} = {value}, {MARKED} WHERE id = NEW.id"
+            # Its own update fires it once more where recursive triggers are on; the condition ends that.
+            what = f"AFTER {event} ON {table} WHEN NEW.{column} IS NOT {value} BEGIN {update}; END"
+        else:
+            what = f"BEFORE {event} ON {table} FOR EACH ROW SET NEW.{column} = {value}"
+        connection.exec_driver_sql(f"CREATE TRIGGER zz_{table} {what}")
+
+    return spoil
+
+
+REMEMBERED = "(SELECT number FROM zz_remembered WHERE zz_remembered.id = {t}.id)"
+
+
+def remember(connection: sa.Connection, table: str) -> None:
+    """Keep what every row holds now, for `take_back`."""
+    connection.exec_driver_sql(f"CREATE TABLE zz_remembered AS SELECT id, number FROM {table}")
+
+
+def take_back(connection: sa.Connection, table: str) -> None:
+    """Undo every update of a row since `remember`, and leave no trace."""
+    then = REMEMBERED.format(t=table)
+    connection.exec_driver_sql(f"UPDATE {table} SET number = {then} WHERE id IN (SELECT id FROM zz_remembered)")
+    connection.exec_driver_sql("DROP TABLE zz_remembered")
+
+
+WRONG = ("alien read", "differs")
+DATA: Sequence[Spoiler] = (
+    Spoiler(name="triggers dropped", kinds=WRONG, spoil=drop_triggers("i", "u"), felt=APART),
+    Spoiler(name="insert trigger dropped", kinds=WRONG, spoil=drop_triggers("i"), felt=APART),
+    Spoiler(name="update trigger dropped", kinds=WRONG, spoil=drop_triggers("u"), felt=APART),
+    Spoiler(
+        name="wrong forward", kinds=WRONG, spoil=trigger("UPDATE", "display_name", "'no'"), felt="display_name = 'no'"
+    ),
+    Spoiler(name="wrong backward", kinds=WRONG, spoil=trigger("UPDATE", "fullname", "'no'"), felt="fullname = 'no'"),
+    Spoiler(name="insert altered", kinds=WRONG, spoil=trigger("INSERT", "number", "-7"), felt="number = -7"),
+    Spoiler(name="update altered", kinds=WRONG, spoil=trigger("UPDATE", "number", "-7"), felt="number = -7"),
+    Spoiler(name="update taken back", kinds=WRONG, spoil=remember, felt=f"{REMEMBERED} <> {{t}}.number"),
+    Spoiler(
+        name="lying backfill",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}} SET display_name = 'a lie', {MARKED}"),
+        phase=CHECK,
+    ),
+    Spoiler(
+        name="old side altered",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}} SET fullname = 'altered', {MARKED}"),
+        phase=CHECK,
+    ),
+    Spoiler(
+        name="value set to null",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}} SET display_name = NULL, {MARKED}"),
+        phase=CHECK,
+    ),
+    Spoiler(
+        name="row dropped",
+        kinds=("lost",),
+        spoil=sql("DELETE FROM {t} WHERE id = (SELECT id FROM (SELECT min(id) AS id FROM {t}) AS one)"),
+        phase=CHECK,
+    ),
+    Spoiler(
+        name="row doubled",
+        kinds=("doubled",),
+        spoil=sql("INSERT INTO {t} (id, fullname, number) SELECT id + 900000, fullname, number FROM {t}"),
+        phase=CHECK,
+    ),
+)
+"""What spoils rows. Contract refuses to go on with most of it, so what spoils the end is tried apart."""
+
+SCHEMA: Sequence[Spoiler] = (
+    Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
+    Spoiler(
+        name="column left behind",
+        kinds=("structure",),
+        spoil=sql("ALTER TABLE {t} ADD COLUMN fullname VARCHAR(100)"),
+        phase=END,
+    ),
+    Spoiler(name="trigger left behind", kinds=("structure",), spoil=trigger("UPDATE", "number", "number"), phase=END),
+)
+"""What spoils the schema that contract leaves."""
+
+UNSPOILT = ("unspoilt", "unspoilt_too")
+"""Tables that nothing is done to: nothing may be found there."""
+
+
+def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
+    """An Alembic project that renames a column of each of the tables."""
+    names = [*(spoiler.table for spoiler in spoilers), *UNSPOILT]
+    made = Project(folder, "sqlite://")
+    tables = "".join(
+        f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True),"
+        " sa.Column('fullname', sa.String(100), nullable=False), sa.Column('number', sa.Integer()))\n"
+        for name in names
+    )
+    drops = "".join(f"    op.drop_table({name!r})\n" for name in names)
+    made.revision("0001", None, f"def upgrade():\n{tables}\n\ndef downgrade():\n{drops}")
+    renames = "".join(f"    RenameColumn(table={name!r}, old='fullname', new='display_name'),\n" for name in names)
+    made.revision(
+        "0002", "0001", f"change = Change(\n{renames})\nupgrade, downgrade = change.upgrade, change.downgrade\n"
+    )
+    return made

@@ -1,0 +1,75 @@
+"""A rehearsal notices every sabotage, and nothing where there is none: its mutation score is 100 %."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.rehearsal.rehearse import Rehearsal
+from contraflow.rehearsal.servers import Server
+from tests.rehearsal import sabotage
+from tests.rehearsal.sabotage import DATA, SCHEMA, UNSPOILT, Spoiler
+
+PATIENCE = 120.0
+
+
+def wait_until_felt(connection: sa.Connection, spoilers: Sequence[Spoiler]) -> None:
+    """Hold the rehearsal until each spoiler has met a write; the clients go on meanwhile."""
+    limit = time.monotonic() + PATIENCE
+    for spoiler in spoilers:
+        if spoiler.felt is None:
+            continue
+        query = f"SELECT count(*) FROM {spoiler.table} WHERE {spoiler.felt.format(t=spoiler.table)}"
+        while not connection.exec_driver_sql(query).scalar():
+            assert time.monotonic() < limit, f"{spoiler.name} was not felt"
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("spoilers", [DATA, SCHEMA], ids=["data", "schema"])
+def test_every_sabotage_is_noticed(
+    server: Server,
+    tmp_path: Path,
+    spoilers: Sequence[Spoiler],
+    record_property: Callable[[str, object], None],
+) -> None:
+    project = sabotage.project(tmp_path / "service", spoilers)
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if phase == sabotage.CHECK and spoilers is DATA:
+                wait_until_felt(connection, spoilers)
+                sabotage.take_back(connection, "update_taken_back")
+            for spoiler in spoilers:
+                if spoiler.phase == phase:
+                    spoiler.spoil(connection, spoiler.table)
+
+    url = server.address.render_as_string(hide_password=False)
+    record = Rehearsal(config=project.ini, url=url, seconds=0.5, rows=6, workers=3).run(meanwhile=meanwhile)
+    found: dict[str, set[str]] = defaultdict(set)
+    for finding in record.findings:
+        found[finding.table or finding.what.partition(":")[0]].add(finding.kind)
+    noticed = [spoiler.name for spoiler in spoilers if found[spoiler.table] & set(spoiler.kinds)]
+    record_property("mutation score", f"{len(noticed)} of {len(spoilers)}")
+    assert noticed == [spoiler.name for spoiler in spoilers], record.reason
+    assert record.verdict == "failed"
+    assert not any(found[table] for table in UNSPOILT), record.findings
+
+
+def test_rows_that_only_seem_filled_are_refused(server: Server, tmp_path: Path) -> None:
+    """What spoils a phase before the new release serves is found by the upgrade itself, and fails the rehearsal."""
+    project = sabotage.project(tmp_path / "service", [])
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "migrate":
+            with engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE unspoilt SET cf_marker = 1")
+
+    url = server.address.render_as_string(hide_password=False)
+    record = Rehearsal(config=project.ini, url=url, seconds=0.3, rows=6, workers=1).run(meanwhile=meanwhile)
+    assert record.verdict == "failed"
+    assert record.tries[-1].verb == "verify"
