@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from contraflow.rehearsal import report
-from contraflow.rehearsal.record import Bucket, FaultRecord, Record
+from contraflow.rehearsal.record import Bucket, FaultRecord, Phase, Record
 from contraflow.rehearsal.report import charts, facts, palette
 from contraflow.rehearsal.report.markup import Html, element
 from tests.rehearsal import records
@@ -246,6 +246,21 @@ def test_the_summary_of_many_findings_stays_short() -> None:
 def test_nothing_in_a_record_is_markup_of_the_terminal() -> None:
     odd = dataclasses.replace(records.passed(), reason="[red]x[/red] [/]")
     assert "[red]x[/red] [/]" in printed(odd, width=200)
+
+
+def test_a_second_belongs_to_the_phase_that_its_middle_lies_in() -> None:
+    buckets = [Bucket(at=at, release="old", requests=10 * (at + 1), worst_ms=at) for at in range(4)]
+    record = dataclasses.replace(EMPTY, buckets=tuple(buckets))
+
+    def served(began: float, ended: float) -> tuple[float, float] | None:
+        found = facts.served(record, Phase(name="x", began=began, ended=ended), "old")
+        return None if found is None else (found.per_second, found.worst_ms)
+
+    assert served(0.4, 2.4) == (15, 1)
+    assert served(2.6, 2.9) == (30, 2)  # shorter than a second
+    assert served(3.5, 9.0) == (40, 3)
+    assert served(4.0, 9.0) is None
+    assert facts.served(record, Phase(name="x", began=0, ended=4), "new") is None
 
 
 @pytest.mark.parametrize(

@@ -27,24 +27,29 @@ TITLES = {"passed": "Passed", "failed": "Failed", "error": "Not carried out"}
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What one release's nodes answered in the seconds that a phase touches."""
+    """What one release's nodes answered in the seconds nearest to a phase."""
 
     per_second: float
     worst_ms: float
 
 
 def served(record: Record, phase: Phase, release: Release) -> Served | None:
-    """What ``release`` answered meanwhile; None if it answered nothing."""
-    touched = [
+    """What ``release`` answered meanwhile; None if it answered nothing.
+
+    A second belongs to the phase that its middle lies in; a phase without any has the second around its own middle.
+    """
+    middle = int((phase.began + phase.ended) / 2)
+    seconds = {at for at in range(int(phase.began), int(phase.ended) + 1) if phase.began <= at + 0.5 < phase.ended}
+    found = [
         bucket
         for bucket in record.buckets
-        if bucket.release == release and bucket.requests and bucket.at < phase.ended and bucket.at + 1 > phase.began
+        if bucket.release == release and bucket.requests and bucket.at in (seconds or {middle})
     ]
-    if not touched:
+    if not found:
         return None
     return Served(
-        per_second=sum(bucket.requests for bucket in touched) / len(touched),
-        worst_ms=max(bucket.worst_ms for bucket in touched),
+        per_second=sum(bucket.requests for bucket in found) / len(found),
+        worst_ms=max(bucket.worst_ms for bucket in found),
     )
 
 

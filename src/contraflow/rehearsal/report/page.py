@@ -271,7 +271,7 @@ def _phases(record: Record) -> Html | None:
     headings = ["phase", "began", "took"]
     for release in RELEASES:
         headings += [f"{release} rate", f"{release} worst"]
-    note = "Rates, and the longest wait of a request, are those of the whole seconds that a phase touches."
+    note = "Rates, and the longest wait of a request, are those of the whole seconds nearest to the phase."
     return _section("Phase by phase", _table((*headings, ""), rows, numbers=(1, 2, 3, 4, 5, 6)), _note(note))
 
 
