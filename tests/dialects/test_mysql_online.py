@@ -46,3 +46,29 @@ def test_an_online_alter_table_that_writers_end_again_and_again_makes_them_wait(
     assert sent == ["NONE"] * 5 + ["SHARED"]
     nullable = {column["name"]: column["nullable"] for column in sa.inspect(database.engine).get_columns("users")}
     assert nullable["first_name"] is False
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+@pytest.mark.parametrize(
+    ("check", "copies_on_mysql"),
+    [
+        ("CHECK (due >= '1980-01-01')", True),
+        ("CHECK (DUE >= '1980-01-01' AND visits >= 0)", True),
+        ("CHECK (visits >= 0 AND 'due' <> '`due`')", False),
+    ],
+)
+def test_a_check_that_reads_a_time_makes_mysql_copy_the_table(
+    database: Database, check: str, copies_on_mysql: bool
+) -> None:
+    """MySQL 9.7 refuses ALGORITHM=INPLACE for NOT NULL then (1845), whatever column it is; MariaDB does not."""
+    service.make_tables(database.engine, tables=("users",))
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN due DATE")
+        connection.exec_driver_sql(f"ALTER TABLE users ADD CONSTRAINT ck_due {check}")
+    with service.runner(database.url, service.upgrade(tables=("users",))) as runner:
+        runner.upgrade()
+        locks = [one.statement.lock for one in runner.plan().phases["contract"]]
+        copies = any("while the table is copied" in lock for lock in locks)
+        assert copies is (copies_on_mysql and database.kind == "mysql")
+        runner.contract()
+        assert runner.status().state is State.CONTRACTED

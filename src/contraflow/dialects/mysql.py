@@ -28,7 +28,7 @@ from contraflow.dialects.base import (
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind
-from contraflow.dialects.mysql_text import Grants, filler, redefined
+from contraflow.dialects.mysql_text import Grants, checks_time, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
@@ -475,8 +475,10 @@ class MySQLAdapter(Adapter):
         ]
 
     def _needs_copy(self, name: str, found: Found) -> bool:  # noqa: ARG002 - for MariaDB
-        """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online."""
-        return bool(found.details["fulltext"])
+        """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online, and
+        MySQL 9.7 rebuilds none with a check that reads a date or a time (error 1845).
+        """
+        return bool(found.details["fulltext"]) or checks_time(found.details["create"], found.details["types"])
 
     def index_problems(
         self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]
@@ -621,7 +623,7 @@ class MariaDBAdapter(MySQLAdapter):
 
     def _needs_copy(self, name: str, found: Found) -> bool:
         # TIMESTAMP NOT NULL turns a NULL into the present time, even with a constant default: error 1846 in place.
-        return super()._needs_copy(name, found) or str(found.details["types"].get(name, "")).startswith("timestamp")
+        return bool(found.details["fulltext"]) or str(found.details["types"].get(name, "")).startswith("timestamp")
 
     def _is_cut(self, column: str) -> bool:  # noqa: ARG002 - MariaDB keeps no names of dropped columns
         return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Grants", "filler", "literal_default", "redefined", "retyped"]
+__all__ = ["Grants", "checks_time", "filler", "literal_default", "redefined", "retyped"]
 
 _TOKEN = re.compile(
     r"""
@@ -126,6 +126,19 @@ def retyped(create: str, column: str, type_text: str) -> str:
     kept = "".join(token.text for part in attributes for token in part).strip()
     said = re.search(r"\b(CHARACTER SET|COLLATE)\b", type_text)
     return " ".join(filter(None, [type_text, charset[0].strip() if charset and not said else "", kept]))
+
+
+def checks_time(create: str, types: Mapping[str, str]) -> bool:
+    """Whether a check that is enforced reads a date or a time; ``types`` are those of all columns."""
+    temporal = {name.lower() for name, text in types.items() if text.lower().startswith(("date", "time"))}
+    for line in create.splitlines():
+        tokens = [token for token in _tokens(line) if token.kind != "space"]
+        ignored = any(token.kind == "comment" and "NOT ENFORCED" in token.text for token in tokens)
+        if [token.upper for token in tokens[:3]] != ["CONSTRAINT", "", "CHECK"] or ignored:
+            continue
+        if temporal & {_unquoted(token.text).lower() for token in tokens[2:] if token.kind == "name"}:
+            return True
+    return False
 
 
 def _type_name(tokens: list[_Token]) -> str:
