@@ -133,6 +133,16 @@ def test_attributes_and_children_are_escaped() -> None:
     assert made == '<a title="&quot;" aria-label="&amp;" open x="1.5">&lt;<b>3</a>'
 
 
+def test_a_long_table_is_folded() -> None:
+    stalls = tuple(
+        dataclasses.replace(records.passed().stalls[0], ms=ms, what=f"request {ms}") for ms in range(100, 112)
+    )
+    page = report.html([dataclasses.replace(records.passed(), stalls=stalls)])
+    shown, folded = page.split("and 2 more")
+    assert [ms for ms in range(100, 112) if f"request {ms}<" in shown] == list(range(102, 112))
+    assert [ms for ms in range(100, 112) if f"request {ms}<" in folded] == [100, 101]
+
+
 # --- the drawing ---
 
 

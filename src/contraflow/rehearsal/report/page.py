@@ -22,6 +22,8 @@ _KINDS: Mapping[Verdict, str] = {"passed": "good", "failed": "bad", "error": "wa
 _NOTHING = element("span", "–", class_="nothing")
 _OPEN = 5
 """So many findings are shown unfolded."""
+_ROWS = 10
+"""So many rows of a long table are; paper has only them."""
 
 
 def html(records: Sequence[Record]) -> str:
@@ -285,7 +287,7 @@ def _events(record: Record) -> Html | None:
         parts.append(
             _titled(
                 "Longest waits of a request",
-                _table(("at", "release", "waited", "phase", "request"), stalls, numbers=(0, 2)),
+                _long_table(("at", "release", "waited", "phase", "request"), stalls, numbers=(0, 2)),
             )
         )
     if record.locks:
@@ -301,12 +303,14 @@ def _events(record: Record) -> Html | None:
         parts.append(
             _titled(
                 "Locks that the upgrade waited for",
-                _table(("at", "waited", "then", "statement"), locks, numbers=(0, 1)),
+                _long_table(("at", "waited", "then", "statement"), locks, numbers=(0, 1)),
             )
         )
     if record.tries:
         tries = [(clock(tried.at), tried.verb, clock(tried.seconds), tried.outcome) for tried in record.tries]
-        parts.append(_titled("Starts of the upgrade", _table(("at", "verb", "ran", "outcome"), tries, numbers=(0, 2))))
+        parts.append(
+            _titled("Starts of the upgrade", _long_table(("at", "verb", "ran", "outcome"), tries, numbers=(0, 2)))
+        )
     return _section("Waits and starts", *parts) if parts else None
 
 
@@ -356,6 +360,16 @@ def _titled(title: str, child: Html) -> Html:
 
 def _note(text: str) -> Html:
     return element("p", text, class_="note")
+
+
+def _long_table(headings: Sequence[str], rows: Sequence[Sequence[Child]], *, numbers: Sequence[int]) -> Html:
+    """A table whose rows after the first `_ROWS` are folded."""
+    shown = _table(headings, rows[:_ROWS], numbers=numbers)
+    rest = rows[_ROWS:]
+    if not rest:
+        return shown
+    more = element("summary", f"and {len(rest):,} more")
+    return join((shown, element("details", more, _table(headings, rest, numbers=numbers), class_="more")))
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[Child]], *, numbers: Sequence[int] = ()) -> Html:
