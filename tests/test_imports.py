@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS: list[set[str]] = [
     {"problems"},
-    {"lens", "steps", "expressions"},
+    {"constraints", "lens", "steps", "expressions"},
     {"dialects"},
     {"operations"},
     {"engine"},

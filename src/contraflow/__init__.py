@@ -53,6 +53,7 @@ from contraflow.faults import (
 from contraflow.install import install
 from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
@@ -61,7 +62,9 @@ from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemEr
 from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
 
 __all__ = [
+    "AddCheck",
     "AddColumn",
+    "AddForeignKey",
     "AddUnique",
     "AlreadyExists",
     "Attempt",
@@ -80,7 +83,9 @@ __all__ = [
     "Deadlock",
     "Declared",
     "Disconnected",
+    "DropCheck",
     "DropColumn",
+    "DropForeignKey",
     "DropIndex",
     "DropTable",
     "DropUnique",

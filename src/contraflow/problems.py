@@ -29,6 +29,7 @@ CODES: dict[str, str] = {
     "CF013": "a NULL stands where the new schema forbids it",
     "CF014": "rows are alike where the new schema wants them unique",
     "CF015": "rows do not fit the old type any more",
+    "CF016": "rows violate a constraint that the new schema has",
     # CF1xx: declarations
     "CF101": "unknown table, column, index or constraint",
     "CF102": "the lens names a column it does not declare",

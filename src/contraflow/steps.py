@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from alembic.operations import ops
 
+from contraflow.constraints import Constraint, constraint_from_dict
 from contraflow.lens import Group
 
 __all__ = [
@@ -23,9 +24,11 @@ __all__ = [
     "AddColumns",
     "Backfill",
     "Block",
+    "BuildConstraint",
     "BuildIndex",
     "DropAlias",
     "DropColumns",
+    "DropConstraints",
     "DropIndexes",
     "EnforceNotNull",
     "Hold",
@@ -379,12 +382,32 @@ class TakeName:
     name: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class BuildConstraint:
+    """Make a foreign key or a check beside the writers, and prove it for the rows that are there."""
+
+    table: str
+    schema: str | None = None
+    constraint: Constraint
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropConstraints:
+    """Drop foreign keys and checks; before any index or column under them is dropped."""
+
+    table: str
+    schema: str | None = None
+    constraints: tuple[Constraint, ...]
+
+
 Step: TypeAlias = (
     AddAlias
     | AddColumns
+    | BuildConstraint
     | BuildIndex
     | DropAlias
     | DropColumns
+    | DropConstraints
     | DropIndexes
     | MakeConstraints
     | MakeTable
@@ -461,6 +484,10 @@ class Installed:
     """The new release's name of the table."""
     alias: str | None = None
     """The stem of the names of what makes it known under both; None if it is not renamed."""
+    constrained: tuple[Constraint, ...] = ()
+    """The new release's foreign keys and checks."""
+    released: tuple[Constraint, ...] = ()
+    """The old release's, which contract drops."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -482,6 +509,8 @@ class Installed:
             "removed": self.removed,
             "renamed": self.renamed,
             "alias": self.alias,
+            "constrained": [constraint.as_dict() for constraint in self.constrained],
+            "released": [constraint.as_dict() for constraint in self.released],
         }
 
     @classmethod
@@ -505,6 +534,8 @@ class Installed:
             removed=data.get("removed", False),
             renamed=data.get("renamed"),
             alias=data.get("alias"),
+            constrained=tuple(map(constraint_from_dict, data.get("constrained", ()))),
+            released=tuple(map(constraint_from_dict, data.get("released", ()))),
         )
 
 

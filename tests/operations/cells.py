@@ -11,13 +11,17 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 
 from contraflow import (
+    AddCheck,
     AddColumn,
+    AddForeignKey,
     AddUnique,
     ChangeType,
     CreateIndex,
     CreateTable,
     Declared,
+    DropCheck,
     DropColumn,
+    DropForeignKey,
     DropIndex,
     DropTable,
     DropUnique,
@@ -29,10 +33,20 @@ from contraflow import (
     WidenColumn,
 )
 from contraflow.dialects import Adapter, Profile, Statement, for_profile
-from contraflow.expressions import concat, lower, upper
+from contraflow.expressions import concat, length, lower, upper
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.steps import AddAlias, Backfill, Block, BuildIndex, Hold, Online, Phases, WidenColumns
+from contraflow.steps import (
+    AddAlias,
+    Backfill,
+    Block,
+    BuildConstraint,
+    BuildIndex,
+    Hold,
+    Online,
+    Phases,
+    WidenColumns,
+)
 
 PROFILES = (
     Profile(product="postgresql", version=(18, 0)),
@@ -85,22 +99,29 @@ EXAMPLES: Sequence[Operation] = (
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
     DropUnique(table="users", columns=["mail"]),
+    AddForeignKey(table="users", name="fk_users_realm", columns=["realm"], target="realms", target_columns=["id"]),
+    DropForeignKey(table="users", columns=["group"]),
+    AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
+    DropCheck(table="users", name="ck_users_zone"),
 )
 
 
-def phases(operation: Operation) -> Phases:
-    """The operation alone, planned on a table of people."""
+def phases(operation: Operation, adapter: Adapter) -> Phases:
+    """The operation alone, planned on a table of people, on the adapter's server."""
     text = sa.String(60)
     table = sa.Table(
         "users",
         sa.MetaData(),
         sa.Column("id", sa.Integer, primary_key=True),
         *(sa.Column(name, text, nullable=name == "street") for name in ("city", "street", "mail", "zone")),
+        *(sa.Column(name, sa.Integer) for name in ("realm", "group")),
         sa.UniqueConstraint("mail", name="uq_users_mail"),
+        sa.ForeignKeyConstraint(["group"], ["groups.id"], name="fk_users_group", ondelete="CASCADE"),
+        sa.CheckConstraint("zone <> ''", name="ck_users_zone"),
         sa.Index("ix_users_zone", "zone"),
     )
     change = Declared(revision="r", operations=(operation,))
-    return plan(Upgrade(old=None, new="r", changes=(change,)), {(None, "users"): table})
+    return plan(Upgrade(old=None, new="r", changes=(change,)), {(None, "users"): table}, write=adapter.condition)
 
 
 def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]:
@@ -108,13 +129,15 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
     for block in blocks:
         if isinstance(block, Hold):
             yield from adapter.hold(block, None)
-        elif isinstance(block.step, BuildIndex):
+        elif adapter.in_hold(block.step):
+            yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
+        elif isinstance(block.step, (BuildConstraint, BuildIndex)):
             yield from adapter.online(block, None)
 
 
 def cell(operation: Operation, adapter: Adapter) -> str:
     """How the operation is carried out there."""
-    planned = phases(operation)
+    planned = phases(operation, adapter)
     if any(isinstance(step, AddAlias) for block in planned.expand if isinstance(block, Hold) for step in block.steps):
         if not adapter.writable_views:
             return "refused"
@@ -126,7 +149,7 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         (
             block
             for block in (*planned.migrate, *planned.contract)
-            if isinstance(block, Online) and isinstance(block.step, BuildIndex)
+            if isinstance(block, Online) and isinstance(block.step, (BuildConstraint, BuildIndex))
         ),
         None,
     )
@@ -134,7 +157,7 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         return "in place, at expand"
     if build is None:
         return "in place"
-    locks = " ".join(statement.lock for statement in adapter.online(build, None))
+    locks = " ".join(statement.lock for statement in statements(adapter, [build]))
     way = "online" if "writers go on" in locks or "online" in locks else "in place, writers wait"
     return f"{way}, at contract" if build not in planned.migrate else way
 

@@ -11,10 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow import (
+    AddCheck,
     AddColumn,
+    AddForeignKey,
     AddUnique,
     CreateIndex,
     Declared,
+    DropCheck,
+    DropForeignKey,
     DropIndex,
     DropUnique,
     Options,
@@ -24,8 +28,9 @@ from contraflow import (
     WidenColumn,
 )
 from contraflow.dialects.base import Statement
-from contraflow.expressions import trim
+from contraflow.expressions import contains, trim
 from contraflow.operations.base import Operation
+from contraflow.operations.constraints import Action
 from tests.dialects.support import connected
 from tests.servers.shared import Database
 
@@ -47,6 +52,10 @@ class Life:
     """What the new release is refused once the upgrade is contracted: its constraints stand."""
     mend: Sequence[str] = ()
     """What must be done to the old release's rows before the new constraints can stand."""
+    obstacle: str = "CF014: .* rows=2"
+    """What ``verify`` says of these rows, as a regular expression over several lines."""
+    parents: Sequence[str] = ()
+    """Other tables, each of which has the rows 1 to 3 in its one column ``id``."""
 
     @property
     def upgrade(self) -> Upgrade:
@@ -59,6 +68,20 @@ def _key() -> sa.Column[int]:
 
 def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.String(60), nullable=nullable)
+
+
+def _number(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, nullable=nullable)
+
+
+def _refers(column: str, *, name: str, ondelete: str | None = None) -> sa.ForeignKeyConstraint:
+    return sa.ForeignKeyConstraint([column], ["groups_of_users.id"], name=name, ondelete=ondelete)
+
+
+def _add_key(column: str, *, name: str, ondelete: Action | None = None) -> AddForeignKey:
+    return AddForeignKey(
+        table=TABLE, name=name, columns=[column], target="groups_of_users", target_columns=["id"], ondelete=ondelete
+    )
 
 
 LIVES = (
@@ -195,6 +218,103 @@ LIVES = (
         new_writes=[f"INSERT INTO users (id, name) VALUES (20, '{'n' * 200}')", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
+        name="a column under a foreign key is renamed",
+        old=[_key(), _number("group_id", nullable=True), _refers("group_id", name="fk_users_group")],
+        new=[_key(), _number("team_id", nullable=True), _refers("team_id", name="fk_users_team")],
+        operations=[
+            RenameColumn(table=TABLE, old="group_id", new="team_id"),
+            DropForeignKey(table=TABLE, columns=["group_id"]),
+            _add_key("team_id", name="fk_users_team"),
+        ],
+        parents=["groups_of_users"],
+        seed=["INSERT INTO users (id, group_id) VALUES (1, 1), (2, NULL)"],
+        old_writes=[
+            "INSERT INTO users (id, group_id) VALUES (10, 2)",
+            "UPDATE users SET group_id = NULL WHERE id = 10",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=[
+            "INSERT INTO users (id, team_id) VALUES (20, 3)",
+            "UPDATE users SET team_id = 1 WHERE id = 20",
+            "DELETE FROM users WHERE id = 20",
+        ],
+        refused=["INSERT INTO users (id, team_id) VALUES (30, 4)", "UPDATE users SET team_id = 4 WHERE id = 1"],
+    ),
+    Life(
+        name="a foreign key comes that the old release does not keep",
+        old=[_key(), _number("group_id", nullable=True)],
+        new=[_key(), _number("group_id", nullable=True), _refers("group_id", name="fk_users_group")],
+        operations=[_add_key("group_id", name="fk_users_group")],
+        parents=["groups_of_users"],
+        seed=["INSERT INTO users (id, group_id) VALUES (1, 1), (2, NULL)"],
+        old_writes=["DELETE FROM users WHERE id = 10", "INSERT INTO users (id, group_id) VALUES (10, 77)"],
+        new_writes=["UPDATE users SET group_id = 3 WHERE id = 1", "UPDATE users SET group_id = 1 WHERE id = 1"],
+        mend=["UPDATE users SET group_id = NULL WHERE group_id = 77"],
+        obstacle="CF016: .* 1 row of users violates the foreign key fk_users_group.*id=10, group_id=77",
+        refused=["UPDATE users SET group_id = 4 WHERE id = 1"],
+    ),
+    Life(
+        name="a foreign key comes over a new column, another goes",
+        old=[_key(), _number("group_id"), _refers("group_id", name="fk_users_group")],
+        new=[
+            _key(),
+            _number("group_id"),
+            _number("owner_id", nullable=True),
+            _refers("owner_id", name="fk_users_owner", ondelete="SET NULL"),
+        ],
+        operations=[
+            AddColumn(table=TABLE, column=_number("owner_id", nullable=True)),
+            _add_key("owner_id", name="fk_users_owner", ondelete="SET NULL"),
+            DropForeignKey(table=TABLE, columns=["group_id"]),
+        ],
+        parents=["groups_of_users"],
+        seed=["INSERT INTO users (id, group_id) VALUES (1, 1), (2, 2)"],
+        old_writes=["INSERT INTO users (id, group_id) VALUES (10, 2)", "DELETE FROM users WHERE id = 10"],
+        new_writes=["UPDATE users SET owner_id = 3 WHERE id = 1", "UPDATE users SET owner_id = NULL WHERE id = 1"],
+        refused=["UPDATE users SET owner_id = 4 WHERE id = 1"],
+    ),
+    Life(
+        name="a column under a check is renamed",
+        old=[_key(), _number("age"), sa.CheckConstraint("age >= 0", name="ck_users_age")],
+        new=[_key(), _number("years"), sa.CheckConstraint("years >= 0", name="ck_users_years")],
+        operations=[
+            RenameColumn(table=TABLE, old="age", new="years"),
+            DropCheck(table=TABLE, name="ck_users_age"),
+            AddCheck(
+                table=TABLE,
+                name="ck_users_years",
+                columns=["years"],
+                condition=lambda row: row["years"] >= 0,
+                copies=True,
+            ),
+        ],
+        seed=["INSERT INTO users (id, age) VALUES (1, 0), (2, 90)"],
+        old_writes=["INSERT INTO users (id, age) VALUES (10, 1)", "DELETE FROM users WHERE id = 10"],
+        new_writes=["INSERT INTO users (id, years) VALUES (20, 1)", "DELETE FROM users WHERE id = 20"],
+        refused=["INSERT INTO users (id, years) VALUES (30, -1)"],
+    ),
+    Life(
+        name="a check comes that the old release does not keep, another goes",
+        old=[_key(), _text("mail"), _number("age"), sa.CheckConstraint("age < 200", name="ck_users_age")],
+        new=[_key(), _text("mail"), _number("age"), sa.CheckConstraint("mail <> ''", name="ck_users_mail")],
+        operations=[
+            AddCheck(
+                table=TABLE,
+                name="ck_users_mail",
+                columns=["mail"],
+                condition=lambda row: contains(row["mail"], "@"),
+                copies=True,
+            ),
+            DropCheck(table=TABLE, name="ck_users_age"),
+        ],
+        seed=["INSERT INTO users (id, mail, age) VALUES (1, 'a@b', 1)"],
+        old_writes=["DELETE FROM users WHERE id > 9", "INSERT INTO users (id, mail, age) VALUES (10, 'ab', 1)"],
+        new_writes=["UPDATE users SET mail = 'b@a' WHERE id = 1"],
+        mend=["DELETE FROM users WHERE id = 10"],
+        obstacle="CF016: .* 1 row of users violates the check constraint ck_users_mail.*id=10, mail='ab'",
+        refused=["UPDATE users SET mail = 'ab' WHERE id = 1"],
+    ),
+    Life(
         name="a constraint goes",
         old=[_key(), _text("mail"), sa.UniqueConstraint("mail", name="uq_users_mail")],
         new=[_key(), _text("mail")],
@@ -210,10 +330,18 @@ class Killed(BaseException):
     """The runner dies here."""
 
 
-def create(engine: sa.Engine, items: Sequence[sa.schema.SchemaItem]) -> None:
-    """Create the table from copies of the items, which can belong to one table only."""
-    table = sa.Table(TABLE, sa.MetaData(), *(_copy(item) for item in items))
-    table.metadata.create_all(engine)
+def create(engine: sa.Engine, items: Sequence[sa.schema.SchemaItem], parents: Sequence[str] = ()) -> None:
+    """Create the table from copies of the items, which can belong to one table only, and its parents."""
+    metadata = sa.MetaData()
+    others = [
+        sa.Table(parent, metadata, sa.Column("id", sa.Integer, primary_key=True, autoincrement=False))
+        for parent in parents
+    ]
+    sa.Table(TABLE, metadata, *(_copy(item) for item in items))
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        for other in others:
+            connection.execute(other.insert(), [{"id": number} for number in (1, 2, 3)])
 
 
 def _copy(item: Any) -> Any:
@@ -221,6 +349,11 @@ def _copy(item: Any) -> Any:
         return item._copy()
     if isinstance(item, sa.UniqueConstraint):
         return sa.UniqueConstraint(*map(str, item._pending_colargs), name=item.name)
+    if isinstance(item, sa.ForeignKeyConstraint):
+        targets = [element.target_fullname for element in item.elements]
+        return sa.ForeignKeyConstraint(list(item.column_keys), targets, name=item.name, ondelete=item.ondelete)
+    if isinstance(item, sa.CheckConstraint):
+        return sa.CheckConstraint(str(item.sqltext), name=item.name)
     return sa.Index(item.name, *(str(part) for part in item.expressions or item._pending_colargs), unique=item.unique)
 
 
@@ -228,6 +361,8 @@ def send(engine: sa.Engine, statements: Sequence[str]) -> None:
     """Each statement in a transaction of its own."""
     for statement in statements:
         with engine.begin() as connection:
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("PRAGMA foreign_keys = ON")
             connection.exec_driver_sql(statement)
 
 
@@ -251,6 +386,8 @@ def exact(engine: sa.Engine) -> dict[str, Any]:
             "details": details,
             "shown": sorted(map(str, inspector.get_indexes(TABLE))),
             "unique": sorted(map(str, inspector.get_unique_constraints(TABLE))),
+            "keys": sorted(map(str, inspector.get_foreign_keys(TABLE))),
+            "checks": sorted(map(str, inspector.get_check_constraints(TABLE))),
         }
 
 
@@ -271,7 +408,12 @@ def shape(engine: sa.Engine) -> dict[str, Any]:
         (constraint["name"], tuple(constraint["column_names"]), True)
         for constraint in inspector.get_unique_constraints(TABLE)
     }
-    return {"columns": columns, "indexes": indexes | unique}
+    keys = {
+        (key["name"], tuple(key["constrained_columns"]), key["referred_table"], str(key["options"]))
+        for key in inspector.get_foreign_keys(TABLE)
+    }
+    checks = {check["name"] for check in inspector.get_check_constraints(TABLE)}
+    return {"columns": columns, "indexes": indexes | unique, "keys": keys, "checks": checks}
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ def test_a_cell_says_what_is_sent() -> None:
     for profile in PROFILES:
         adapter = for_profile(profile)
         for operation in EXAMPLES:
-            planned = phases(operation)
+            planned = phases(operation, adapter)
             sent = list(statements(adapter, (*planned.expand, *planned.migrate, *planned.contract)))
             assert sent, f"{operation} does nothing on {profile.product}"
             triggers = any(" TRIGGER " in statement.sql for statement in sent)
@@ -39,13 +39,14 @@ def test_a_cell_says_what_is_sent() -> None:
 def test_cockroachdb() -> None:
     adapter = for_profile(PROFILES[1])
     sent = {}
-    for operation in [one for one in EXAMPLES if type(one).__module__.endswith(".indexes")]:
-        planned = phases(operation)
+    for operation in [one for one in EXAMPLES if type(one).__module__.endswith((".constraints", ".indexes"))]:
+        planned = phases(operation, adapter)
         for name in ("migrate", "contract", "rollback"):
             if texts := [statement.sql for statement in statements(adapter, getattr(planned, name))]:
                 sent[type(operation).__name__, name] = texts
     create, drop = 'CREATE INDEX "ix_users_street" ON "users" ("street")', 'DROP INDEX "users"@'
     unique = 'CREATE UNIQUE INDEX "uq_users_street" ON "users" ("street")'
+    alter = 'ALTER TABLE "users"'
     assert sent == {
         ("CreateIndex", "migrate"): [create],
         ("CreateIndex", "rollback"): [f'{drop}"ix_users_street"'],
@@ -53,4 +54,16 @@ def test_cockroachdb() -> None:
         ("AddUnique", "contract"): [unique],
         ("AddUnique", "rollback"): [f'{drop}"uq_users_street" CASCADE'],
         ("DropUnique", "contract"): [f'{drop}"uq_users_mail" CASCADE'],
+        ("AddForeignKey", "contract"): [
+            f'{alter} ADD CONSTRAINT "fk_users_realm" FOREIGN KEY ("realm") REFERENCES "realms" ("id") NOT VALID',
+            f'{alter} VALIDATE CONSTRAINT "fk_users_realm"',
+        ],
+        ("AddForeignKey", "rollback"): [f'{alter} DROP CONSTRAINT "fk_users_realm"'],
+        ("DropForeignKey", "contract"): [f'{alter} DROP CONSTRAINT "fk_users_group"'],
+        ("AddCheck", "contract"): [
+            f'{alter} ADD CONSTRAINT "ck_users_street" CHECK (((char_length((CAST("street" AS text)))) > 0)) NOT VALID',
+            f'{alter} VALIDATE CONSTRAINT "ck_users_street"',
+        ],
+        ("AddCheck", "rollback"): [f'{alter} DROP CONSTRAINT "ck_users_street"'],
+        ("DropCheck", "contract"): [f'{alter} DROP CONSTRAINT "ck_users_zone"'],
     }

@@ -19,6 +19,7 @@ from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     Backfill,
     Block,
+    BuildConstraint,
     BuildIndex,
     Hold,
     MakeConstraints,
@@ -58,7 +59,8 @@ def upgrade(context: MigrationContext, one: Upgrade, settings: Settings, through
         raise _not_possible("contract's statements depend on the tables as expand leaves them")
     recorded, adapter = _recorded(context, settings)
     wanted = tables_of(one)
-    phases = plan(one, {name: table for name, table in recorded.tables.items() if name in wanted})
+    tables = {name: table for name, table in recorded.tables.items() if name in wanted}
+    phases = plan(one, tables, write=adapter.condition)
     ProblemError.raise_any(check_names(adapter, phases.installed))
     _write(
         context,
@@ -74,7 +76,8 @@ def downgrade(context: MigrationContext, one: Upgrade, settings: Settings) -> No
     """Write the statements of rollback to Alembic's output. Raises as :func:`upgrade`."""
     recorded, adapter = _recorded(context, settings)
     wanted = tables_of(one)
-    phases = plan(one, {name: table for name, table in recorded.tables.items() if name in wanted})
+    tables = {name: table for name, table in recorded.tables.items() if name in wanted}
+    phases = plan(one, tables, write=adapter.condition)
     _write(context, f"{one.id}: rollback", adapter, phases.rollback, {}, settings.options.lock_timeout)
 
 
@@ -127,7 +130,7 @@ def _texts(adapter: Adapter, block: Block, found: Found | None, timeout: float) 
         return
     # An index may stand on columns that expand adds: what was recorded says nothing of them.
     after_expand = isinstance(
-        block.step if isinstance(block, Online) else block.steps[0], (BuildIndex, MakeConstraints)
+        block.step if isinstance(block, Online) else block.steps[0], (BuildConstraint, BuildIndex, MakeConstraints)
     )
     yield from (statement.sql for statement in statements(adapter, block, None if after_expand else found, timeout))
 

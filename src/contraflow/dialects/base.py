@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Constraint
 from contraflow.dialects.compiler import compiler_for
+from contraflow.dialects.constraint_text import violating
 from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.problems import Problem
 from contraflow.steps import (
@@ -36,6 +38,7 @@ __all__ = [
     "ProbeText",
     "Profile",
     "Statement",
+    "Violated",
     "escape",
 ]
 
@@ -46,6 +49,10 @@ class LockTimeout(Exception):
 
 class NotUnique(LockTimeout):
     """Two rows were alike while a unique index was built. If none are to be found afterwards: try it again."""
+
+
+class Violated(LockTimeout):
+    """A row violated a constraint while it was made. If none is to be found afterwards: try it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +160,10 @@ class Adapter(ABC):
     marker_type: ClassVar[str] = "SMALLINT"
     longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
     """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
+    proves_constraints: ClassVar[bool] = True
+    """The server reads the rows when a foreign key or a check is made; else they must be looked at."""
+    cascades_fire_triggers: ClassVar[bool] = True
+    """A sync sees what a foreign key's action changes."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -273,6 +284,30 @@ class Adapter(ABC):
             f"SELECT {', '.join(names)}, count(*) AS contraflow_rows FROM {table} WHERE {given}"
             f" GROUP BY {', '.join(names)} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT :limit"
         )
+
+    def constraint_problems(
+        self,
+        connection: sa.Connection,  # noqa: ARG002 - for subclasses
+        item: Installed,  # noqa: ARG002
+        types: Mapping[str, sa.types.TypeEngine[Any]],  # noqa: ARG002
+    ) -> list[Problem]:
+        """What on this server would keep the foreign keys and checks of ``item`` from being made or dropped.
+
+        ``types`` are those of the table's columns, new ones included. The tables that keys refer to exist.
+        """
+        return []
+
+    def condition(self, expression: sa.ColumnElement[Any]) -> str:
+        """The SQL of a condition over a table's own row, as it may stand in a CHECK."""
+        return self.compiler.compile(expression, self.compiler.quote)
+
+    def violating(self, table: str, schema: str | None, constraint: Constraint) -> str:
+        """What stands behind FROM to get the rows, called ``contraflow_row``, that violate the constraint."""
+        return violating(table, schema, constraint, self.compiler)
+
+    def in_hold(self, step: Step) -> bool:  # noqa: ARG002 - for SQLite
+        """Whether an online step needs a hold here, and is sent by :meth:`hold`."""
+        return False
 
     def discard(self, step: BuildIndex, found: Found) -> list[Statement]:  # noqa: ARG002 - for PostgreSQL
         """What removes the rest of a build that failed; sent inside :meth:`running_online`."""

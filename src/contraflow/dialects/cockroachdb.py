@@ -20,7 +20,7 @@ from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.remaining import Remaining, require
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online
+from contraflow.steps import Backfill, BuildConstraint, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online
 
 __all__ = ["CockroachDBAdapter"]
 
@@ -165,6 +165,8 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
+        if isinstance(step, BuildConstraint):
+            return [Statement(sql=statement.sql, lock=_JOB) for statement in self._build_constraint(step, found)]
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:

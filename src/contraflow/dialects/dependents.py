@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.dialects import sqlite_text
 from contraflow.steps import Index
 
@@ -32,7 +33,7 @@ def postgresql_dependents(
     columns: Sequence[str],
     own: str | None,
     defaults: Sequence[str],
-    replaced: Sequence[Index] = (),
+    replaced: Sequence[Index | Constraint] = (),
 ) -> Dependents:
     """From ``pg_depend``, and the texts of the trigger functions of the table, which are not in it.
 
@@ -172,7 +173,7 @@ def sqlite_dependents(
     schema: str | None,
     columns: Sequence[str],
     own: str | None,
-    replaced: Sequence[Index] = (),
+    replaced: Sequence[Index | Constraint] = (),
 ) -> Dependents:
     """By trying: the columns are dropped from an empty copy of the schema, in memory, without what is ``replaced``."""
     gone = {index.name for index in replaced}
@@ -193,11 +194,14 @@ def sqlite_dependents(
             yield from _refusals(copy, table, column)
 
 
-def _without(sql: str, replaced: Sequence[Index]) -> str:
-    """The table's text without the UNIQUE constraints that go."""
-    for index in replaced:
+def _without(sql: str, replaced: Sequence[Index | Constraint]) -> str:
+    """The table's text without the constraints that go."""
+    for gone in replaced:
         with contextlib.suppress(ValueError):  # it stands apart from the text
-            sql = sqlite_text.drop_unique(sql, index.columns if index.constraint else ())
+            if isinstance(gone, (Check, ForeignKey)):
+                sql = sqlite_text.drop_constraint(sql, gone)
+            else:
+                sql = sqlite_text.drop_unique(sql, gone.columns if gone.constraint else ())
     return sql
 
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_indexes, widening
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, widening
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -24,6 +24,7 @@ from contraflow.dialects.base import (
     ProbeText,
     Profile,
     Statement,
+    Violated,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.dependents import mysql_dependents
@@ -34,7 +35,7 @@ from contraflow.dialects.remaining import Remaining, remaining, require
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.dialects.tables import MySQLTables
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
+from contraflow.steps import Backfill, BuildConstraint, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
 
 __all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
 
@@ -51,6 +52,8 @@ _PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "ALTER", "CREATE", "DROP", "TRIGGER
 _EXCLUSIVE = "EXCLUSIVE metadata lock"
 _INTERRUPTED = 1317
 _DUPLICATE = 1062
+_VIOLATED = (1452, 3819, 4025)
+"""A foreign key; a check on MySQL; a check on MariaDB."""
 _NOT_INSTANT = (1845, 1846, 4092)
 
 
@@ -65,6 +68,8 @@ class MySQLAdapter(Adapter):
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
     _growing: ClassVar[int] = 0
     """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
+    proves_constraints: ClassVar[bool] = False
+    cascades_fire_triggers: ClassVar[bool] = False
 
     # -- the server --------------------------------------------------------------------------------
 
@@ -269,6 +274,7 @@ class MySQLAdapter(Adapter):
                 "fulltext": fulltext,
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
                 "instant": instant and not self._is_worn(connection, table, schema),
+                **mysql_constraints.find(connection, table, schema),
             },
         )
 
@@ -315,6 +321,7 @@ class MySQLAdapter(Adapter):
         return [
             # So that the server refuses whatever is more than a change of its dictionary.
             *self._alter(work, wide, found, "INPLACE, LOCK=NONE"),
+            *mysql_constraints.drop(work, found, self.compiler),
             *mysql_indexes.drop(work, self.compiler),
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
@@ -433,6 +440,8 @@ class MySQLAdapter(Adapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return mysql_indexes.build(step, found, self.compiler)
+        if isinstance(step, BuildConstraint):
+            return mysql_constraints.build(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:
@@ -486,6 +495,12 @@ class MySQLAdapter(Adapter):
         """See :meth:`Adapter.index_problems`."""
         found = self.find(connection, item.table, item.schema)
         return list(mysql_indexes.problems(item, found, types, self.compiler))
+
+    def constraint_problems(
+        self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]
+    ) -> list[Problem]:
+        """See :meth:`Adapter.constraint_problems`."""
+        return list(mysql_constraints.problems(connection, item, types, self.compiler))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""
@@ -553,7 +568,12 @@ class MySQLAdapter(Adapter):
             except sa.exc.DBAPIError as error:
                 if _errno(error) == _DUPLICATE:
                     raise NotUnique(str(error.orig)) from error
+                if _errno(error) in _VIOLATED:
+                    raise Violated(str(error.orig)) from error
                 raise
+            finally:
+                with contextlib.suppress(sa.exc.SQLAlchemyError):
+                    connection.exec_driver_sql("SET SESSION foreign_key_checks = DEFAULT")
 
     @contextlib.contextmanager
     def _bounded(self, connection: sa.Connection, timeout: float) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from contraflow.constraints import ForeignKey
 from contraflow.dialects import data, widening
 from contraflow.dialects.base import (
     Adapter,
@@ -24,7 +25,9 @@ from contraflow.dialects.base import (
     ProbeText,
     Profile,
     Statement,
+    Violated,
 )
+from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.remaining import Remaining, remaining, require
@@ -33,6 +36,7 @@ from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     Backfill,
+    BuildConstraint,
     BuildIndex,
     EnforceNotNull,
     Hold,
@@ -213,7 +217,7 @@ class PostgreSQLAdapter(Adapter):
             columns=installed.dropped,
             own=installed.sync,
             defaults=tuple(installed.defaults.values()),
-            replaced=installed.replaced,
+            replaced=(*installed.replaced, *installed.released),
         )
 
     def prepare(self, connection: sa.Connection) -> None:
@@ -270,7 +274,9 @@ class PostgreSQLAdapter(Adapter):
             " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
             " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
         )
-        constraints = rows("SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype = 'c'")
+        constraints = rows(
+            "SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype IN ('c', 'f')"
+        )
         indexes = rows(
             "SELECT c.relname, CASE WHEN NOT i.indisvalid THEN 'invalid' WHEN k.oid IS NULL THEN 'index'"
             " ELSE 'constraint' END FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -332,6 +338,7 @@ class PostgreSQLAdapter(Adapter):
             *self._alter_all(table, wide),
             *(Statement(sql=statement.sql, lock=rewriting) for statement in self._alter_all(table, narrow)),
             *self._make_constraints(work, table),
+            *self._drop_constraints(work, table),
             *self._drop_indexes(work, table, found),
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
@@ -434,6 +441,36 @@ class PostgreSQLAdapter(Adapter):
             for name in (str(index.name) for index in work.make_constraints)
         ]
 
+    def _drop_constraints(self, work: Remaining, table: str) -> list[Statement]:
+        parts = [f"DROP CONSTRAINT {self.compiler.quote(str(gone.name))}" for gone in work.drop_constraints]
+        statements = self._alter_all(table, parts)
+        targets = {gone.target for gone in work.drop_constraints if isinstance(gone, ForeignKey)}
+        # The triggers that PostgreSQL checks a key by stand on the other table, too.
+        also = f"; also on {', '.join(sorted(targets))}" if targets else ""
+        return [Statement(sql=statement.sql, lock=f"{statement.lock}{also}") for statement in statements]
+
+    def _build_constraint(self, step: BuildConstraint, found: Found | None) -> list[Statement]:
+        """In two steps: the first checks new rows from now on, the second reads those that are there, beside writers.
+
+        (https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES)
+        """
+        constraint = step.constraint
+        if found is not None:
+            require(found, step.table, constraint.columns)
+        valid = None if found is None else found.details["constraints"].get(str(constraint.name))
+        table = self.compiler.table(step.table, step.schema)
+        lock = (
+            f"SHARE ROW EXCLUSIVE, also on {constraint.target}"
+            if isinstance(constraint, ForeignKey)
+            else self.exclusive
+        )
+        add = Statement(sql=f"ALTER TABLE {table} ADD {clause(constraint, self.compiler)} NOT VALID", lock=lock)
+        validate = Statement(
+            sql=f"ALTER TABLE {table} VALIDATE CONSTRAINT {self.compiler.quote(str(constraint.name))}",
+            lock="SHARE UPDATE EXCLUSIVE (writers go on)",
+        )
+        return [*([] if valid is not None else [add]), *([] if valid else [validate])]
+
     def _drop_indexes(self, work: Remaining, table: str, found: Found | None) -> list[Statement]:
         """In a hold, so not CONCURRENTLY: the lock is there already, and dropping takes no time."""
         sent = []
@@ -482,6 +519,8 @@ class PostgreSQLAdapter(Adapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
+        if isinstance(step, BuildConstraint):
+            return self._build_constraint(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:
@@ -553,6 +592,8 @@ class PostgreSQLAdapter(Adapter):
         except sa.exc.DBAPIError as error:
             if _state(error) == "23505":
                 raise NotUnique(str(error.orig)) from error
+            if _state(error) in ("23503", "23514"):
+                raise Violated(str(error.orig)) from error
             raise
         finally:
             with contextlib.suppress(sa.exc.SQLAlchemyError):

@@ -9,12 +9,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Constraint
 from contraflow.dialects.base import Found
 from contraflow.dialects.sync import TriggerText
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
     DropColumns,
+    DropConstraints,
     DropIndexes,
     Hold,
     Index,
@@ -70,6 +72,7 @@ class Remaining:
     widen: dict[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
     narrow: dict[str, str] = field(default_factory=dict)
     """Column to the type that it had, as the server spells it."""
+    drop_constraints: list[Constraint] = field(default_factory=list)
 
 
 def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequence[TriggerText]]) -> Remaining:
@@ -86,6 +89,7 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
                 Sync,
                 AddColumns,
                 DropColumns,
+                DropConstraints,
                 DropIndexes,
                 MakeConstraints,
                 NarrowColumns,
@@ -99,7 +103,7 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             raise TypeError(f"{type(step).__name__} is not a step of a hold")
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
-            if isinstance(step, (DropColumns, DropIndexes, NarrowColumns, RemoveSync, RestoreNotNull)):
+            if isinstance(step, (DropColumns, DropConstraints, DropIndexes, NarrowColumns, RemoveSync, RestoreNotNull)):
                 continue
             raise _no_table(target.table)
         if isinstance(step, AddColumns):
@@ -112,17 +116,26 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             _nullability(work, step, found)
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
-        elif isinstance(step, DropIndexes):
-            work.drop_indexes += [index for index in step.indexes if found is None or index_name(index, found)]
+        elif isinstance(step, (DropConstraints, DropIndexes)):
+            _drop(work, step, found)
         elif isinstance(step, (WidenColumns, NarrowColumns)):
             _retype(work, step, found)
+        elif isinstance(step, DropColumns):
+            work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
         elif isinstance(step, MakeConstraints):
             work.make_constraints += [
                 index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"
             ]
-        elif isinstance(step, DropColumns):
-            work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
     return work
+
+
+def _drop(work: Remaining, step: DropConstraints | DropIndexes, found: Found | None) -> None:
+    if isinstance(step, DropIndexes):
+        work.drop_indexes += [index for index in step.indexes if found is None or index_name(index, found)]
+        return
+    # All of them where only the adapter can tell: SQLite's names stand in the table's text.
+    standing = None if found is None else found.details.get("constraints")
+    work.drop_constraints += [gone for gone in step.constraints if standing is None or gone.name in standing]
 
 
 def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[TriggerText]) -> None:

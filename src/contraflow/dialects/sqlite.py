@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Constraint
 from contraflow.dialects import data, sqlite_text
 from contraflow.dialects.base import (
     Adapter,
@@ -25,12 +27,25 @@ from contraflow.dialects.base import (
     Profile,
     Statement,
 )
+from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.remaining import Remaining, index_name, remaining, require
 from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText, trigger_statements
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online, Probe, Sync
+from contraflow.steps import (
+    Backfill,
+    BuildConstraint,
+    BuildIndex,
+    EnforceNotNull,
+    Hold,
+    Index,
+    Installed,
+    Online,
+    Probe,
+    Step,
+    Sync,
+)
 
 __all__ = ["SQLiteAdapter"]
 
@@ -49,6 +64,7 @@ class SQLiteAdapter(Adapter):
     transactional_ddl: ClassVar[bool] = True
     sync_after_store: ClassVar[bool] = True
     marker_type: ClassVar[str] = "INTEGER"  # STRICT tables know no SMALLINT
+    proves_constraints: ClassVar[bool] = False
 
     @classmethod
     def matches(cls, connection: sa.Connection) -> Profile | None:
@@ -161,6 +177,36 @@ class SQLiteAdapter(Adapter):
         ]
         return problems
 
+    def constraint_problems(
+        self,
+        connection: sa.Connection,
+        item: Installed,
+        types: Mapping[str, sa.types.TypeEngine[Any]],  # noqa: ARG002 - the interface's
+    ) -> list[Problem]:
+        """See :meth:`Adapter.constraint_problems`."""
+        text = str(self.find(connection, item.table, item.schema).details["sql"])
+        problems = []
+        for gone in item.released:
+            try:
+                reason = None if sqlite_text.drop_constraint(text, gone) != text else "it is not found there"
+            except ValueError as error:
+                reason = str(error)
+            if reason is not None:
+                problems.append(
+                    Problem(
+                        code="CF205",
+                        what=f"{gone.title} of {item.table} cannot be taken out of the table's text.",
+                        why=f"{reason}.",
+                        instead="create the table anew with its constraints apart (PRAGMA foreign_keys = OFF, CREATE,"
+                        "\nINSERT ... SELECT, DROP, RENAME), in a revision of its own, first.",
+                    )
+                )
+        return problems
+
+    def in_hold(self, step: Step) -> bool:
+        """See :meth:`Adapter.in_hold`: the table's text is changed in a transaction."""
+        return isinstance(step, BuildConstraint)
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         return sqlite_dependents(
@@ -169,7 +215,7 @@ class SQLiteAdapter(Adapter):
             schema=installed.schema,
             columns=installed.dropped,
             own=installed.sync or installed.alias,
-            replaced=installed.replaced,
+            replaced=(*installed.replaced, *installed.released),
         )
 
     def prepare(self, connection: sa.Connection) -> None:
@@ -278,13 +324,17 @@ class SQLiteAdapter(Adapter):
             without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
             return trigger_statements(sync, self.product, self.compiler, without_rowid=without_rowid)
 
-        work = remaining(hold, found, triggers)
+        work = remaining(
+            replace(hold, steps=tuple(step for step in hold.steps if not self.in_hold(step))), found, triggers
+        )
+        work.table, work.schema = hold.table, hold.schema
+        made = [step.constraint for step in hold.steps if isinstance(step, BuildConstraint)]
         table = self.compiler.table(work.table, work.schema)
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
         sent = [
             *(Statement(sql=f"DROP TRIGGER {prefix}{quote(name)}", lock=_RESERVED) for name in work.drop_triggers),
-            *self._edit(work, found),
+            *self._edit(work, made, found),
             *(
                 Statement(sql=f"DROP INDEX {prefix}{quote(_plain_name(index, found))}", lock=_RESERVED)
                 for index in work.drop_indexes
@@ -306,14 +356,15 @@ class SQLiteAdapter(Adapter):
     def _drop(self, table: str, name: str) -> Statement:
         return Statement(sql=f"ALTER TABLE {table} DROP COLUMN {self.compiler.quote(name)}", lock=_REWRITE)
 
-    def _edit(self, work: Remaining, found: Found | None) -> list[Statement]:
+    def _edit(self, work: Remaining, constraints: Sequence[Constraint], found: Found | None) -> list[Statement]:
         """One change of the table's text for all that ALTER TABLE cannot do.
 
         It comes before any ALTER TABLE of the hold: those take the places of columns from the schema in memory.
         """
         made = [index for index in work.drop_indexes if _is_made(index, found)]
         types = {**{name: self.compiler.type_text(type_) for name, type_ in work.widen.items()}, **work.narrow}
-        if not (work.relax or work.restore or work.not_null or work.defaults or made or types):
+        named = [*made, *constraints, *work.drop_constraints, *types]
+        if not (work.relax or work.restore or work.not_null or work.defaults or named):
             return []
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -328,6 +379,11 @@ class SQLiteAdapter(Adapter):
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
             for index in made:
                 text = sqlite_text.drop_unique(text, index.columns)
+            for gone in work.drop_constraints:
+                text = sqlite_text.drop_constraint(text, gone)
+            for constraint in constraints:
+                require(found, work.table, constraint.columns)
+                text = sqlite_text.add_constraint(text, str(constraint.name), clause(constraint, self.compiler))
             if text == found.details["sql"]:
                 return []
             new, version = _literal(text), str((found.details["schema_version"] + len(work.drop_triggers) + 1) % 2**31)

@@ -11,9 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from contraflow.constraints import Check, Constraint
+
 __all__ = [
+    "add_constraint",
     "collations",
+    "constraint_names",
     "counts",
+    "drop_constraint",
     "drop_unique",
     "indexed",
     "named",
@@ -36,6 +41,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _HIDDEN = re.compile(r"/\*contraflow:(.*?)\*/", re.DOTALL)
+_ACTIONS = ("CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION")
 _SIMPLE_DEFAULT = re.compile(
     r"[+-]?\d+(\.\d+)?|'(?:[^']|'')*'|NULL|TRUE|FALSE|CURRENT_(TIME|DATE|TIMESTAMP)", re.IGNORECASE
 )
@@ -243,6 +249,115 @@ def collations(sql: str) -> dict[str, str]:
             if depth == 0 and token.upper == "COLLATE":
                 found[item[0].identifier] = item[place + 1].identifier
     return found
+
+
+def constraint_names(sql: str) -> frozenset[str]:
+    """The names of the constraints in the text, in lower case as SQLite compares them."""
+    return frozenset(
+        _fold(item[place + 1].identifier)
+        for item in _definitions(sql)
+        for place, token in enumerate(item[:-1])
+        if token.upper == "CONSTRAINT"
+    )
+
+
+def add_constraint(sql: str, name: str, clause: str) -> str:
+    """The text with a constraint of the table behind all that is there; unchanged if one has the name."""
+    if _fold(name) in constraint_names(sql):
+        return sql
+    end = list(_definitions(sql))[-1][-1].end
+    return f"{sql[:end]}, {clause}{sql[end:]}"
+
+
+def drop_constraint(sql: str, constraint: Constraint) -> str:
+    """The text without a foreign key or check, of a column or of the table; unchanged if it is not there.
+
+    Raises ValueError for a text that is not understood.
+    """
+    word = "CHECK" if isinstance(constraint, Check) else "REFERENCES"
+    places = []
+    before = 0
+    for item in _definitions(sql):
+        for first, last, inside, name in _clauses(item, word):
+            if not _is_meant(constraint, item, first, inside, name):
+                continue
+            if first == 0 and last + 1 < len(item):
+                raise ValueError(f"constraints without a comma between them: {item[last + 1].text}")
+            # The comma before a constraint of the table goes with it.
+            places.append((before if first == 0 else item[first].start, item[last].end))
+        before = item[-1].end
+    for start, end in reversed(places):
+        sql = sql[:start] + sql[end:]
+    return sql
+
+
+def _is_meant(constraint: Constraint, item: list[_Token], first: int, inside: list[_Token], name: str | None) -> bool:
+    if constraint.name is not None and name is not None:
+        return _fold(name) == _fold(constraint.name)
+    if isinstance(constraint, Check):
+        wanted = [token.text for token in _tokens(constraint.text) if token.kind != "space"]
+        return constraint.name is None and [token.text for token in inside] == wanted
+    names = [_fold(token.identifier) for token in inside if token.text != ","] if first == 0 else []
+    return (names or [_fold(item[0].identifier)]) == [_fold(column) for column in constraint.columns]
+
+
+def _clauses(item: list[_Token], word: str) -> Iterator[tuple[int, int, list[_Token], str | None]]:
+    """Foreign keys (``REFERENCES``) or checks of an item: first and last token, what stands in their first
+    parentheses, and their name. The first token is the item's own for a constraint of the table.
+    """
+    depth = 0
+    for place, token in enumerate(item):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if depth or token.upper != word:
+            continue
+        first, inside = place, []
+        if word == "CHECK":
+            last = _closing(item, place + 1)
+            inside = item[place + 2 : last]
+        else:
+            last = place + 1  # the other table's name
+            if last + 1 < len(item) and item[last + 1].text == "(":
+                last = _closing(item, last + 1)
+            start = next(
+                (at for at in (0, 2) if [part.upper for part in item[at : at + 2]] == ["FOREIGN", "KEY"]), None
+            )
+            if start is not None:
+                first, inside = start, item[start + 3 : _closing(item, start + 2)]
+        name = None
+        if first >= 2 and item[first - 2].upper == "CONSTRAINT":
+            first, name = first - 2, item[first - 1].identifier
+        yield first, _with_clauses(item, last), inside, name
+
+
+def _closing(item: list[_Token], place: int) -> int:
+    """Where the parenthesis that opens at ``place`` is closed."""
+    depth = 0
+    for index in range(place, len(item)):
+        depth += {"(": 1, ")": -1}.get(item[index].text, 0)
+        if depth == 0:
+            return index
+    raise ValueError(f"no end of parentheses: {item[place - 1].text}")
+
+
+_FOLLOWING = (
+    *(("ON", event, *action.split()) for event in ("DELETE", "UPDATE") for action in _ACTIONS),
+    *(("ON", "CONFLICT", word) for word in ("ROLLBACK", "ABORT", "FAIL", "IGNORE", "REPLACE")),
+    *(("MATCH", word) for word in ("SIMPLE", "PARTIAL", "FULL")),
+    ("NOT", "DEFERRABLE"),
+    ("DEFERRABLE",),
+    ("INITIALLY", "DEFERRED"),
+    ("INITIALLY", "IMMEDIATE"),
+)
+"""What may follow the parentheses of a foreign key or a check (https://www.sqlite.org/syntax/foreign-key-clause.html)."""
+
+
+def _with_clauses(item: list[_Token], last: int) -> int:
+    words = tuple(token.upper for token in item)
+    while True:
+        length = next((len(part) for part in _FOLLOWING if words[last + 1 : last + 1 + len(part)] == part), 0)
+        if not length:
+            return last
+        last += length
 
 
 def _is_enclosed(text: str) -> bool:

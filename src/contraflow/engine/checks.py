@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow import expressions
+from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.lens import Group, Side
@@ -59,6 +61,7 @@ class _Direction:
 
 def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
     """``CF111`` for each view, trigger, index or generated column that reads a column which contract drops."""
+    released = {(gone.name, item.table) for item in installed for gone in item.released if isinstance(gone, ForeignKey)}
     return [
         Problem(
             code="CF111",
@@ -70,6 +73,7 @@ def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Seq
         for found in installed
         if found.dropped
         for column, reader in dict.fromkeys(adapter.dependents(connection, found))
+        if _constraint_of(reader) not in released
     ]
 
 
@@ -98,6 +102,12 @@ def check_names(adapter: Adapter, installed: Sequence[Installed]) -> list[Proble
                     )
                 )
     return problems
+
+
+def _constraint_of(reader: str) -> tuple[str, str] | None:
+    """The name and the table of a constraint of another table, as PostgreSQL describes it."""
+    match = re.fullmatch(r'constraint "?(.+?)"? on table (?:.+\.)?"?([^."]+)"?', reader)
+    return (match[1], match[2]) if match else None
 
 
 # --- the rows that are there ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 
+from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
 from contraflow.problems import Problem
@@ -39,6 +40,12 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
 
 def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own: bool) -> Iterator[Problem]:
     """Foreign keys on dropped indexes. ``own``: the server wants an index under their own columns too."""
+    released = {
+        (item.schema, item.table, gone.name, gone.columns)
+        for item in installed
+        for gone in item.released
+        if isinstance(gone, ForeignKey)
+    }
     for item in installed:
         if not item.replaced:
             continue
@@ -46,6 +53,8 @@ def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own:
         keys = inspector.get_multi_foreign_keys(schema=item.schema)
         for (_, table), found in keys.items():
             for key in found:
+                if (item.schema, table, key["name"], tuple(key["constrained_columns"])) in released:
+                    continue
                 refers = key["referred_table"] == item.table and key["referred_schema"] in (item.schema, None)
                 if refers and (index := _needed(item.replaced, left, key["referred_columns"], unique=True)):
                     yield _problem(item, index, table, key["name"])

@@ -102,6 +102,9 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         probe = adapter.probe(block.step)
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
             yield Statement(sql=_plain(query))
+    elif adapter.in_hold(block.step):
+        hold = Hold(title=block.title, table=block.table, schema=block.schema, steps=(block.step,))
+        yield from statements(adapter, hold, found, timeout)
     else:
         yield from adapter.online(block, found)
 

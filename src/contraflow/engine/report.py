@@ -193,8 +193,8 @@ class Difference:
     """Rows of one table that keep an upgrade from contracting."""
 
     code: str
-    """``CF012`` (the sides disagree, or a row was never synced), ``CF013`` (NULL where it may not stand) or ``CF014``
-    (alike where they are to be unique)."""
+    """``CF012`` (the sides disagree, or a row was never synced), ``CF013`` (NULL where it may not stand), ``CF014``
+    (alike where they are to be unique) or ``CF016`` (against a foreign key or a check)."""
     table: str
     title: str
     count: int

@@ -16,6 +16,7 @@ from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
 from contraflow.engine.checks import check_dependents, check_domain, check_names, check_rows
 from contraflow.engine.connect import Database, locked, refused, unreachable
+from contraflow.engine.constraints import check_constraints
 from contraflow.engine.indexes import check_indexes
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lease import PATIENCE, Lease
@@ -34,7 +35,13 @@ from contraflow.engine.report import Difference, Node, Options, PlanReport, Prog
 from contraflow.engine.schema import full_name, old_shape
 from contraflow.engine.status import first_status, read_status
 from contraflow.engine.tables import check_tables
-from contraflow.engine.verification import ProbeTarget, find_alike, find_differences, refuse
+from contraflow.engine.verification import (
+    ProbeTarget,
+    find_alike,
+    find_differences,
+    find_violations,
+    refuse,
+)
 from contraflow.engine.widening import check_misfits, check_widenings
 from contraflow.engine.work import Work
 from contraflow.lens import Side
@@ -375,7 +382,8 @@ class Runner:
         return registry.read_nodes(connection, self._tables, entry, now=now, ttl=self.options.node_ttl)
 
     def _phases(self, connection: sa.Connection, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
-        return plan(upgrade, old_shape(connection, self.adapter, tables_of(upgrade), installed))
+        tables = old_shape(connection, self.adapter, tables_of(upgrade), installed)
+        return plan(upgrade, tables, write=self.adapter.condition)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -512,6 +520,7 @@ class Runner:
             *check_tables(connection, self.adapter, phases),
             *check_indexes(connection, self.adapter, phases),
             *check_widenings(connection, self.adapter, phases),
+            *check_constraints(connection, self.adapter, phases),
             *check_domain(syncs),
             *check_rows(connection, self.adapter, syncs),
         ]
@@ -540,6 +549,7 @@ class Runner:
             work.tell(target.title, finished=True)
         for item in entry.installed:
             differences += self._alike(work, item, show=show)
+            differences += self._violations(work, item, show=show)
         if differences:
             if (state := after("differ", entry.state)) is not entry.state and state is not None:
                 work.save(state=state)
@@ -560,6 +570,19 @@ class Runner:
             if alike := find_alike(work.connection, self.adapter, step, show=show):
                 yield alike
             work.tell(f"look for rows alike under {index.name}", finished=True)
+
+    def _violations(self, work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
+        """Rows that the foreign keys and checks which contract will make would refuse."""
+        for constraint in item.constrained:
+            if not constraint.late:
+                continue
+            work.pause_point()
+            title = f"look for rows against {constraint.title.removeprefix('the ')}"
+            work.tell(title)
+            where: dict[str, Any] = {"table": item.table, "schema": item.schema}
+            if found := find_violations(work.connection, self.adapter, constraint, **where, show=show):
+                yield found
+            work.tell(title, finished=True)
 
     def _missing(self, work: Work, item: Installed) -> list[str]:
         """The triggers of a sync that do not stand, and the second name of a table."""

@@ -64,7 +64,9 @@ def old_shape(
             spell_types(table, {one.column: one.old for one in item.widened})
         _complete(table, details.get("unnamed", {}).values())
         _collate(table, details.get("collations", {}))
-        _hide(table, {index.name for index in item.built} if item else set())
+        made = {made.name for made in (*item.built, *item.constrained)} if item else set()
+        # An index that the server made for a foreign key by itself goes with it.
+        _hide(table, made, indexes={*made, *details.get("key_indexes", {}).values()})
         tables[schema, name] = table
     return tables
 
@@ -96,7 +98,7 @@ def _collate(table: sa.Table, collations: Mapping[str, str]) -> None:
             column.type.collation = collations[column.name]
 
 
-def _hide(table: sa.Table, names: set[str | None]) -> None:
+def _hide(table: sa.Table, names: set[str | None], *, indexes: set[str | None]) -> None:
     """Take indexes and constraints from the table that stand on old columns only, so that reflection shows them."""
-    table.indexes = {index for index in table.indexes if index.name not in names}
+    table.indexes = {index for index in table.indexes if index.name not in indexes}
     table.constraints = {constraint for constraint in table.constraints if constraint.name not in names - {None}}

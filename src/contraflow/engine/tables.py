@@ -43,18 +43,23 @@ def check_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) ->
 
 def _references(inspector: sa.Inspector, item: Installed, phases: Phases) -> Iterator[Problem]:
     gone = {(other.schema, other.table) for other in phases.installed if other.removed}
+    released = {
+        (other.schema, other.table, key.name, key.columns) for other in phases.installed for key in other.released
+    }
     for (schema, table), keys in inspector.get_multi_foreign_keys(schema=item.schema).items():
         if (schema, table) in gone:
             continue
         for key in keys:
             if key["referred_table"] != item.table or key["referred_schema"] not in (item.schema, None):
                 continue
+            if (schema, table, key["name"], tuple(key["constrained_columns"])) in released:
+                continue
             name = f"the foreign key {key['name']} of {table}" if key["name"] else f"a foreign key of {table}"
             yield Problem(
                 code="CF111",
                 what=f"the table {full_name(item.schema, item.table)} cannot be dropped: {name} refers to it.",
                 why="contract would fail, or leave rows that refer to nothing.",
-                instead=f"drop the foreign key in an earlier upgrade, or {table} in this one.",
+                instead=f"drop the foreign key (DropForeignKey), or {table}, in this upgrade too.",
             )
 
 

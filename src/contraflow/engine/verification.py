@@ -8,13 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Adapter, ProbeText
+from contraflow.constraints import Constraint
+from contraflow.dialects.base import Adapter, ProbeText, escape
 from contraflow.engine.report import Difference
 from contraflow.engine.schema import full_name
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import BuildIndex
 
-__all__ = ["ProbeTarget", "find_alike", "find_differences", "refuse"]
+__all__ = ["ProbeTarget", "find_alike", "find_differences", "find_violations", "refuse"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,27 @@ def find_alike(connection: sa.Connection, adapter: Adapter, step: BuildIndex, *,
     )
 
 
+def find_violations(
+    connection: sa.Connection, adapter: Adapter, constraint: Constraint, *, table: str, schema: str | None, show: int
+) -> Difference | None:
+    """The rows that violate a foreign key or a check, counted, with at most ``show`` of them; None without one."""
+    rows = escape(adapter.violating(table, schema, constraint))
+    count = int(connection.execute(sa.text(f"SELECT count(*) FROM {rows}")).scalar_one())
+    if not count:
+        return None
+    key = sa.inspect(connection).get_pk_constraint(table, schema=schema)["constrained_columns"]
+    names = [escape(adapter.compiler.quote(name)) for name in dict.fromkeys((*key, *constraint.columns))]
+    shown = f"SELECT {', '.join(f'contraflow_row.{name}' for name in names)} FROM {rows} LIMIT :limit"
+    examples = connection.execute(sa.text(shown), {"limit": show}).mappings()
+    return Difference(
+        code="CF016",
+        table=full_name(schema, table),
+        title=constraint.title.removeprefix("the "),
+        count=count,
+        examples=tuple(dict(row) for row in examples),
+    )
+
+
 def _values(row: sa.RowMapping) -> dict[str, Any]:
     return {("rows" if name == "contraflow_rows" else str(name)): value for name, value in row.items()}
 
@@ -126,6 +148,15 @@ def _problem(found: Difference, upgrade: str, verb: str) -> Problem:
             what=f"cannot {verb} {upgrade}: {rows} of {found.table} are alike under {found.title}.{_indent(shown)}",
             why="the new release takes them to be unique; the index cannot be built, and nothing of it is left.",
             instead=f"change or delete all but one of each, then {verb} again.",
+        )
+    if found.code == "CF016":
+        shown = "".join(f"\n{_example(example)}" for example in found.examples)
+        verb_of = "violates" if found.count == 1 else "violate"
+        return Problem(
+            code="CF016",
+            what=f"cannot {verb} {upgrade}: {rows} of {found.table} {verb_of} the {found.title}.{_indent(shown)}",
+            why="the new release takes such rows to be impossible; the constraint cannot be made, and does not stand.",
+            instead=f"change or delete these rows, then {verb} again.",
         )
     if found.title == "never synced":
         return Problem(

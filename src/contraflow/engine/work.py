@@ -12,14 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Adapter, Found, LockTimeout, NotUnique, Statement
+from contraflow.dialects.base import Adapter, Found, LockTimeout, NotUnique, Statement, Violated
 from contraflow.engine.connect import locked
 from contraflow.engine.journal import Entry, Event, Journal
 from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.report import Options, Progress, State
-from contraflow.engine.verification import find_alike, refuse
+from contraflow.engine.verification import find_alike, find_violations, refuse
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, BuildIndex, Hold, Online
+from contraflow.steps import Block, BuildConstraint, BuildIndex, DropConstraints, Hold, Online
 
 __all__ = ["Work"]
 
@@ -152,11 +152,20 @@ class Work:
         """Carry out a block of DDL: nothing if it is done already, else whole, tried again while its locks
         cannot be had.
 
-        Raises ``CF006`` after ``lock_patience`` seconds.
+        Raises ``CF006`` after ``lock_patience`` seconds, ``CF014`` or ``CF016`` where rows keep an index or a
+        constraint from being made.
         """
         self.pause_point()
-        if not self._statements(block):
-            return
+        proof = block.step if isinstance(block, Online) and isinstance(block.step, BuildConstraint) else None
+        if isinstance(block, Online) and self.adapter.in_hold(block.step):
+            block = Hold(title=block.title, table=block.table, schema=block.schema, steps=(block.step,))
+        if self._statements(block):
+            self._carry_out(block)
+        if proof is not None and not self.adapter.proves_constraints:
+            # Again, where it was made by an earlier run: that one may have been killed before it looked.
+            self._give_up_on_violations(block, proof)
+
+    def _carry_out(self, block: Block) -> None:
         self.record("begun", block.title)
         self.tell(block.title)
         began = self.clock()
@@ -226,6 +235,10 @@ class Work:
         try:
             with self.adapter.running_online(self.connection, timeout):
                 self.adapter.execute(self.connection, statements)
+        except Violated:
+            if isinstance(block.step, BuildConstraint):
+                self._give_up_on_violations(block, block.step)
+            raise
         except NotUnique:
             if isinstance(block.step, BuildIndex):
                 self._give_up_on_alike_rows(block, block.step, timeout)
@@ -243,6 +256,22 @@ class Work:
         if alike := find_alike(self.connection, self.adapter, step, show=3):
             self.record("failed", block.title, detail=alike.title)
             raise refuse([alike], upgrade=self.current.id, verb=self.verb)
+
+    def _give_up_on_violations(self, block: Block, step: BuildConstraint) -> None:
+        """Drop the constraint and raise ``CF016`` if rows violate it; return if none does.
+
+        It must not stand: from the moment it was made it refuses writes of such rows.
+        """
+        violations = find_violations(
+            self.connection, self.adapter, step.constraint, table=step.table, schema=step.schema, show=3
+        )
+        if violations is None:
+            return
+        where: dict[str, Any] = {"table": step.table, "schema": step.schema}
+        drop = DropConstraints(**where, constraints=(step.constraint,))
+        self.run(Hold(title=f"take back {step.constraint.title.removeprefix('the ')}", steps=(drop,), **where))
+        self.record("failed", block.title, detail=violations.title)
+        raise refuse([violations], upgrade=self.current.id, verb=self.verb)
 
     def _done(self, block: Block, statements: list[Statement], tally: _Tally, began: float) -> None:
         self._record(

@@ -10,13 +10,16 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import sqlalchemy as sa
 
+from contraflow.constraints import ForeignKey
 from contraflow.lens import Lens
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Index
 
 __all__ = [
+    "Condition",
     "Fragment",
     "Operation",
+    "Release",
     "Schema",
     "TableName",
     "constant_default",
@@ -29,6 +32,32 @@ TableName: TypeAlias = "tuple[str | None, str]"
 """Schema (None: the connection's own) and name."""
 Schema: TypeAlias = Mapping[TableName, Mapping[str, "sa.Column[Any]"]]
 """The columns of each table as the operations so far leave them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A check that the new release has; planning gets its text from the server's own words."""
+
+    name: str
+    columns: tuple[str, ...]
+    expression: Any
+    """In the language of lenses, over columns with their types."""
+    copies: bool = False
+    """See :attr:`contraflow.constraints.Check.copies`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Which foreign keys (by their columns) or check (by name, else by its columns) an operation takes away."""
+
+    kind: str
+    name: str | None = None
+    columns: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The wish in words."""
+        return f"{self.kind} {self.name}" if self.name else f"{self.kind} on {', '.join(self.columns)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +88,10 @@ class Fragment:
     """The new release does not know the table."""
     restricts: bool = False
     """Foreign keys of a table that only one release knows may refuse what the other one deletes."""
+    constrain: tuple[ForeignKey | Condition, ...] = ()
+    """Foreign keys and checks the new release has."""
+    unconstrain: tuple[Release, ...] = ()
+    """Those it no longer has."""
 
 
 @runtime_checkable

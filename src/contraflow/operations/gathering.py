@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Constraint, ForeignKey
 from contraflow.lens import Lens
-from contraflow.operations.base import Fragment, TableName
+from contraflow.operations.base import Condition, Fragment, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -46,6 +47,8 @@ class TablePlan:
     released: list[Index] = field(default_factory=list)
     widened: dict[str, bool] = field(default_factory=dict)
     """Columns of the old shape that get a wider type, and whether the application replans."""
+    constrain: list[ForeignKey | Condition] = field(default_factory=list)
+    unconstrained: list[Constraint] = field(default_factory=list)
     created: bool = False
     renamed: str | None = None
     restricts: bool = False
@@ -188,8 +191,21 @@ class Plans:
                 del left[name]
         return ordered
 
+    def _constraint_problems(self) -> Iterator[Problem]:
+        """``CF116`` for foreign keys and checks on tables that come or are renamed, and for keys to such tables."""
+        special = {name: found for name, found in self.current.items() if found.created or found.renamed}
+        special |= {found.name: found for found in special.values()}
+        for name, found in self.current.items():
+            if name in special and (changed := [*found.constrain, *found.unconstrained]):
+                yield _mixed(found, str(changed[0].name))
+                continue
+            for key in found.constrain:
+                if isinstance(key, ForeignKey) and (target := special.get((key.target_schema, key.target))):
+                    yield _mixed(target, str(key.name))
+
     def problems(self) -> Iterator[Problem]:
         """``CF121`` for keys of a table that one release does not know, ``CF111`` for those to a table that goes."""
+        yield from self._constraint_problems()
         gone = {found.name for found in self.removed}
         made = {found.name for found in self.current.values() if found.created}
         for found in (*self.current.values(), *self.removed):
@@ -200,6 +216,18 @@ class Plans:
                 lone = found.created or found.name in gone
                 if lone and not (lets_go or found.restricts or stands in gone or stands in made):
                     yield _restricts(found, key, target, release="old" if found.created else "new")
+
+
+def _mixed(found: TablePlan, name: str) -> Problem:
+    how = "created" if found.created else "renamed"
+    own = found.created and found.constrain
+    instead = "declare it in the sa.Table of CreateTable(...)." if own else "make it in a later upgrade."
+    return Problem(
+        code="CF116",
+        what=f"{name} is made on {found.name[1]}, or refers to it, in the upgrade in which that table is {how}.",
+        why="until contract the table is known under two names, or to the new release only.",
+        instead=instead,
+    )
 
 
 def _refers(found: TablePlan, key: str, target: TableName) -> Problem:

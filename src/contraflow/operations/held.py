@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.expressions import Ref
 from contraflow.lens import Group
+from contraflow.operations.base import Release
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Index
 
@@ -20,9 +22,12 @@ __all__ = [
     "check_left_out",
     "holders",
     "is_implied",
+    "is_key_implied",
     "names_of",
     "new_index",
+    "new_name",
     "not_injective",
+    "released_constraints",
     "released_index",
 ]
 
@@ -49,6 +54,8 @@ class Holder:
     """SQL in which further columns may stand: of a check, an expression index, a partial index."""
     unique: bool = False
     """No two rows may be alike in ``columns``: neither an expression nor a condition weakens it."""
+    constraint: Constraint | None = None
+    """The foreign key or check, if it is one."""
 
     @property
     def title(self) -> str:
@@ -83,6 +90,18 @@ class Holder:
                 f'add DropIndex(table="{table}", name="{self.name}") to the change,'
                 "\nand CreateIndex(...) over the new columns, which the new release is to have in its place."
             )
+        if isinstance(self.constraint, ForeignKey):
+            columns = ", ".join(f'"{column}"' for column in self.columns)
+            return (
+                f'add DropForeignKey(table="{table}", columns=[{columns}]) to the change,'
+                "\nand AddForeignKey(...) over the new columns, which the new release is to have in its place."
+            )
+        if isinstance(self.constraint, Check):
+            told = f'name="{self.name}"' if self.name else f"columns={list(self.constraint.columns)}"
+            return (
+                f'add DropCheck(table="{table}", {told}) to the change,'
+                "\nand AddCheck(...) over the new columns, which the new release is to have in its place."
+            )
         return f"move {self.title} to the new columns in a revision of its own, first."
 
 
@@ -105,13 +124,35 @@ def _constraints(table: sa.Table) -> Iterator[Holder]:
     for constraint in sorted(table.constraints, key=lambda found: (type(found).__name__, str(found.name))):
         name = str(constraint.name) if constraint.name else None
         if isinstance(constraint, sa.CheckConstraint):
-            yield Holder(kind="check constraint", name=name, columns=(), text=str(constraint.sqltext))
+            text = str(constraint.sqltext)
+            holder = Holder(kind=Check.kind, name=name, columns=(), text=text)
+            columns = tuple(column.name for column in table.columns if holder.holds(column.name))
+            yield replace(holder, constraint=Check(name=name, columns=columns, text=text))
         elif isinstance(constraint, sa.schema.ColumnCollectionConstraint):
             columns = tuple(column.name for column in constraint.columns)
             kind = next((kind for type_, kind in _KINDS if isinstance(constraint, type_)), "constraint")
             if columns:
                 unique = kind in ("primary key", "unique constraint")
-                yield Holder(kind=kind, name=name, columns=columns, unique=unique)
+                key = _foreign_key(constraint, name) if isinstance(constraint, sa.ForeignKeyConstraint) else None
+                yield Holder(kind=kind, name=name, columns=columns, unique=unique, constraint=key)
+
+
+def _foreign_key(key: sa.ForeignKeyConstraint, name: str | None) -> ForeignKey:
+    # The tables that it refers to need not be known: their names stand in text.
+    targets = [element.target_fullname.rpartition(".") for element in key.elements]
+    schema, _, table = targets[0][0].rpartition(".")
+    ondelete, onupdate = (str(action or "").upper() for action in (key.ondelete, key.onupdate))
+    return ForeignKey(
+        name=name,
+        columns=tuple(key.column_keys),
+        target=table,
+        target_schema=schema or None,
+        target_columns=tuple(column for _, _, column in targets),
+        ondelete=None if ondelete in ("", "NO ACTION") else ondelete,
+        onupdate=None if onupdate in ("", "NO ACTION") else onupdate,
+        deferrable=bool(key.deferrable),
+        deferred=str(key.initially or "").upper() == "DEFERRED",
+    )
 
 
 def _index(index: sa.Index) -> Holder:
@@ -156,18 +197,50 @@ def released_index(table: str, found: Sequence[Holder], wish: Index) -> Index:
     )
 
 
+def released_constraints(table: str, found: Sequence[Holder], wish: Release) -> list[Constraint]:
+    """The foreign keys or the check that an operation names. Raises ``CF101`` if there is none."""
+    told = [holder.constraint for holder in found if holder.constraint is not None and holder.kind == wish.kind]
+    meant = [
+        constraint
+        for constraint in told
+        if (constraint.name == wish.name if wish.name else _same_columns(constraint, wish.columns))
+    ]
+    if not meant:
+        raise ProblemError(
+            Problem(
+                code="CF101",
+                what=f"table {table} has no {wish.title}.",
+                instead=f"it has: {', '.join(constraint.title for constraint in told)}."
+                if told
+                else f"it has no {wish.kind}.",
+            )
+        )
+    return meant
+
+
+def _same_columns(constraint: Constraint, columns: tuple[str, ...]) -> bool:
+    if isinstance(constraint, Check):  # they were found in its text
+        return constraint.name is None and set(constraint.columns) == set(columns)
+    return constraint.columns == columns
+
+
 def new_index(table: str, taken: set[str], index: Index) -> Index:
     """``index``, if its name is free. Raises ``CF117`` if not."""
-    if index.name in taken:
+    new_name(table, taken, index.name)
+    return index
+
+
+def new_name(table: str, taken: set[str], name: str | None) -> None:
+    """Raise ``CF117`` if an index or constraint of the table has the name already."""
+    if name in taken:
         raise ProblemError(
             Problem(
                 code="CF117",
-                what=f"table {table} has an index or constraint {index.name} already.",
+                what=f"table {table} has an index or constraint {name} already.",
                 why="both releases' indexes stand side by side until contract.",
                 instead="choose another name for the new one.",
             )
         )
-    return index
 
 
 def is_implied(
@@ -192,6 +265,31 @@ def is_implied(
         elif (source := _copied(forward[name])) in old and _same_type(new[name], old[source]):
             own.add(source)
     return any(holder.unique and set(holder.columns) <= own for holder in found)
+
+
+def is_key_implied(
+    key: ForeignKey,
+    found: Sequence[Holder],
+    groups: Sequence[Group],
+    old: Mapping[str, sa.Column[Any]],
+    new: Mapping[str, sa.Column[Any]],
+) -> bool:
+    """Whether no write of the old release can be refused because of a new foreign key.
+
+    Either it never writes one of the columns, which then stays NULL until the new release writes it; or all of them
+    are its own (or copies), and one of its own foreign keys on these demands no less.
+    """
+    forward = {name: image for group in groups for name, image in group.forward.items()}
+    sources = []
+    for name in key.columns:
+        if name not in old and name not in forward:
+            return True
+        source = name if name in old else _copied(forward[name])
+        if source not in old or (name not in old and not _same_type(new[name], old[source])):
+            return False
+        sources.append(source)
+    own = [holder.constraint for holder in found if isinstance(holder.constraint, ForeignKey)]
+    return any(other.columns == tuple(sources) and key.demands_no_more_than(other) for other in own)
 
 
 def check_injective(
@@ -225,7 +323,8 @@ def not_injective(
     for name, source, sources in images:
         is_copy = source in new and _same_type(new[source], old[name])
         for holder in found:
-            if holder.kind == "index" or not holder.holds(name) or (holder.unique and is_copy):
+            bears_copies = holder.unique or holder.constraint is not None
+            if holder.kind == "index" or not holder.holds(name) or (bears_copies and is_copy):
                 continue
             yield name, sources, holder
             break

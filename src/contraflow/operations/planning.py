@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow import expressions
+from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.lens import Group, combine
-from contraflow.operations.base import Operation, TableName, constant_default, default_text
+from contraflow.operations.base import Condition, Operation, Release, TableName, constant_default, default_text
 from contraflow.operations.gathering import Plans, stem
 from contraflow.operations.gathering import TablePlan as _TablePlan
 from contraflow.operations.held import (
     check_injective,
     check_left_out,
     is_implied,
+    is_key_implied,
     names_of,
     new_index,
+    new_name,
     not_injective,
+    released_constraints,
     released_index,
 )
 from contraflow.operations.tables import RenameTable, describe_table
@@ -34,9 +38,11 @@ from contraflow.steps import (
     AddColumns,
     Backfill,
     Block,
+    BuildConstraint,
     BuildIndex,
     DropAlias,
     DropColumns,
+    DropConstraints,
     DropIndexes,
     EnforceNotNull,
     Hold,
@@ -111,10 +117,16 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
     return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
 
-def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
+def plan(
+    upgrade: Upgrade,
+    tables: Mapping[TableName, sa.Table],
+    *,
+    write: Callable[[expressions.Expression], str] = expressions.describe,
+) -> Phases:
     """The phases of the upgrade.
 
-    ``tables`` are the tables of :func:`tables_of` in their old shape; a missing one gives ``CF101``. Raises
+    ``tables`` are the tables of :func:`tables_of` in their old shape; a missing one gives ``CF101``. ``write`` gives
+    the server's text of a condition over the table's own row. Raises
     :class:`~contraflow.problems.ProblemError` with every problem that can be told from the declarations and
     the schema alone.
     """
@@ -150,7 +162,7 @@ def plan(upgrade: Upgrade, tables: Mapping[TableName, sa.Table]) -> Phases:
             not_null = tuple(column.name for column in table_plan.added if not column.nullable)
             migrate.append(_online("backfill", sync, Backfill(sync=sync)))
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
-        installed.append(_installed(table_plan, sync))
+        installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any(problems)
     migrate.extend(plan_builds(installed))
@@ -174,7 +186,9 @@ def _definitions(plans: Plans) -> list[sa.Table]:
 
 
 def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[Block, ...]:
-    """The blocks that build the new release's indexes at the end of migrate, or those with which contract begins."""
+    """The blocks that build the new release's indexes and constraints at the end of migrate, or those with which
+    contract begins.
+    """
     blocks: list[Block] = []
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
@@ -187,6 +201,13 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
                 constraint = MakeConstraints(**where, indexes=(index,))
                 title = f"make {index.name} a constraint of {found.table}"
                 blocks.append(Hold(title=title, steps=(constraint,), **where))
+    # After the indexes of all tables: a foreign key refers to unique ones.
+    for found in installed:
+        where = {"table": found.table, "schema": found.schema}
+        for made in found.constrained:
+            if made.late is late:
+                title = f"make {made.title.removeprefix('the ')} of {found.table}"
+                blocks.append(Online(title=title, step=BuildConstraint(**where, constraint=made), **where))
     return tuple(blocks)
 
 
@@ -224,31 +245,64 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             defaults = {name: text for name, text in found.defaults.items() if name in found.not_null}
             step = EnforceNotNull(**where, names=found.not_null, defaults=defaults)
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
-        forward: list[Step] = []
-        backward: list[Step] = []
-        if found.replaced:
-            forward.append(DropIndexes(**where, indexes=found.replaced))
-        if found.built:
-            backward.append(DropIndexes(**where, indexes=found.built))
-        if found.added:
-            forward.append(SetNotNull(**where, not_null=found.not_null, defaults=found.defaults, names=found.added))
-        if found.sync and found.marker:
-            remove = RemoveSync(**where, name=found.sync, marker=found.marker, fill_defaults=found.relaxed)
-            forward.append(remove)
-            backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
-        if found.relaxed:
-            backward.append(RestoreNotNull(**where, names=found.relaxed))
-        if found.dropped:
-            forward.append(DropColumns(**where, names=found.dropped))
-        if found.added:
-            backward.append(DropColumns(**where, names=found.added))
+    contract += _drop_references([(found, found.released) for found in installed])
+    for found in installed:
+        where = {"table": found.table, "schema": found.schema}
+        forward, backward = _end_steps(found, installed)
         if forward:
-            contract.append(Hold(title=f"contract {found.table}", steps=tuple(forward), **where))
-        if found.widened:
-            backward.append(NarrowColumns(**where, widenings=found.widened))
+            contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
         if backward:
-            rollback.append(Hold(title=f"roll back {found.table}", steps=tuple(backward), **where))
-    return tuple(contract), tuple(reversed(rollback))
+            rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
+    references = _drop_references([(found, found.constrained) for found in installed])
+    return tuple(contract), (*references, *reversed(rollback))
+
+
+def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What the hold of contract and that of rollback do on one table."""
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    forward: list[Step] = []
+    backward: list[Step] = []
+    for steps, constraints in ((forward, found.released), (backward, found.constrained)):
+        if own := tuple(gone for gone in constraints if not _refers(gone, found, installed)):
+            steps.append(DropConstraints(**where, constraints=own))
+    if found.replaced:
+        forward.append(DropIndexes(**where, indexes=found.replaced))
+    if found.built:
+        backward.append(DropIndexes(**where, indexes=found.built))
+    if found.added:
+        forward.append(SetNotNull(**where, not_null=found.not_null, defaults=found.defaults, names=found.added))
+    if found.sync and found.marker:
+        remove = RemoveSync(**where, name=found.sync, marker=found.marker, fill_defaults=found.relaxed)
+        forward.append(remove)
+        backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
+    if found.relaxed:
+        backward.append(RestoreNotNull(**where, names=found.relaxed))
+    if found.dropped:
+        forward.append(DropColumns(**where, names=found.dropped))
+    if found.added:
+        backward.append(DropColumns(**where, names=found.added))
+    if found.widened:
+        backward.append(NarrowColumns(**where, widenings=found.widened))
+    return tuple(forward), tuple(backward)
+
+
+def _drop_references(constraints: Sequence[tuple[Installed, Sequence[Constraint]]]) -> Iterator[Block]:
+    """Foreign keys to other tables of the upgrade go before those lose columns or indexes."""
+    installed = [found for found, _ in constraints]
+    for found, gone in constraints:
+        if keys := tuple(key for key in gone if _refers(key, found, installed)):
+            where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+            drop = DropConstraints(**where, constraints=keys)
+            yield Hold(title=f"drop foreign keys of {found.table}", steps=(drop,), **where)
+
+
+def _refers(constraint: Constraint, found: Installed, installed: Sequence[Installed]) -> bool:
+    """Whether it is a foreign key to another table of the upgrade."""
+    return isinstance(constraint, ForeignKey) and any(
+        (other.schema, other.table) == (constraint.target_schema, constraint.target)
+        for other in installed
+        if other is not found
+    )
 
 
 def _take_name(found: Installed) -> list[Block]:
@@ -302,8 +356,28 @@ def _apply(operation: Operation, plans: Plans) -> None:
     for wish in fragment.release:
         _release(found, wish)
     for index in fragment.build:
-        taken = names_of(found.holders) | {other.name for other in found.build if other.name}
-        found.build.append(new_index(fragment.table[1], taken, index))
+        found.build.append(new_index(fragment.table[1], _taken(found), index))
+    for gone in fragment.unconstrain:
+        _unconstrain(found, gone)
+    for constraint in fragment.constrain:
+        new_name(fragment.table[1], _taken(found), constraint.name)
+        found.constrain.append(constraint)
+
+
+def _taken(found: _TablePlan) -> set[str]:
+    """The names of constraints and indexes that are given away on the table."""
+    return names_of(found.holders) | {made.name for made in (*found.build, *found.constrain) if made.name}
+
+
+def _unconstrain(found: _TablePlan, wish: Release) -> None:
+    """Take away what stands, or what an earlier change of the same upgrade would have made."""
+    for made in found.constrain:
+        kind = made.kind if isinstance(made, ForeignKey) else Check.kind
+        if kind == wish.kind and (made.name == wish.name if wish.name else made.columns == wish.columns):
+            found.constrain.remove(made)
+            return
+    left = [holder for holder in found.holders if holder.constraint not in found.unconstrained]
+    found.unconstrained += released_constraints(found.name[1], left, wish)
 
 
 def _release(found: _TablePlan, wish: Index) -> None:
@@ -411,7 +485,7 @@ def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
     return Online(title=f"{verb} {sync.table}", table=sync.table, schema=sync.schema, step=step)
 
 
-def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
+def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expressions.Expression], str]) -> Installed:
     schema, table = found.name
     defaults = {column.name: default_text(column) for column in found.added}
     return Installed(
@@ -430,6 +504,8 @@ def _installed(found: _TablePlan, sync: Sync | None) -> Installed:
         widened=_widenings(found),
         renamed=found.renamed,
         alias=stem(found.name) if found.renamed else None,
+        constrained=tuple(_constraint(found, sync, made, write) for made in found.constrain),
+        released=tuple(found.unconstrained),
     )
 
 
@@ -444,6 +520,33 @@ def _widenings(found: _TablePlan) -> tuple[Widening, ...]:
         for name, replans in found.widened.items()
         if name in found.columns
     )
+
+
+def _constraint(
+    found: _TablePlan,
+    sync: Sync | None,
+    made: ForeignKey | Condition,
+    write: Callable[[expressions.Expression], str],
+) -> Constraint:
+    """The constraint, built late if the old release could violate it."""
+    groups = sync.groups if sync else ()
+    if isinstance(made, ForeignKey):
+        implied = is_key_implied(made, found.holders, groups, found.original, found.columns)
+        return replace(made, late=not implied)
+    written = {*found.original, *(name for group in groups for name in group.forward)}
+    unknown = written.isdisjoint(made.columns) and _holds_for_nulls(made)
+    return Check(
+        name=made.name, columns=made.columns, text=write(made.expression), copies=made.copies, late=not unknown
+    )
+
+
+def _holds_for_nulls(condition: Condition) -> bool:
+    """Whether a row passes that has NULL in all of the columns."""
+    try:
+        passed = expressions.evaluate(condition.expression, dict.fromkeys(condition.columns))
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    return passed is None or bool(passed)
 
 
 def _timed(found: _TablePlan, sync: Sync | None, index: Index) -> Index:
@@ -489,9 +592,14 @@ def _held_columns(found: _TablePlan, sync: Sync | None) -> list[Problem]:
         (name, holder.title)
         for group in (sync.groups if sync else ())
         for name, _, holder in not_injective(found.holders, group, found.original, found.columns)
-        if holder.unique
+        if holder.unique or holder.constraint is not None
     }
-    left = [holder for holder in found.holders if holder.index is None or holder.index not in found.released]
+    left = [
+        holder
+        for holder in found.holders
+        if (holder.index is None or holder.index not in found.released)
+        and (holder.constraint is None or holder.constraint not in found.unconstrained)
+    ]
     problems = [
         Problem(
             code="CF111",
@@ -512,6 +620,16 @@ def _held_columns(found: _TablePlan, sync: Sync | None) -> list[Problem]:
                     why="the new release would not have the index.",
                     instead=f'add DropIndex(table="{table}", name="{index.name}") to the later change,'
                     " and build one over the new columns.",
+                )
+            )
+    for made in found.constrain:
+        if gone := [name for name in made.columns if name not in found.columns]:
+            problems.append(
+                Problem(
+                    code="CF111",
+                    what=f"{table}.{gone[0]} cannot be dropped: {made.name}, which this upgrade makes, stands on it.",
+                    why="the new release would not have the constraint.",
+                    instead="drop it in the later change, and make one over the new columns.",
                 )
             )
     return problems
@@ -568,7 +686,8 @@ def _new_column_problems(found: _TablePlan) -> list[Problem]:
                     code="CF111",
                     what=f"{title} is declared with a key, a unique constraint, an index or a foreign key.",
                     why="a column operation makes plain columns only; building the rest would block writers.",
-                    instead="declare the column without it, and add CreateIndex(...) or AddUnique(...) to the change.",
+                    instead="declare the column without it, and add CreateIndex(...), AddUnique(...) or"
+                    "\nAddForeignKey(...) to the change.",
                 )
             )
     return problems
@@ -587,9 +706,7 @@ def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem
                     instead="leave it out of the lens.",
                 )
             )
-    # Of a check or foreign key on a column that goes, CF111 tells (see _held_columns).
-    standing = [holder for holder in found.holders if holder.unique or not any(map(holder.holds, found.dropped))]
-    problems.extend(check_injective(table, standing, group, found.original, found.columns))
+    problems.extend(check_injective(table, found.holders, group, found.original, found.columns))
     if group.forward_deterministic is False and group.backward_deterministic is False:
         problems.append(
             Problem(

@@ -1,0 +1,230 @@
+"""Operations on the foreign keys and checks of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from contraflow import expressions
+from contraflow.constraints import ForeignKey
+from contraflow.lens import Row
+from contraflow.operations.base import Condition, Fragment, Release, Schema, find_column, find_table
+from contraflow.problems import Problem, ProblemError
+
+__all__ = ["AddCheck", "AddForeignKey", "DropCheck", "DropForeignKey"]
+
+Action = Literal["CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION"]
+_ACTIONS = ("CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION")
+_LONGEST_NAME = 63
+"""Bytes. PostgreSQL cuts a longer name silently (Identifiers, NAMEDATALEN); MySQL and MariaDB refuse 65 characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddForeignKey:
+    """Make ``columns`` refer to ``target_columns`` of the table ``target``, which must be unique there.
+
+    Where an old foreign key with the same target and the same actions stands on the columns of which these are copies
+    (the column is renamed), or where the old release does not write one of them at all, it is built at the end of
+    ``migrate``. Else a write of the old release could be refused because of it, so it is checked by ``verify``
+    (``CF016`` shows the rows that refer to nothing) and built by ``contract``.
+
+    ``ondelete`` and ``onupdate`` are in SQL's words. ``deferrable`` and ``deferred`` (INITIALLY DEFERRED) exist on
+    PostgreSQL and SQLite; elsewhere they are refused (``CF205``), and so is ``SET DEFAULT`` on MySQL and MariaDB.
+    """
+
+    table: str
+    name: str
+    columns: Sequence[str]
+    target: str
+    target_columns: Sequence[str]
+    schema: str | None = None
+    target_schema: str | None = None
+    ondelete: Action | None = None
+    onupdate: Action | None = None
+    deferrable: bool = False
+    deferred: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "target_columns", tuple(self.target_columns))
+        _check_name(self.table, self.name)
+        _check_columns(f"the foreign key {self.name} of {self.table}", self.columns)
+        if len(self.columns) != len(self.target_columns):
+            raise _incomplete(
+                f"{self.name} refers from {len(self.columns)} columns to {len(self.target_columns)}.",
+                "name as many target_columns as columns, in the same order.",
+            )
+        for action in (self.ondelete, self.onupdate):
+            if action not in (None, *_ACTIONS):
+                raise _incomplete(f"{action!r} is no action of a foreign key.", f"write one of {', '.join(_ACTIONS)}.")
+        if self.deferred and not self.deferrable:
+            raise _incomplete(f"{self.name} is deferred, but not deferrable.", "write deferrable=True as well.")
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        table = (self.schema, self.table)
+        for column in self.columns:
+            find_column(schema, table, column)
+        if (self.target_schema, self.target) in schema:
+            for column in self.target_columns:
+                find_column(schema, (self.target_schema, self.target), column)
+        return Fragment(table=table, constrain=(self._key(),))
+
+    def _key(self) -> ForeignKey:
+        return ForeignKey(
+            name=self.name,
+            columns=tuple(self.columns),
+            target=self.target,
+            target_schema=self.target_schema,
+            target_columns=tuple(self.target_columns),
+            ondelete=None if self.ondelete == "NO ACTION" else self.ondelete,
+            onupdate=None if self.onupdate == "NO ACTION" else self.onupdate,
+            deferrable=self.deferrable,
+            deferred=self.deferred,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {"operation": "AddForeignKey", "table": [self.schema, self.table], **self._key().as_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropForeignKey:
+    """Drop the foreign keys on exactly these columns, in their order. Until contract they stand, for both releases.
+
+    Their names need not be known. The index that MySQL and MariaDB made for such a key by themselves goes with it.
+    """
+
+    table: str
+    columns: Sequence[str]
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        _check_columns(f"a foreign key of {self.table}", self.columns)
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        find_table(schema, (self.schema, self.table))
+        wish = Release(kind=ForeignKey.kind, columns=tuple(self.columns))
+        return Fragment(table=(self.schema, self.table), unconstrain=(wish,))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {"operation": "DropForeignKey", "table": [self.schema, self.table], "columns": list(self.columns)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddCheck:
+    """Refuse rows for which ``condition`` is false; as everywhere in SQL, a NULL is not false.
+
+    ``condition`` gets a row with the ``columns`` that it reads, and gives an expression in the language of lenses::
+
+        AddCheck(table="users", name="ck_users_age", columns=["age"], condition=lambda row: row.age >= 0)
+
+    A write of the old release could be refused because of it. So ``verify`` checks the rows (``CF016`` shows those
+    that violate it) and ``contract`` builds it, unless the old release writes none of the columns: then it is built at
+    the end of ``migrate``.
+
+    MySQL and MariaDB cannot add a check without copying the table, and writers wait for that long. There it is refused
+    (``CF205``) unless ``copies=True`` accepts the wait, which is right for a small table.
+    """
+
+    table: str
+    name: str
+    columns: Sequence[str]
+    condition: Callable[[Row], Any]
+    copies: bool = False
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        _check_name(self.table, self.name)
+        _check_columns(f"the check {self.name} of {self.table}", self.columns)
+        found = self._expression(Row({name: expressions.Ref(name) for name in self.columns}))
+        if not expressions.is_deterministic(found):
+            raise _incomplete(
+                f"the condition of {self.name} does not always give the same for the same row.",
+                "compare with a column or a literal, not with the present time.",
+            )
+
+    def _expression(self, row: Row) -> Any:
+        try:
+            return expressions.validate(self.condition(row))
+        except (TypeError, ValueError) as error:
+            raise _incomplete(
+                f"the condition of {self.name} raises {type(error).__name__}: {error}.",
+                "it is called once, with columns instead of values, and must return an expression over them.",
+            ) from error
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        table = (self.schema, self.table)
+        row = Row({name: expressions.Ref(name, find_column(schema, table, name).type) for name in self.columns})
+        condition = Condition(
+            name=self.name, columns=tuple(self.columns), expression=self._expression(row), copies=self.copies
+        )
+        return Fragment(table=table, constrain=(condition,))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        row = Row({name: expressions.Ref(name) for name in self.columns})
+        return {
+            "operation": "AddCheck",
+            "table": [self.schema, self.table],
+            "name": self.name,
+            "columns": list(self.columns),
+            "condition": expressions.describe(self._expression(row)),
+            "copies": self.copies,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropCheck:
+    """Drop a check constraint, told by its name, or by all the columns that it reads where it has none (SQLite).
+
+    Until contract it stands, for both releases.
+    """
+
+    table: str
+    name: str | None = None
+    columns: Sequence[str] = ()
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        if (self.name is None) == (not self.columns):
+            raise _incomplete(f"DropCheck of {self.table} needs a name, or columns.", "give one of the two.")
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        find_table(schema, (self.schema, self.table))
+        wish = Release(kind="check constraint", name=self.name, columns=tuple(self.columns))
+        return Fragment(table=(self.schema, self.table), unconstrain=(wish,))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {
+            "operation": "DropCheck",
+            "table": [self.schema, self.table],
+            "name": self.name,
+            "columns": list(self.columns),
+        }
+
+
+def _check_name(table: str, name: str) -> None:
+    if not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise _incomplete(
+            f"the name {name!r} of a constraint of {table} is empty or longer than {_LONGEST_NAME} bytes.",
+            "choose one that every server keeps whole.",
+        )
+
+
+def _check_columns(title: str, columns: Sequence[str]) -> None:
+    if not columns or len(set(columns)) < len(columns):
+        raise _incomplete(f"{title} names no column, or one twice.", "name each column once: columns=[...].")
+
+
+def _incomplete(what: str, instead: str) -> ProblemError:
+    return ProblemError(Problem(code="CF116", what=what, instead=instead))
