@@ -10,48 +10,23 @@ import itertools
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
-from contraflow.rehearsal.history import History, KeyHistory
+from contraflow.rehearsal.history import History
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
-from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle, World
+from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle
 from contraflow.rehearsal.rule import Side
-from contraflow.rehearsal.shapes import Link, TableShape, value_for
+from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, in_order
 
-__all__ = ["Client", "Desk", "Item"]
-
-Key = dict[str, Any]
+__all__ = ["Client", "Desk"]
 
 _UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
 _REFUSED = frozenset(
     fault.value
     for fault in (Fault.CHECK, Fault.DATA, Fault.NOT_NULL, Fault.DUPLICATE_KEY, Fault.FOREIGN_KEY, Fault.RAISED)
 )
-
-
-@dataclass(eq=False, kw_only=True)
-class Item:
-    """One row that a client knows of."""
-
-    table: TableName
-    key: Key
-    worlds: list[World]
-    parents: tuple[Item, ...] = ()
-    children: int = 0
-    history: KeyHistory = field(default_factory=KeyHistory)
-
-    @property
-    def certain(self) -> bool:
-        """Whether the row is there, whatever else is not known."""
-        return all(world.values is not None for world in self.worlds)
-
-    @property
-    def title(self) -> str:
-        """The key as people write it."""
-        return ", ".join(f"{name}={value}" for name, value in self.key.items())
 
 
 class Desk:
@@ -129,6 +104,7 @@ class Client:
         self.unheard: list[Item] = []
         self.error: BaseException | None = None
         self._rng = random.Random(f"{desk.seed}/{number}")  # noqa: S311 - repeatable on purpose
+        self._drawer = Drawer(tables=desk.tables, items=self.items, token=desk.token, rng=self._rng)
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -162,32 +138,59 @@ class Client:
 
     def load(self, rows: int) -> None:
         """Insert rows into every table of the old release, before anything else."""
-        for name in _in_order(self.desk.tables):
-            for _ in range(rows - len(self.items[name])):
-                if self._stopped.is_set() or self._insert("old", name) is None:
+        for name in in_order(self.desk.tables):
+            for _ in range(2 * rows):  # some transactions only make what the next one refers to
+                missing = rows - len(self.items[name])
+                if missing <= 0 or self._stopped.is_set():
                     break
+                self._carry_out("old", self._drawer.insert("old", name, self.desk.stage, rows=min(missing, 20)))
 
     # -- one thing after the other -----------------------------------------------------------------------------------
 
     def _act(self) -> None:
         rng = self._rng
         release = rng.choice(sorted(self.desk.nodes))
-        names = [name for name, table in self.desk.tables.items() if table.knows(release)]
-        table = rng.choice(names)
-        owned = self.items[table]
         chance = rng.random()
-        if not owned or chance < 0.12:
-            self._insert(release, table)
-            return
-        item = rng.choice(owned)
-        if not item.certain or not self._clear(item):
-            self._read(release, item)
-        elif chance < 0.5:
-            self._update(release, item)
-        elif chance < 0.56 and len(owned) > 5 and item.children == 0:
-            self._delete(release, item)
-        else:
-            self._read(release, item)
+        if chance < 0.45:
+            item = self._pick(release)
+            if item is not None:
+                self._read(release, item)
+                return
+        # Now and then several statements, of one or several tables, in one transaction.
+        count = 1 if chance < 0.9 else rng.randint(2, 4)
+        busy: list[Item] = []
+        steps: list[Step] = []
+        for _ in range(count):
+            for step in self._statements(release, busy):
+                busy += step.items
+                steps.append(step)
+        self._carry_out(release, steps)
+
+    def _pick(self, release: Side) -> Item | None:
+        """A row that the release knows."""
+        names = [name for name, table in self.desk.tables.items() if table.knows(release) and self.items[name]]
+        return self._rng.choice(self.items[self._rng.choice(names)]) if names else None
+
+    def _statements(self, release: Side, busy: Sequence[Item]) -> list[Step]:
+        """A part of a transaction that touches no row of ``busy``."""
+        rng, drawer, stage = self._rng, self._drawer, self.desk.stage
+        table = rng.choice([name for name, table in self.desk.tables.items() if table.knows(release)])
+        several = rng.random() < 0.2
+        chance = rng.random()
+        if chance < 0.25 or not self.items[table]:
+            return [] if busy else drawer.insert(release, table, stage, rows=rng.randint(2, 5) if several else 1)
+        owned = rng.sample(self.items[table], min(len(self.items[table]), 3 if several else 1))
+        ready = [item for item in owned if item not in busy and item.certain and self._clear(item)]
+        # What is read to see clearly may find a row gone.
+        ready = [item for item in ready if item in self.items[table]]
+        if not ready:
+            return []
+        if chance < 0.35 and len(self.items[table]) > 8:
+            free = [item for item in ready if item.children == 0]
+            return drawer.delete(release, free) if free else []
+        if chance < 0.5:
+            return drawer.upsert(release, ready[0], stage)
+        return drawer.update(release, ready, stage)
 
     def _clear(self, item: Item) -> bool:
         """Read what must be known before the row is written; False if it is not known then, either."""
@@ -198,7 +201,7 @@ class Client:
                 continue
             if oracle.unsettled(item.worlds, release) and not (window and 1 < len(item.worlds) <= MANY):
                 self._read(release, item)
-                if not item.worlds or item not in self.items[item.table]:
+                if item not in self.items[item.table]:
                     return False
         return window or len(item.worlds) == 1
 
@@ -216,153 +219,80 @@ class Client:
         item.key = key
         self.items[item.table].append(item)
 
-    def _insert(self, release: Side, table: TableName, depth: int = 0) -> Item | None:
-        oracle = self.desk.tables[table]
-        drawn = self._draw(oracle, release, depth)
-        if drawn is None:
-            return None
-        values, parents = drawn
-        statement: Statement = ("insert", oracle.shape(release).title, [values])
+    def _carry_out(self, release: Side, steps: Sequence[Step]) -> None:
+        """Let the release carry out a transaction, and remember what it made of the rows."""
+        if not steps:
+            return
         sent = self.desk.history.now()
-        answer = self._ask(release, [statement])
-        shape = oracle.shape(release)
-        key = {name: values.get(name) for name in shape.key}
-        if answer.ok and answer.results[0] is not None:
-            key = dict(answer.results[0])
-        worlds = oracle.insert({**values, **key}, self.desk.stage)
-        item = Item(table=table, key=key, worlds=worlds, parents=parents)
-        item.history.add(sent, release, self.name, "insert", values, _outcome(answer))
+        answer = self._ask(release, [step.statement for step in steps])
+        for step in steps:
+            for item, values in zip(step.items, step.values, strict=True):
+                item.history.add(sent, release, self.name, step.verb, values, _outcome(answer))
         if answer.fault in _UNKNOWN:
-            if shape.automatic is not None:
-                item.worlds = oracle.insert(values, self.desk.stage)
+            for step in steps:
+                self._doubt(release, step)
+        elif not answer.ok:
+            self._failed(release, steps, answer)
+        else:
+            for step, result in zip(steps, answer.results, strict=True):
+                self._done(step, result)
+
+    def _done(self, step: Step, result: Any) -> None:
+        """A step is committed."""
+        if step.verb in ("update", "delete") and result != len(step.items):
+            found = f"{step.verb} of {len(step.items)} rows found {result}"
+            for item in step.items:
+                self._wrong("lost", item, found)
+            return
+        for item, values, after in zip(step.items, step.values, step.after, strict=True):
+            if step.fresh:
+                if result is not None:
+                    item.key = dict(result)
+                    after = self.desk.tables[item.table].insert({**(values or {}), **result}, self.desk.stage)
+                self._own(item)
+            item.worlds = after
+            if after == [ABSENT]:
+                self._forget(item)
+
+    def _doubt(self, release: Side, step: Step) -> None:
+        """Nobody knows whether a step is committed."""
+        for item, after in zip(step.items, step.after, strict=True):
+            if not step.fresh:
+                item.worlds = [*item.worlds, *after]
+            elif self.desk.tables[item.table].shape(release).automatic is None:
+                item.worlds = [ABSENT, *after]
+                self._own(item)
+            else:
                 # The row, if there is one, has a key that nobody was told: it is recognised at a check.
                 self.unheard.append(item)
-                for parent in parents:
+                for parent in item.parents:
                     parent.children += 1
-                return None
-            item.worlds = [ABSENT, *worlds]
-        elif not answer.ok:
-            self._failed(release, statement, None, answer, item)
-            return None
-        self.items[table].append(item)
-        for parent in parents:
+
+    def _own(self, item: Item) -> None:
+        self.items[item.table].append(item)
+        for parent in item.parents:
             parent.children += 1
-        return item
 
-    def _draw(self, oracle: TableOracle, release: Side, depth: int) -> tuple[dict[str, Any], tuple[Item, ...]] | None:
-        """Values for a new row, and the rows that it refers to; None if there is nothing it could refer to."""
-        rng, shape = self._rng, oracle.shape(release)
-        values: dict[str, Any] = {}
-        parents: list[Item] = []
-        for link in shape.links:
-            optional = all(shape.columns[name].nullable for name in link.columns)
-            if optional and rng.random() < 0.4:
-                values.update(dict.fromkeys(link.columns))
-                continue
-            parent = self._parent(shape, link, release, depth, values)
-            reference = self._reference(parent, link)
-            if parent is not None and reference is not None:
-                values.update(reference)
-                parents.append(parent)
-            elif optional:
-                values.update(dict.fromkeys(link.columns))
-            else:
-                return None
-        once = _distinguishing(shape)
-        given = oracle.must_give(release)
-        for name, column in shape.columns.items():
-            if name in values or name in shape.made:
-                continue
-            if name in once:
-                values[name] = value_for(column, rng, token=self.desk.token())
-            elif column.server_default is not None and name not in given and rng.random() < 0.5:
-                continue
-            else:
-                values[name] = value_for(column, rng)
-        return values, tuple(parents)
-
-    def _parent(
-        self, shape: TableShape, link: Link, release: Side, depth: int, values: Mapping[str, Any]
-    ) -> Item | None:
-        """A row of this client's to refer to."""
-        if link.table not in self.desk.tables or not self.desk.tables[link.table].knows(release):
-            return None
-        linked_key = set(shape.key) <= {name for other in shape.links for name in other.columns}
-        for _ in range(4):
-            owned = self.items[link.table]
-            if owned and self._rng.random() < 0.8:
-                parent: Item | None = self._rng.choice(owned)
-            else:
-                parent = (
-                    self._insert(release, link.table, depth + 1) if depth < 3 and link.table != shape.name else None
-                )
-            reference = self._reference(parent, link)
-            if parent is None or reference is None:
-                continue
-            proposed = {**values, **reference}
-            if not linked_key or not set(shape.key) <= proposed.keys():
-                return parent
-            if self.find(shape.name, {name: proposed[name] for name in shape.key}) is None:
-                return parent
-        return None
-
-    def _reference(self, parent: Item | None, link: Link) -> dict[str, Any] | None:
-        """The values that refer to a row; None while they are not certain."""
-        if parent is None or not parent.certain:
-            return None
-        found: dict[str, Any] = {}
-        for name, far in zip(link.columns, link.referred, strict=True):
-            values = [parent.key.get(far, (world.values or {}).get(far)) for world in parent.worlds]
-            if values[0] is None or any(value != values[0] for value in values):
-                return None
-            found[name] = values[0]
-        return found
-
-    def _update(self, release: Side, item: Item) -> None:
-        oracle, rng = self.desk.tables[item.table], self._rng
-        shape = oracle.shape(release)
-        once = _distinguishing(shape)
-        linked = {name for link in shape.links for name in link.columns}
-        free = [name for name in shape.columns if name not in {*shape.key, *shape.made, *linked}]
-        if not free:
-            self._read(release, item)
-            return
-        chosen = rng.sample(free, rng.randint(1, min(len(free), 4)))
-        values: dict[str, Any] = {}
-        for name in chosen:
-            token = self.desk.token() if name in once else None
-            values[name] = value_for(shape.columns[name], rng, token=token)
-        worlds = [after for world in item.worlds for after in oracle.update(world, values, self.desk.stage)]
-        self._write(release, item, ("update", shape.title, item.key, values), values, worlds)
-
-    def _delete(self, release: Side, item: Item) -> None:
-        shape = self.desk.tables[item.table].shape(release)
-        self._write(release, item, ("delete", shape.title, item.key), None, [ABSENT])
-
-    def _write(
-        self, release: Side, item: Item, statement: Statement, values: Mapping[str, Any] | None, worlds: list[World]
-    ) -> None:
-        """Change a row that is there; ``worlds`` is what it may be afterwards."""
-        sent = self.desk.history.now()
-        answer = self._ask(release, [statement])
-        item.history.add(sent, release, self.name, statement[0], values, _outcome(answer))
-        if answer.fault in _UNKNOWN:
-            item.worlds = [*item.worlds, *worlds]
-        elif not answer.ok:
-            self._failed(release, statement, item, answer, item)
-        elif answer.results[0] != 1:
-            self._wrong("lost", item, f"{statement[0]} found {answer.results[0]} rows with this key, and must find one")
-        elif worlds == [ABSENT]:
-            self._forget(item)
-        else:
-            item.worlds = worlds
+    def _failed(self, release: Side, steps: Sequence[Step], answer: Answer) -> None:
+        """A transaction has failed: a finding, unless one of its statements fails without the upgrade, too."""
+        for step in steps if answer.fault in _REFUSED else ():
+            row, item = None, step.items[0]
+            if not step.fresh and item.worlds[0].values is not None:
+                row = self.desk.tables[item.table].view(item.worlds[0], release)
+            if self.desk.control(release, step.statement, row):
+                self.desk.history.count("refused alike without the upgrade")
+                return
+        item = steps[0].items[0]
+        verbs = " and ".join(dict.fromkeys(step.verb for step in steps))
+        what = f"{verbs} by the {release} release failed: {answer.error}"
+        self.desk.history.find("failed", what, table=_title(item.table), key=item.title, of=item.history)
 
     def _read(self, release: Side, item: Item) -> None:
         oracle = self.desk.tables[item.table]
         if not oracle.knows(release):
             return
         sent = self.desk.history.now()
-        answer = self._ask(release, [("select", oracle.shape(release).title, item.key)])
+        answer = self._ask(release, [("select", oracle.shape(release).title, [item.key])])
         if not answer.ok:
             item.history.add(sent, release, self.name, "read", None, _outcome(answer))
             if answer.fault not in _UNKNOWN:
@@ -401,17 +331,6 @@ class Client:
         for parent in item.parents:
             parent.children -= 1
 
-    def _failed(self, release: Side, statement: Statement, before: Item | None, answer: Answer, item: Item) -> None:
-        """A statement has failed: a finding, unless it fails without the upgrade, too."""
-        row = None
-        if before is not None and before.worlds[0].values is not None:
-            row = self.desk.tables[before.table].view(before.worlds[0], release)
-        if answer.fault in _REFUSED and self.desk.control(release, statement, row):
-            self.desk.history.count("refused alike without the upgrade")
-            return
-        what = f"{statement[0]} by the {release} release failed: {answer.error}"
-        self.desk.history.find("failed", what, table=_title(item.table), key=item.title, of=item.history)
-
     def _ask(self, release: Side, statements: Sequence[Statement]) -> Answer:
         history = self.desk.history
         sent = history.now()
@@ -420,28 +339,13 @@ class Client:
         except NodeGone as error:
             answer = Answer(fault=Fault.COMMIT_UNKNOWN.value, error=str(error), seconds=history.now() - sent)
         verb, table = statements[0][:2]
-        history.request(release, sent, answer, f"{verb} {table}")
+        more = f" and {len(statements) - 1} more" if len(statements) > 1 else ""
+        history.request(release, sent, answer, f"{verb} {table}{more}")
         if answer.fault in _UNKNOWN:
             history.count("commits of unknown outcome")
         elif answer.ok:
             history.count("reads" if verb == "select" else "acknowledged writes")
         return answer
-
-
-def _in_order(tables: Mapping[TableName, TableOracle]) -> list[TableName]:
-    """The old release's tables, those that others refer to first."""
-    ordered: list[TableName] = []
-    waiting = {name: table.shape("old") for name, table in tables.items() if table.knows("old")}
-    while waiting:
-        ready = [
-            name
-            for name, shape in waiting.items()
-            if not any(link.table in waiting and link.table != name for link in shape.links)
-        ]
-        for name in ready or [min(waiting, key=str)]:
-            ordered.append(name)
-            del waiting[name]
-    return ordered
 
 
 def _title(table: TableName) -> str:
@@ -453,14 +357,3 @@ def _outcome(answer: Answer) -> str:
     if answer.ok:
         return "ok"
     return "unknown" if answer.fault in _UNKNOWN else answer.error
-
-
-def _distinguishing(shape: TableShape) -> frozenset[str]:
-    """Columns that get a value of their own in each row, so that no unique set and no key repeats."""
-    linked = {name for link in shape.links for name in link.columns}
-    chosen: set[str] = set()
-    for columns in (shape.key, *shape.unique):
-        free = [name for name in columns if name in shape.columns and name not in linked and name not in shape.made]
-        if free and not chosen & set(free):
-            chosen.add(free[-1] if columns == shape.key else free[0])
-    return frozenset(chosen)

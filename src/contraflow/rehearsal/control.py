@@ -46,22 +46,23 @@ class Control:
         """Whether a statement fails here, too, with only ``row`` in its table. Foreign keys are not looked at."""
         verb, title, *rest = statement
         tables = {shape.title: shape for shape in self.shapes[release].values()}
-        if title not in tables or verb not in ("insert", "update"):
+        if title not in tables or verb not in ("insert", "upsert", "update"):
             return False
         columns = tables[title].columns
         table = next(iter(columns.values())).table
         with self._lock, self._engines[release].connect() as connection:
             if setting := _WITHOUT_KEYS.get(connection.dialect.name):
                 connection.exec_driver_sql(setting)
-            if row is not None:
+            if row is not None and verb == "update":
                 connection.execute(table.insert().values({k: v for k, v in row.items() if columns[k].computed is None}))
             try:
-                if verb == "insert":
-                    connection.execute(table.insert().values(rest[0][0]))
-                else:
-                    key, values = rest
-                    where = sa.and_(*(table.c[name] == value for name, value in key.items()))
+                if verb == "update":
+                    keys, values = rest
+                    where = sa.and_(*(table.c[name] == value for name, value in keys[0].items()))
                     connection.execute(table.update().where(where).values(values))
+                else:
+                    for values in [rest[0]] if verb == "upsert" else rest[0]:
+                        connection.execute(table.insert().values(values))
             except sa.exc.DBAPIError:
                 return True
             finally:

@@ -122,8 +122,8 @@ class _Node:
             return None
         if verb == "all":
             return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
-        (key, *values) = rest
-        condition = sa.and_(*(table.c[column] == value for column, value in key.items()))
+        (keys, *values) = rest
+        condition = sa.or_(*(sa.and_(*(table.c[name] == value for name, value in key.items())) for key in keys))
         if verb == "select":
             # With the lock of a writer, a read waits until a commit that nobody heard of is done or undone.
             row = connection.execute(sa.select(table).where(condition).with_for_update()).mappings().one_or_none()
@@ -144,10 +144,12 @@ def _upsert(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], 
     if dialect == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-        return sqlite_insert(table).values(row).on_conflict_do_update(key, set_={name: row[name] for name in assigned})
+        lite = sqlite_insert(table).values(row)
+        return lite.on_conflict_do_update(key, set_={name: lite.excluded[name] for name in assigned})
     from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-    return postgresql_insert(table).values(row).on_conflict_do_update(key, set_={name: row[name] for name in assigned})
+    full = postgresql_insert(table).values(row)
+    return full.on_conflict_do_update(key, set_={name: full.excluded[name] for name in assigned})
 
 
 def _engine(text: str, workers: int, timeout: float) -> sa.Engine:

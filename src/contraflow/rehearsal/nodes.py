@@ -4,8 +4,8 @@ A request is ``{"statements": [...]}``, all of one transaction, each of them one
 
 - ``("insert", table, [values, ...])``: answered with the key of a single row, None for several;
 - ``("upsert", table, values, [column, ...])``: INSERT that updates these columns where the key exists;
-- ``("update", table, key, values)`` and ``("delete", table, key)``: answered with the number of rows;
-- ``("select", table, key)``: answered with the row in the release's own shape, or None; waits for its writers;
+- ``("update", table, [key, ...], values)`` and ``("delete", table, [key, ...])``: answered with the number of rows;
+- ``("select", table, [key])``: answered with the row in the release's own shape, or None; waits for its writers;
 - ``("all", table)``: answered with every row;
 
 or ``{"seed": number}``, one call of the release's own workload. Keys, values and rows are mappings of column name to

@@ -1,0 +1,322 @@
+"""The generated workload: transactions of either release, drawn for rows that one client owns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from contraflow.operations.base import TableName
+from contraflow.rehearsal.history import KeyHistory
+from contraflow.rehearsal.nodes import Statement
+from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
+from contraflow.rehearsal.rule import Side
+from contraflow.rehearsal.shapes import Link, TableShape, value_for
+
+__all__ = ["Drawer", "Item", "Key", "Step", "in_order"]
+
+Key = dict[str, Any]
+
+_DEPTH = 3
+"""How far rows that are made to be referred to may themselves need rows to refer to."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Item:
+    """One row that a client knows of."""
+
+    table: TableName
+    key: Key
+    worlds: list[World]
+    parents: tuple[Item, ...] = ()
+    children: int = 0
+    history: KeyHistory = field(default_factory=KeyHistory)
+
+    @property
+    def certain(self) -> bool:
+        """Whether the row is there, whatever else is not known."""
+        return all(world.values is not None for world in self.worlds)
+
+    @property
+    def title(self) -> str:
+        """The key as people write it."""
+        return ", ".join(f"{name}={value}" for name, value in self.key.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One statement of a transaction.
+
+    :ivar items: the rows that it touches.
+    :ivar values: what it writes to each of them; None for a DELETE.
+    :ivar after: what each of them may hold once it is committed.
+    :ivar fresh: whether it makes them.
+    """
+
+    statement: Statement
+    items: tuple[Item, ...]
+    values: tuple[Mapping[str, Any] | None, ...]
+    after: tuple[list[World], ...]
+    fresh: bool = False
+
+    @property
+    def verb(self) -> str:
+        """``insert``, ``upsert``, ``update`` or ``delete``."""
+        return str(self.statement[0])
+
+
+class Drawer:
+    """Draws transactions from chance.
+
+    :param tables: the model of each table.
+    :param items: the rows that may be used, by table; looked at anew for each transaction.
+    :param token: gives a number that nobody else gets.
+    """
+
+    def __init__(
+        self,
+        *,
+        tables: Mapping[TableName, TableOracle],
+        items: Mapping[TableName, Sequence[Item]],
+        token: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        self._tables = tables
+        self._items = items
+        self._token = token
+        self._rng = rng
+
+    # -- transactions ------------------------------------------------------------------------------------------------
+
+    def insert(self, release: Side, table: TableName, stage: Stage, *, rows: int = 1) -> list[Step]:
+        """Insert rows into ``table``, together with the rows they refer to where there are none yet.
+
+        Where the server numbers those, they are all that is inserted: the transaction after this one can refer to
+        them. Empty if there is nothing to refer to, and no way to make it.
+        """
+        steps: list[Step] = []
+        drawn: list[tuple[Item, dict[str, Any]]] = []
+        shape = self._tables[table].shape(release)
+        for _ in range(1 if shape.automatic is not None else rows):
+            row = self._row(release, table, stage, steps, drawn, depth=0)
+            if row is None:
+                break
+            drawn.append(row)
+        if drawn:
+            steps.append(self._inserted(shape, drawn))
+        return steps
+
+    def update(self, release: Side, items: Sequence[Item], stage: Stage) -> list[Step]:
+        """Give rows of one table new values; empty if there is nothing that may change."""
+        oracle, rng = self._tables[items[0].table], self._rng
+        shape = oracle.shape(release)
+        once = _distinguishing(shape)
+        free = [name for name in _free(shape) if len(items) == 1 or name not in once]
+        if not free:
+            return []
+        values = {
+            name: value_for(shape.columns[name], rng, token=self._token() if name in once else None)
+            for name in rng.sample(free, rng.randint(1, min(len(free), 4)))
+        }
+        keys = [item.key for item in items]
+        return [
+            Step(
+                statement=("update", shape.title, keys, values),
+                items=tuple(items),
+                values=(values,) * len(items),
+                after=tuple(_after(oracle, item, values, stage) for item in items),
+            )
+        ]
+
+    def delete(self, release: Side, items: Sequence[Item]) -> list[Step]:
+        """Delete rows of one table that nothing refers to."""
+        shape = self._tables[items[0].table].shape(release)
+        return [
+            Step(
+                statement=("delete", shape.title, [item.key for item in items]),
+                items=tuple(items),
+                values=(None,) * len(items),
+                after=([ABSENT],) * len(items),
+            )
+        ]
+
+    def upsert(self, release: Side, item: Item, stage: Stage) -> list[Step]:
+        """INSERT a row that is there, with the clause that updates it instead."""
+        oracle = self._tables[item.table]
+        shape = oracle.shape(release)
+        present = oracle.view(item.worlds[0], release) or {}
+        linked = {name: present[name] for link in shape.links for name in link.columns}
+        values = {**self._values(oracle, release, linked), **item.key}
+        free = [name for name in _free(shape) if name in values]
+        if not free or not item.certain or len({repr(oracle.view(world, release)) for world in item.worlds}) > 1:
+            return []
+        assigned = self._rng.sample(free, self._rng.randint(1, min(len(free), 3)))
+        written = {name: values[name] for name in assigned}
+        return [
+            Step(
+                statement=("upsert", shape.title, values, assigned),
+                items=(item,),
+                values=(written,),
+                after=(_after(oracle, item, written, stage),),
+            )
+        ]
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def _inserted(self, shape: TableShape, drawn: Sequence[tuple[Item, dict[str, Any]]]) -> Step:
+        return Step(
+            statement=("insert", shape.title, [values for _, values in drawn]),
+            items=tuple(item for item, _ in drawn),
+            values=tuple(values for _, values in drawn),
+            after=tuple(item.worlds for item, _ in drawn),
+            fresh=True,
+        )
+
+    def _row(
+        self,
+        release: Side,
+        table: TableName,
+        stage: Stage,
+        steps: list[Step],
+        others: Sequence[tuple[Item, dict[str, Any]]],
+        *,
+        depth: int,
+    ) -> tuple[Item, dict[str, Any]] | None:
+        """A new row, after the steps that make what it refers to; None if it has to wait for those."""
+        rng, oracle = self._rng, self._tables[table]
+        shape = oracle.shape(release)
+        values: dict[str, Any] = {}
+        parents: list[Item] = []
+        for link in shape.links:
+            optional = all(shape.columns[name].nullable for name in link.columns)
+            chosen = None
+            if not (optional and rng.random() < 0.4):
+                chosen = self._parent(release, shape, link, values, stage, steps, others, depth=depth)
+            if chosen is not None:
+                parent, reference = chosen
+                values.update(reference)
+                parents.append(parent)
+            elif optional:
+                values.update(dict.fromkeys(link.columns))
+            else:
+                return None
+        values = self._values(oracle, release, values)
+        if others and set(values) != set(others[0][1]):
+            # The rows of one statement give the same columns.
+            values = {name: values.get(name, self._value(shape, name)) for name in others[0][1]}
+        key = {name: values.get(name) for name in shape.key}
+        return Item(table=table, key=key, worlds=oracle.insert(values, stage), parents=tuple(parents)), values
+
+    def _values(self, oracle: TableOracle, release: Side, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values for every column that is not left to its default, besides those that are given."""
+        shape, values = oracle.shape(release), dict(given)
+        needed = oracle.must_give(release)
+        for name, column in shape.columns.items():
+            if name in values or name in shape.made:
+                continue
+            if column.server_default is None or name in needed or self._rng.random() < 0.5:
+                values[name] = self._value(shape, name)
+        return values
+
+    def _value(self, shape: TableShape, name: str) -> Any:
+        token = self._token() if name in _distinguishing(shape) else None
+        return value_for(shape.columns[name], self._rng, token=token)
+
+    def _parent(
+        self,
+        release: Side,
+        shape: TableShape,
+        link: Link,
+        values: Mapping[str, Any],
+        stage: Stage,
+        steps: list[Step],
+        others: Sequence[tuple[Item, dict[str, Any]]],
+        *,
+        depth: int,
+    ) -> tuple[Item, dict[str, Any]] | None:
+        """A row to refer to, and the values that do so."""
+        if link.table not in self._tables or not self._tables[link.table].knows(release):
+            return None
+        taken = [item.key for item in (*self._items[shape.name], *(item for item, _ in others))]
+        linked_key = set(shape.key) <= {name for other in shape.links for name in other.columns}
+        for _ in range(4):
+            owned = self._items[link.table]
+            if owned and self._rng.random() < 0.8:
+                parent = self._rng.choice(owned)
+            else:
+                made = self._made(release, shape, link, stage, steps, depth=depth)
+                if made is None:
+                    continue
+                parent = made
+            reference = _reference(parent, link)
+            if reference is None:
+                continue
+            proposed = {**values, **reference}
+            whole = linked_key and set(shape.key) <= proposed.keys()
+            if not whole or {name: proposed[name] for name in shape.key} not in taken:
+                return parent, reference
+        return None
+
+    def _made(
+        self, release: Side, shape: TableShape, link: Link, stage: Stage, steps: list[Step], *, depth: int
+    ) -> Item | None:
+        """A new row to refer to, made by the same transaction; None if its key will not be known in time."""
+        if depth >= _DEPTH or link.table == shape.name:
+            return None
+        drawn = self._row(release, link.table, stage, steps, (), depth=depth + 1)
+        if drawn is None:
+            return None
+        far = self._tables[link.table].shape(release)
+        steps.append(self._inserted(far, [drawn]))
+        return drawn[0] if far.automatic is None else None
+
+
+def _after(oracle: TableOracle, item: Item, values: Mapping[str, Any], stage: Stage) -> list[World]:
+    return [after for world in item.worlds for after in oracle.update(world, values, stage)]
+
+
+def _reference(parent: Item, link: Link) -> dict[str, Any] | None:
+    """The values that refer to a row; None while they are not certain."""
+    if not parent.certain:
+        return None
+    found: dict[str, Any] = {}
+    for name, far in zip(link.columns, link.referred, strict=True):
+        values = [parent.key.get(far, (world.values or {}).get(far)) for world in parent.worlds]
+        if values[0] is None or any(value != values[0] for value in values):
+            return None
+        found[name] = values[0]
+    return found
+
+
+def _free(shape: TableShape) -> list[str]:
+    """Columns that an UPDATE may change."""
+    linked = {name for link in shape.links for name in link.columns}
+    return [name for name in shape.columns if name not in {*shape.key, *shape.made, *linked}]
+
+
+def _distinguishing(shape: TableShape) -> frozenset[str]:
+    """Columns that get a value of their own in each row, so that no unique set and no key repeats."""
+    linked = {name for link in shape.links for name in link.columns}
+    chosen: set[str] = set()
+    for columns in (shape.key, *shape.unique):
+        free = [name for name in columns if name in shape.columns and name not in linked and name not in shape.made]
+        if free and not chosen & set(free):
+            chosen.add(free[-1] if columns == shape.key else free[0])
+    return frozenset(chosen)
+
+
+def in_order(tables: Mapping[TableName, TableOracle]) -> list[TableName]:
+    """The old release's tables, those that others refer to first."""
+    ordered: list[TableName] = []
+    waiting = {name: table.shape("old") for name, table in tables.items() if table.knows("old")}
+    while waiting:
+        ready = [
+            name
+            for name, shape in waiting.items()
+            if not any(link.table in waiting and link.table != name for link in shape.links)
+        ]
+        for name in ready or [min(waiting, key=str)]:
+            ordered.append(name)
+            del waiting[name]
+    return ordered
