@@ -139,11 +139,14 @@ class Client:
     def load(self, rows: int) -> None:
         """Insert rows into every table of the old release, before anything else."""
         for name in in_order(self.desk.tables):
-            for _ in range(2 * rows):  # some transactions only make what the next one refers to
+            at_once = 20
+            for _ in range(3 * rows):  # some transactions are refused, or only make what the next one refers to
                 missing = rows - len(self.items[name])
                 if missing <= 0 or self._stopped.is_set():
                     break
-                self._carry_out("old", self._drawer.insert("old", name, self.desk.stage, rows=min(missing, 20)))
+                steps = self._drawer.insert("old", name, self.desk.stage, rows=min(missing, at_once))
+                if not self._carry_out("old", steps):
+                    at_once = 1
 
     # -- one thing after the other -----------------------------------------------------------------------------------
 
@@ -219,10 +222,10 @@ class Client:
         item.key = key
         self.items[item.table].append(item)
 
-    def _carry_out(self, release: Side, steps: Sequence[Step]) -> None:
-        """Let the release carry out a transaction, and remember what it made of the rows."""
+    def _carry_out(self, release: Side, steps: Sequence[Step]) -> bool:
+        """Let the release carry out a transaction, and remember what it made of the rows; False if it was refused."""
         if not steps:
-            return
+            return True
         sent = self.desk.history.now()
         answer = self._ask(release, [step.statement for step in steps])
         for step in steps:
@@ -236,6 +239,7 @@ class Client:
         else:
             for step, result in zip(steps, answer.results, strict=True):
                 self._done(step, result)
+        return answer.ok
 
     def _done(self, step: Step, result: Any) -> None:
         """A step is committed."""

@@ -140,16 +140,16 @@ def _upsert(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], 
 
         statement = mysql_insert(table).values(row)
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in assigned})
-    key: Any = table.primary_key.columns.keys()
+    key = table.primary_key.columns.keys()
     if dialect == "sqlite":
         from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
         lite = sqlite_insert(table).values(row)
-        return lite.on_conflict_do_update(key, set_={name: lite.excluded[name] for name in assigned})
+        return lite.on_conflict_do_update(index_elements=key, set_={name: lite.excluded[name] for name in assigned})
     from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
     full = postgresql_insert(table).values(row)
-    return full.on_conflict_do_update(key, set_={name: full.excluded[name] for name in assigned})
+    return full.on_conflict_do_update(index_elements=key, set_={name: full.excluded[name] for name in assigned})
 
 
 def _engine(text: str, workers: int, timeout: float) -> sa.Engine:

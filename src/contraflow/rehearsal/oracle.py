@@ -86,7 +86,9 @@ class TableOracle:
     def insert(self, given: Mapping[str, Any], stage: Stage) -> list[World]:
         """What the row may hold after either release has inserted it with these values."""
         row: Values = {}
-        for side, shape in self._shapes.items():
+        sides: tuple[Side, Side] = ("new", "old") if stage is Stage.NEW else ("old", "new")
+        for side in sides:
+            shape = self._shapes[side]
             for name in shape.columns if shape else ():
                 row.setdefault(name, self._initial(side, name, given, stage))
         if not self.groups or stage in (Stage.OLD, Stage.NEW):

@@ -199,6 +199,9 @@ class _Run:
         with self._phase("loading rows"):
             self._adopt()
             self._load()
+        for name, table in self.desk.tables.items():
+            if self.options.rows and table.knows("old") and not any(client.items[name] for client in self.clients):
+                self.notes.append(f"{table.shape('old').title} has no row: it refuses what is generated for it")
         for client in self.clients:
             client.start()
 

@@ -125,11 +125,10 @@ def _is_made(column: sa.Column[Any], table: sa.Table) -> bool:
     if column.computed is not None or column.identity is not None:
         return True
     linked = {name for key in table.foreign_key_constraints for name in key.column_keys}
-    return (
-        column is table.autoincrement_column  # an integer that is the whole key; reflection tells no more on SQLite
-        and column.name not in linked
-        and (column.server_default is not None or column.autoincrement in (True, "auto"))
-    )
+    if column is not table.autoincrement_column or column.name in linked:
+        return False
+    # SQLite numbers a key of exactly this type, whatever was declared; elsewhere reflection tells.
+    return column.autoincrement is True or (column.autoincrement == "auto" and type(column.type) is sa.types.INTEGER)
 
 
 # -- values ---------------------------------------------------------------------------------------------------
