@@ -17,6 +17,7 @@ def upgrade():
         sa.Column("level", sa.SmallInteger(), nullable=False, server_default="3"),
         sa.Column("referred_by", sa.Integer(), sa.ForeignKey("customers.id")),
         sa.Column("joined", sa.DateTime(), nullable=False, server_default=sa.func.now()),
+        sa.CheckConstraint("notes <> 'Bo'", name="customers_notes"),
     )
     op.create_table(
         "orders",
@@ -31,7 +32,6 @@ def upgrade():
         sa.Column("extra", sa.JSON()),
         sa.Column("scan", sa.LargeBinary()),
         sa.UniqueConstraint("customer_id", "number", name="orders_number"),
-        sa.CheckConstraint("due >= '1980-01-01'", name="orders_due"),
     )
     op.create_table(
         "order_tags",

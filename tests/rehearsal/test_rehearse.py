@@ -9,11 +9,13 @@ import sqlalchemy as sa
 
 from contraflow.engine.runner import Runner
 from contraflow.problems import ProblemError
+from contraflow.rehearsal.faults import parse
 from contraflow.rehearsal.record import Record
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import PLAIN, Project, two_changes
 from tests.cli.commandline import contraflow
+from tests.rehearsal.shop import shop
 
 IDENTITY = Path(__file__).parents[2] / "examples" / "identity" / "alembic.ini"
 
@@ -69,6 +71,29 @@ def test_a_good_upgrade_passes(server: Server) -> None:
     assert Record.from_dict(record.as_dict()) == record
     assert not exists(server, urls[0])
     assert any("contract" in line for line in lines)
+
+
+def test_keys_links_defaults_and_types_of_real_schemas_pass(server: Server, tmp_path: Path) -> None:
+    record = rehearse(server, shop(tmp_path / "shop").ini).run()
+    assert record.verdict == "passed", explain(record)
+    assert record.counts["refused alike without the upgrade"] > 0  # by a CHECK that the generated values do not know
+    notes = [value for key, value in record.options.items() if key.startswith("note")]
+    assert notes == ["audit is not written: it has no primary key"]
+
+
+def test_an_upgrade_struck_by_faults_passes(server: Server, tmp_path: Path) -> None:
+    faults = ["runner-killed@expand:3", "runner-killed@migrate:7~", "second-runner@verify:2", "rolled-back@migrate:9"]
+    if server.kind != "sqlite":
+        faults += ["worker-cut@both:0.1", "commit-lost@both:0.3+0.4s", "server-killed@both:0.7+0.1s"]
+    project = two_changes(tmp_path / "service", "sqlite://")
+    record = Rehearsal(
+        config=project.ini, on=server.kind, seconds=2.0, rows=15, workers=3, faults=tuple(map(parse, faults))
+    ).run()
+    assert record.verdict == "passed", explain(record)
+    assert sorted(fault.kind for fault in record.faults) == sorted(fault.partition("@")[0] for fault in faults)
+    assert [one.outcome for one in record.tries].count("done") >= 4
+    if server.kind != "sqlite":
+        assert record.counts["retried"] > 0
 
 
 def test_a_dropped_trigger_is_found_by_what_the_releases_read(server: Server, tmp_path: Path) -> None:

@@ -452,7 +452,15 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     click.option(
         "--rows", type=click.IntRange(min=0), default=200, show_default=True, help="Rows a table before the upgrade."
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Makes the workload repeatable."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Makes workload and faults repeatable."),
+    click.option(
+        "--faults",
+        default="none",
+        show_default=True,
+        metavar="LIST",
+        help="What strikes meanwhile: all, none, or kinds (runner-killed) and exact ones (lock-storm@both:0.4+1.5s),"
+        " separated by commas.",
+    ),
     click.option(
         "--report",
         "page",

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import sqlalchemy as sa
 
-from contraflow.cli.session import Session
+from contraflow.cli.session import Session, ended_by_sigterm
 from contraflow.rehearsal import report
+from contraflow.rehearsal.faults import KINDS, Fault, parse, plan
 from contraflow.rehearsal.rehearse import Rehearsal
 
 __all__ = ["run"]
@@ -25,6 +27,7 @@ def run(
     rows: int,
     seed: int,
     page: Path | None,
+    faults: str,
 ) -> bool:
     """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
@@ -37,6 +40,7 @@ def run(
             *("contraflow", *(["-c", common.config] if common.config else []), "rehearse"),
             *([revisions] if revisions else []),
             *(*place, "--seconds", f"{seconds:g}", "--workers", str(workers), "--rows", str(rows), "--seed", str(seed)),
+            *("--faults", faults),
         ]
         rehearsal = Rehearsal(
             config=common.config,
@@ -49,9 +53,10 @@ def run(
             workers=workers,
             rows=rows,
             seed=seed,
+            faults=_faults(faults, kind if url is None else sa.make_url(url).get_backend_name(), url is None, seed),
             command=shlex.join(words),
         )
-        with session.output.milestones() as tell:
+        with ended_by_sigterm(), session.output.milestones() as tell:
             records.append(rehearsal.run(progress=tell))
         if page is not None:
             # After each: what was learnt on one server stays if the next one does not start.
@@ -65,3 +70,14 @@ def run(
     if page is not None:
         session.output.note(f"the report: {page}")
     return passed
+
+
+def _faults(text: str, server: str, ours: bool, seed: int) -> tuple[Fault, ...]:
+    """What ``--faults`` asks for, on that kind of server; a kind that it cannot have is left out."""
+    words = [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
+    exact = [word for word in words if "@" in word]
+    named = set(KINDS) if "all" in words else {word for word in words if word not in exact}
+    try:
+        return (*plan(seed, named, server=server, ours=ours), *map(parse, exact))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--faults") from error

@@ -99,9 +99,12 @@ class History:
         self, kind: FindingKind, what: str, *, table: str = "", key: str = "", of: KeyHistory | None = None
     ) -> None:
         """Something is wrong."""
-        finding = Finding(kind=kind, what=what, table=table, key=key, history=of.events() if of else ())
+        self.add(Finding(kind=kind, what=what, table=table, key=key, history=of.events() if of else ()))
+
+    def add(self, finding: Finding) -> None:
+        """The same, told in full."""
         with self._lock:
-            self._counts[f"findings: {kind}"] += 1
+            self._counts[f"findings: {finding.kind}"] += 1
             if len(self._findings) < FINDINGS:
                 self._findings.append(finding)
 

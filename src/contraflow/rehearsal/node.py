@@ -54,10 +54,11 @@ class _Node:
         self.tables: dict[str, sa.Table] = {}
         metadata = sa.MetaData()
         with self.engine.connect() as connection:
-            for schema, name, columns in configuration["tables"]:
+            for schema, name, columns, documents in configuration["tables"]:
                 self.tables[f"{schema}.{name}" if schema else name] = sa.Table(
                     name,
                     metadata,
+                    *(sa.Column(column, sa.JSON()) for column in documents),
                     schema=schema,
                     autoload_with=connection,
                     include_columns=columns,
@@ -90,6 +91,8 @@ class _Node:
                     self.engine,
                     lambda connection: [self._execute(connection, statement) for statement in request["statements"]],
                     attempts=ATTEMPTS,
+                    # A COMMIT after nothing but reads may be lost: there is nothing to be done twice.
+                    idempotent=all(statement[0] in ("select", "all") for statement in request["statements"]),
                     on_retry=lambda attempt: faults.append(attempt.fault.value),
                 )
             answer: dict[str, Any] = {"result": result}

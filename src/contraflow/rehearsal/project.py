@@ -16,6 +16,7 @@ from contraflow.alembic.running import ATTRIBUTE, Guide
 from contraflow.engine.report import Options
 from contraflow.operations.planning import Upgrade
 from contraflow.problems import Problem, ProblemError
+from contraflow.rehearsal.runner_process import Source
 
 __all__ = ["Project"]
 
@@ -69,6 +70,18 @@ class Project:
         self.new: str = new
         self.upgrade: Upgrade = found[0]
         self.options: Options = environment.settings.options
+
+    @property
+    def source(self) -> Source:
+        """Where the runner's process finds the upgrade."""
+        given = self._config or os.environ.get("ALEMBIC_CONFIG")
+        found = given or next((name for name in ("alembic.ini", "pyproject.toml") if os.path.exists(name)), None)
+        return Source(
+            config=os.fspath(found) if found is not None else None,
+            section=self._section,
+            arguments=self._arguments,
+            target=self.upgrade.new,
+        )
 
     def prepare(self, url: sa.URL, revision: str) -> None:
         """Bring an empty database to a revision, as a fresh installation does: each upgrade contracted at once.

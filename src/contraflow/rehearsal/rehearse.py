@@ -21,16 +21,21 @@ from contraflow.engine.runner import Runner
 from contraflow.engine.schema import old_shape
 from contraflow.operations.base import TableName
 from contraflow.operations.planning import plan, tables_of
-from contraflow.problems import Problem, ProblemError
+from contraflow.problems import ContraflowError, Problem, ProblemError
+from contraflow.rehearsal import faults as kinds
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.clients import Client, Desk
 from contraflow.rehearsal.control import Control, differences
+from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
+from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.nodes import Node, Workload
 from contraflow.rehearsal.oracle import Stage, TableOracle, World
 from contraflow.rehearsal.project import Project
-from contraflow.rehearsal.record import Backfilled, FaultRecord, Lock, Phase, Plain, Record, Try, Verdict
+from contraflow.rehearsal.proxy import FaultProxy
+from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
 from contraflow.rehearsal.rule import Side
+from contraflow.rehearsal.runner_process import Verb
 from contraflow.rehearsal.shapes import columns_of, stored
 from contraflow.steps import Backfill, Online, Sync
 
@@ -39,6 +44,10 @@ __all__ = ["Meanwhile", "Rehearsal"]
 Progress = Callable[[str], None]
 Meanwhile = Callable[[str, sa.Engine], None]
 """Called at the beginning of each phase, with its name and an engine for the database under rehearsal."""
+
+
+_PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 3306}
+"""Where a server listens if its URL does not say."""
 
 
 def _silent(_line: str) -> None:
@@ -64,6 +73,7 @@ class Rehearsal:
     :ivar workers: how many clients send requests at a time, and how many connections each release has.
     :ivar rows: how many rows each table has at least when the upgrade begins.
     :ivar seed: makes the clients' choices repeatable (not their interleaving).
+    :ivar faults: what strikes meanwhile; see `contraflow.rehearsal.faults.plan` and ``parse``.
     :ivar old_workload: how the old release's transactions are carried out.
     :ivar new_workload: likewise.
     :ivar command: what to type to have the same again, for the record.
@@ -79,6 +89,7 @@ class Rehearsal:
     workers: int = 4
     rows: int = 200
     seed: int = 0
+    faults: tuple[Fault, ...] = ()
     old_workload: Workload = field(default_factory=Workload)
     new_workload: Workload = field(default_factory=Workload)
     command: str = ""
@@ -136,7 +147,7 @@ class Rehearsal:
 
 
 class _Run:
-    """A rehearsal while it runs."""
+    """A rehearsal while it runs: the stage on which its faults strike."""
 
     def __init__(
         self,
@@ -163,11 +174,18 @@ class _Run:
         self.faults: list[FaultRecord] = []
         self.notes: list[str] = []
         self._began = time.monotonic()
-        self._progress = progress
+        self._tell = progress
         self._meanwhile = meanwhile
         self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
         self._idle = threading.Event()
-        self._nodes: list[Node] = []
+        self._started: list[Node] = []
+        self._injector = Injector(options.faults, self, source=project.source, seed=options.seed, sleep=self._sleep)
+        hurt = {kinds.KINDS[fault.kind].needs for fault in options.faults}
+        self.proxies: list[FaultProxy] = []
+        if "network" in hurt and url.host is not None:
+            self.proxies.append(FaultProxy(url.host, url.port or _PORTS[url.get_backend_name()]))
+        self.nodes: tuple[servers.Server, ...] = ()
+        self.tables = sorted(tables_of(project.upgrade), key=str)
         self.desk = Desk(
             tables=self._tables(),
             history=self.history,
@@ -181,15 +199,38 @@ class _Run:
         """Seconds since the rehearsal began."""
         return time.monotonic() - self._began
 
+    # -- what the faults tell ----------------------------------------------------------------------------------------
+
+    def struck(self, fault: FaultRecord) -> None:
+        """A fault is over."""
+        self.faults.append(fault)
+
+    def tried(self, one: Try) -> None:
+        """A start of the runner is over."""
+        self.tries.append(one)
+
+    def found(self, finding: Finding) -> None:
+        """Something is wrong that no fault excuses."""
+        self.history.add(finding)
+
+    def progress(self, progress: report.Progress) -> None:
+        """What the runner tells."""
+        if progress.total is not None:
+            table = progress.title.removeprefix("backfill ")
+            self.backfilled.append(Backfilled(at=self.now(), table=table, done=progress.done, total=progress.total))
+        elif progress.message == "waiting for a lock":
+            waited = self.project.options.lock_timeout * 1000
+            self.locks.append(Lock(at=self.now(), statement=progress.title, ms=waited, granted=False))
+
     # -- the script --------------------------------------------------------------------------------------------------
 
     def run(self) -> Record:
         """Everything from the first row to the record."""
-        refused: ProblemError | None = None
+        refused: ContraflowError | None = None
         try:
             self._begin()
             self._upgrade()
-        except ProblemError as error:
+        except ContraflowError as error:
             refused = error
         self._stop_clients()
         return self._judge(refused)
@@ -207,58 +248,44 @@ class _Run:
 
     def _upgrade(self) -> None:
         share = self.options.seconds / 6
-        self._serve("old release alone", share)
+        self._serve("old", "old release alone", share)
         self._move(Stage.WINDOW)
         self.project.lead(self.url)
-        for verb in ("expand", "migrate", "verify"):
-            self._verb(verb)
+        self._verb("expand")
+        self._verb("migrate")
+        self._verb("verify")
         with self._phase("new release starts"):
             self.project.follow(self.url)
             self._move(Stage.BOTH)
             self._start("new")
-        self._serve("both releases", 4 * share)
+        self._serve("both", "both releases", 4 * share)
         self._check_rows("before contract")
         self._end("old")
         self._verb("contract")
         self._move(Stage.NEW)
-        self._serve("new release alone", share)
+        self._serve("new", "new release alone", share)
         self._stop_clients()
         self._check_rows("at the end")
         for what in differences(self._engine, self.control.engine("new")):
             self.history.find("structure", what)
 
-    def _serve(self, name: str, seconds: float) -> None:
+    def _serve(self, phase: kinds.Phase, name: str, seconds: float) -> None:
         with self._phase(name):
-            until = self.now() + seconds
-            # A client that ends by itself is a fault of the rehearsal: no need to wait for the rest.
-            while self.now() < until and all(client.error is None for client in self.clients):
-                self._idle.wait(min(0.2, max(0.0, until - self.now())))
+            self._injector.pass_time(phase, seconds)
 
-    def _verb(self, verb: str) -> None:
-        with (
-            self._phase(verb),
-            Runner(self.url, self.project.upgrade, options=self.project.options, progress=self._follow) as runner,
-        ):
-            began = self.now()
-            outcome = "refused"
-            try:
-                getattr(runner, verb)()
-                outcome = "done"
-            finally:
-                self.tries.append(Try(verb=verb, at=began, seconds=self.now() - began, outcome=outcome))
+    def _sleep(self, seconds: float) -> None:
+        until = self.now() + seconds
+        # A client that ends by itself is a fault of the rehearsal: no need to wait for the rest.
+        while self.now() < until and all(client.error is None for client in self.clients):
+            self._idle.wait(min(0.2, max(0.0, until - self.now())))
 
-    def _follow(self, event: report.Progress) -> None:
-        """What the runner tells of its progress."""
-        if event.total is not None:
-            table = event.title.removeprefix("backfill ")
-            self.backfilled.append(Backfilled(at=self.now(), table=table, done=event.done, total=event.total))
-        elif event.message == "waiting for a lock":
-            waited = self.project.options.lock_timeout * 1000
-            self.locks.append(Lock(at=self.now(), statement=event.title, ms=waited, granted=False))
+    def _verb(self, verb: Verb) -> None:
+        with self._phase(verb):
+            self._injector.carry_out(verb)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        self._progress(f"{name} ({self.history.requests} requests so far)")
+        self._tell(f"{name} ({self.history.requests} requests so far)")
         self.history.phase = name
         began = self.now()
         try:
@@ -273,15 +300,23 @@ class _Run:
         options = self.options
         node = Node(
             release=release,
-            url=self.url,
+            url=self._reach(),
             tables=columns_of(
                 {name: table.shape(release) for name, table in self.desk.tables.items() if table.knows(release)}
             ),
             workers=options.workers,
             workload=options.old_workload if release == "old" else options.new_workload,
         )
-        self._nodes.append(node)
+        self._started.append(node)
         return node
+
+    def _reach(self) -> sa.URL:
+        """How nodes reach the database: through the proxy, if there is one, which reads no encrypted messages."""
+        if not self.proxies:
+            return self.url
+        url = self.url.set(host="127.0.0.1", port=self.proxies[0].port)
+        open_text = {"sslmode": "disable"} if url.get_backend_name() == "postgresql" else {"ssl_disabled": "true"}
+        return url.update_query_dict(open_text)
 
     def _start(self, release: Side) -> None:
         node = self._node(release)
@@ -408,7 +443,7 @@ class _Run:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    def _judge(self, refused: ProblemError | None) -> Record:
+    def _judge(self, refused: ContraflowError | None) -> Record:
         errors = [client.error for client in self.clients if client.error is not None]
         findings = self.history.findings
         verdict: Verdict = "passed"
@@ -416,7 +451,7 @@ class _Run:
         if errors:
             verdict, reason = "error", f"the rehearsal broke: {type(errors[0]).__name__}: {errors[0]}"
         elif refused is not None:
-            verdict, reason = "failed", f"the upgrade was refused: {refused.problems[0].what}"
+            verdict, reason = "failed", f"the upgrade was refused: {_first_line(refused)}"
         if findings and not errors:
             more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
             verdict, reason = "failed", f"{findings[0].kind}: {findings[0].what}{more}"
@@ -424,6 +459,7 @@ class _Run:
             "seconds": self.options.seconds,
             "workers": self.options.workers,
             "rows": self.options.rows,
+            "faults": " ".join(map(str, self.options.faults)) or "none",
         }
         options.update({f"note {number}": note for number, note in enumerate(self.notes, 1)})
         return Record(
@@ -452,9 +488,12 @@ class _Run:
 
     def close(self) -> None:
         """End every process that was started."""
-        for node in self._nodes:
+        self._injector.close()
+        for node in self._started:
             node.stop()
         self._stop_clients()
+        for proxy in self.proxies:
+            proxy.close()
         self._engine.dispose()
 
 
@@ -466,6 +505,12 @@ def _moved(table: TableOracle, worlds: list[World], stage: Stage) -> list[World]
     if stage is Stage.OLD:
         return table.rolled_back(worlds)
     return worlds
+
+
+def _first_line(error: ContraflowError) -> str:
+    if isinstance(error, ProblemError):
+        return f"{error.problems[0].code}: {error.problems[0].what}"
+    return str(error).strip().splitlines()[-1]
 
 
 def _versions(url: sa.URL) -> dict[str, str]:

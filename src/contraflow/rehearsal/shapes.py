@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import random
+import re
 import string
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +52,8 @@ class TableShape:
     links: tuple[Link, ...] = ()
     made: frozenset[str] = field(default=frozenset())
     """Columns that the server fills: never written."""
+    documents: frozenset[str] = field(default=frozenset())
+    """Columns that hold JSON although the server calls them texts."""
 
     @property
     def title(self) -> str:
@@ -94,6 +97,10 @@ def reflect(connection: sa.Connection) -> dict[TableName, TableShape]:
     found: dict[TableName, TableShape] = {}
     for name in sorted(inspector.get_table_names()):
         table = sa.Table(name, metadata, autoload_with=connection, resolve_fks=False)
+        documents = _documents(connection, name)
+        for column in table.columns:
+            if column.name in documents:
+                column.type = sa.types.JSON()
         if name.startswith("contraflow_") or [column.name for column in table.columns] == ["version_num"]:
             continue
         unique = {
@@ -116,9 +123,25 @@ def reflect(connection: sa.Connection) -> dict[TableName, TableShape]:
                 )
                 for link in inspector.get_foreign_keys(name)
             ),
+            documents=documents,
             made=frozenset(column.name for column in table.columns if _is_made(column, table)),
         )
     return found
+
+
+def _documents(connection: sa.Connection, table: str) -> frozenset[str]:
+    """MariaDB's JSON is LONGTEXT with a CHECK of this form (manual, "JSON Data Type"), which reflection leaves out."""
+    if not getattr(connection.dialect, "is_mariadb", False):
+        return frozenset()
+    clauses = connection.execute(
+        sa.text(
+            "SELECT check_clause FROM information_schema.check_constraints"
+            " WHERE constraint_schema = DATABASE() AND table_name = :name"
+        ),
+        {"name": table},
+    ).scalars()
+    found = (re.fullmatch(r"\(*json_valid\(`?(\w+)`?\)\)*", clause) for clause in clauses)
+    return frozenset(match[1] for match in found if match)
 
 
 def _is_made(column: sa.Column[Any], table: sa.Table) -> bool:
@@ -331,6 +354,8 @@ def _instant(value: Any) -> Any:
     return value.astimezone(dt.timezone.utc) if isinstance(value, dt.datetime) and value.tzinfo else value
 
 
-def columns_of(tables: Mapping[TableName, TableShape]) -> Sequence[tuple[str | None, str, Sequence[str]]]:
-    """The tables as a node is told of them."""
-    return [(*name, list(shape.columns)) for name, shape in tables.items()]
+def columns_of(
+    tables: Mapping[TableName, TableShape],
+) -> Sequence[tuple[str | None, str, Sequence[str], Sequence[str]]]:
+    """The tables as a node is told of them: schema, name, columns, and those that hold JSON in texts."""
+    return [(*name, list(shape.columns), sorted(shape.documents)) for name, shape in tables.items()]
