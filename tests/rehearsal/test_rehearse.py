@@ -22,7 +22,7 @@ IDENTITY = Path(__file__).parents[2] / "examples" / "identity" / "alembic.ini"
 
 def rehearse(server: Server, config: Path, **options: object) -> Rehearsal:
     url = server.address.render_as_string(hide_password=False)
-    settings = {"url": url, "seconds": 1.2, "rows": 15, "workers": 3, **options}
+    settings = {"url": url, "seconds": 1.0, "rows": 15, "workers": 3, **options}
     return Rehearsal(config=config, **settings)  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def test_keys_links_defaults_and_types_of_real_schemas_pass(server: Server, tmp_
 
 
 def test_an_upgrade_struck_by_faults_passes(server: Server, tmp_path: Path) -> None:
-    faults = ["runner-killed@expand:3", "runner-killed@migrate:7~", "second-runner@verify:2", "rolled-back@migrate:9"]
+    faults = ["runner-killed@expand:3", "runner-killed@migrate:7~"]
     if server.kind != "sqlite":
         faults += ["worker-cut@both:0.1", "commit-lost@both:0.3+0.4s", "server-killed@both:0.7+0.1s"]
     project = two_changes(tmp_path / "service", "sqlite://")
