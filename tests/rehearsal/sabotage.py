@@ -28,7 +28,7 @@ class Spoiler:
     :ivar kinds: what it may be found as; for one in the schema, at the end.
     :ivar spoil: does it to the table of this name.
     :ivar phase: when.
-    :ivar felt: what is true of a row once it has had an effect; the rehearsal is held until there is one.
+    :ivar felt: what is true of a row once it has had an effect; the rehearsal is held until there are some.
     """
 
     name: str
