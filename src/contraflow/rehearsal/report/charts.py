@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contraflow.rehearsal.record import Backfilled, Bucket, Record, Release
-from contraflow.rehearsal.report.facts import RELEASES, clock, wait
+from contraflow.rehearsal.report.facts import RELEASES, clock, in_order, wait
 from contraflow.rehearsal.report.markup import Child, Html, element, join
 
 __all__ = ["VERBS", "Column", "columns", "timeline"]
@@ -245,7 +245,7 @@ class _Drawing:
     def _faults(self, beginning: float) -> None:
         """A numbered mark for each, and a line through all panels; the list below the drawing says what they are."""
         self._heading("faults")
-        faults = self._record.faults
+        faults = in_order(self._record.faults)
         marks = _rows([(self._x(fault.at) - 8, 16.0) for fault in faults], self._width)
         top = self._top
         for number, (fault, (row, left)) in enumerate(zip(faults, marks, strict=True), start=1):

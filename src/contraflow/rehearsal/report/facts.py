@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contraflow.rehearsal.record import Phase, Record, Release
+from contraflow.rehearsal.record import FaultRecord, Phase, Record, Release
 
 __all__ = [
     "RELEASES",
     "TITLES",
     "Served",
     "clock",
+    "in_order",
     "longest_wait",
     "served",
     "server",
@@ -68,6 +70,11 @@ def longest_wait(record: Record, release: Release | None = None) -> float:
     waits = [bucket.worst_ms for bucket in record.buckets if release in {None, bucket.release}]
     waits += [stall.ms for stall in record.stalls if release in {None, stall.release}]
     return max(waits, default=0.0)
+
+
+def in_order(faults: Sequence[FaultRecord]) -> list[FaultRecord]:
+    """Faults as they are numbered: by when they struck. (They are noted when they are over.)"""
+    return sorted(faults, key=lambda fault: fault.at)
 
 
 def server(record: Record) -> str:

@@ -249,7 +249,7 @@ def _timeline(record: Record) -> Html:
                     ),
                     element("span", f" – {fault.detail}", class_="quiet") if fault.detail else None,
                 )
-                for fault in record.faults
+                for fault in facts.in_order(record.faults)
             ),
             class_="faults",
         )
