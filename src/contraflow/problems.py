@@ -52,6 +52,7 @@ CODES: dict[str, str] = {
     "CF119": "prepared statements of the old release would fail",
     "CF120": "the table's name is taken",
     "CF121": "a foreign key could refuse the other release's deletes",
+    "CF122": "a routine names what contract drops or renames",
     # CF2xx: servers
     "CF201": "the server cannot be reached",
     "CF202": "a privilege is missing",

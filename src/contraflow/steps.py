@@ -37,6 +37,7 @@ __all__ = [
     "Installed",
     "MakeConstraints",
     "MakeTable",
+    "MakeWay",
     "NarrowColumns",
     "Online",
     "Phases",
@@ -370,6 +371,16 @@ class DropAlias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MakeWay:
+    """Do what :class:`TakeName` needs a moment later, when writers that it met are done. Nobody sees a change."""
+
+    table: str
+    schema: str | None = None
+    alias: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TakeName:
     """Give the table its alias's name, at once: no statement of the new release meets neither or both.
 
@@ -411,6 +422,7 @@ Step: TypeAlias = (
     | DropIndexes
     | MakeConstraints
     | MakeTable
+    | MakeWay
     | InstallSync
     | RemoveSync
     | RemoveTable

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from contraflow.dialects.readers import names_table
 from contraflow.engine import State
-from contraflow.operations.columns import RenameColumn
+from contraflow.operations.base import Operation
+from contraflow.operations.columns import DropColumn, RenameColumn
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.operations.tables import DropTable, RenameTable
 from contraflow.problems import ProblemError
 from tests.engine import service
 from tests.servers.shared import Database
@@ -107,3 +110,86 @@ def send(database: Database, *texts: str) -> None:
     with database.engine.begin() as connection:
         for sql in texts:
             connection.execute(sa.text(sql.replace(":=", "\\:=")))
+
+
+READ = "CREATE VIEW shown AS SELECT id FROM words"
+OTHER = "CREATE TABLE others (id INTEGER PRIMARY KEY)"
+OTHERS_TRIGGER = {
+    "sqlite": "CREATE TRIGGER copies AFTER INSERT ON others BEGIN INSERT INTO words (id) VALUES (NEW.id); END",
+    "mysql": "CREATE TRIGGER copies AFTER INSERT ON others FOR EACH ROW INSERT INTO words (id) VALUES (NEW.id)",
+}
+OTHERS_TRIGGER["mariadb"] = OTHERS_TRIGGER["mysql"]
+ROUTINE = {
+    "postgresql": "CREATE FUNCTION counted() RETURNS bigint LANGUAGE sql AS 'SELECT count(word) FROM words'",
+    "mysql": "CREATE FUNCTION counted() RETURNS INT READS SQL DATA RETURN (SELECT count(word) FROM words)",
+}
+ROUTINE["mariadb"] = ROUTINE["mysql"]
+WORDS = "CREATE TABLE words (id INTEGER PRIMARY KEY, word VARCHAR(20))"
+
+
+def upgrade_of(*operations: Operation) -> Upgrade:
+    return Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=operations),))
+
+
+def test_what_reads_a_table_that_goes_is_named_before_contract_begins(database: Database) -> None:
+    kind = "postgresql" if database.kind.startswith("postgresql") else database.kind
+    trigger = [OTHERS_TRIGGER[kind]] if kind in OTHERS_TRIGGER else []
+    send(database, WORDS, OTHER, READ, *trigger)
+    with service.runner(database.url, upgrade_of(DropTable(table="words"))) as runner:
+        assert runner.check() == []
+        runner.upgrade()
+        told = runner.check()
+        assert [problem.code for problem in told] == ["CF111"] * (1 + len(trigger))
+        assert "view shown reads it" in " ".join(problem.what for problem in told)
+        with pytest.raises(ProblemError, match="CF111"):
+            runner.contract()
+        send(database, "DROP VIEW shown", *(["DROP TRIGGER copies"] if trigger else []))
+        runner.contract()
+
+
+def test_views_of_a_renamed_table_go_on_or_are_named(database: Database) -> None:
+    send(database, WORDS, READ)
+    by_name = database.kind in ("mysql", "mariadb")
+    with service.runner(database.url, upgrade_of(RenameTable(table="words", new="terms"))) as runner:
+        runner.upgrade()
+        assert [problem.code for problem in runner.check()] == ["CF111"] * by_name
+        if by_name:
+            send(database, "CREATE OR REPLACE VIEW shown AS SELECT id FROM terms")
+        runner.contract()
+    send(database, "INSERT INTO terms (id) VALUES (1)")
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM shown")).scalar() == 1
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mysql", "mariadb")
+@pytest.mark.parametrize("operation", [DropTable(table="words"), DropColumn(table="words", column="word")], ids=repr)
+def test_a_routine_is_named_and_asks_for_a_reason(database: Database, operation: Operation) -> None:
+    kind = "postgresql" if database.kind.startswith("postgresql") else database.kind
+    send(database, WORDS, ROUTINE[kind])
+    with service.runner(database.url, upgrade_of(operation)) as runner:
+        runner.upgrade()
+        (told,) = runner.check()
+        assert told.code == "CF122"
+        assert "counted" in told.what
+        with pytest.raises(ProblemError, match="CF122"):
+            runner.contract()
+        assert runner.status().state is State.VERIFIED
+        runner.contract(force="nobody calls it")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("SELECT * FROM words", True),
+        ('INSERT INTO public."words" VALUES (1)', True),
+        ("DELETE FROM `db`.`words`", True),
+        ("UPDATE ONLY words SET x = 1", True),
+        ("SELECT 1 FROM (words w)", True),
+        ("SELECT words FROM others", False),
+        ("SELECT * FROM words_2", False),
+        ("SELECT * FROM words.others", False),
+        ("UPDATE others SET words = 1", False),
+    ],
+)
+def test_a_table_is_told_from_other_names(text: str, found: bool) -> None:
+    assert names_table(text, "words") is found

@@ -223,6 +223,20 @@ class Adapter(ABC):
         """The condition, in SQL, of rows whose value the column's old type does not hold; None if it holds all."""
         return misfit(kind_of(widening.old, self.product), self.compiler.quote(widening.column), self.product)
 
+    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002
+        """What else reads a table that contract drops or renames, and would break or be in the way, in words.
+
+        Foreign keys are left to :mod:`contraflow.engine.tables`. Reads only.
+        """
+        return ()
+
+    def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002
+        """Routines whose text names a table that contract drops or renames, or a column that it drops, in words.
+
+        What a text means cannot be known: they may be none, or not all. Reads only.
+        """
+        return ()
+
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the table of ``item`` from being created, dropped or renamed."""
         return []

@@ -80,6 +80,14 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         """See :meth:`Adapter.dependents`. None are looked for: its pg_depend does not hold them; contract may fail."""
         return ()
 
+    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002
+        """See :meth:`Adapter.table_readers`. The server itself refuses to drop a table that a view reads."""
+        return ()
+
+    def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002
+        """See :meth:`Adapter.routines`. Bodies are kept parsed: the server itself refuses."""
+        return ()
+
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`."""
         settings = {

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, widening
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, readers, widening
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -179,6 +179,25 @@ class MySQLAdapter(Adapter):
             table=installed.table,
             columns=installed.dropped,
             own=installed.sync,
+        )
+
+    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
+        """See :meth:`Adapter.table_readers`. Views and triggers know tables by their names."""
+        return readers.mysql_table_readers(
+            connection,
+            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            table=installed.table,
+            alias=installed.renamed,
+        )
+
+    def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
+        """See :meth:`Adapter.routines`."""
+        return readers.mysql_routines(
+            connection,
+            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            table=installed.table,
+            columns=installed.dropped,
+            whole=installed.removed or installed.renamed is not None,
         )
 
     def prepare(self, connection: sa.Connection) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
-from contraflow.dialects import data, widening
+from contraflow.dialects import data, readers, widening
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -219,6 +219,17 @@ class PostgreSQLAdapter(Adapter):
             defaults=tuple(installed.defaults.values()),
             replaced=(*installed.replaced, *installed.released),
         )
+
+    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
+        """See :meth:`Adapter.table_readers`. What reads a renamed table knows it by its number, and goes on."""
+        name = self.compiler.table(installed.table, installed.schema)
+        oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
+        return readers.postgresql_table_readers(connection, oid=int(oid)) if oid and installed.removed else ()
+
+    def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
+        """See :meth:`Adapter.routines`."""
+        whole = installed.removed or installed.renamed is not None
+        return readers.postgresql_routines(connection, table=installed.table, columns=installed.dropped, whole=whole)
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. Limits that the role or database sets for applications do not hold here."""

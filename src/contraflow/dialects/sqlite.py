@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from contraflow.constraints import Constraint
-from contraflow.dialects import data, sqlite_text
+from contraflow.dialects import data, readers, sqlite_text
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -216,6 +216,16 @@ class SQLiteAdapter(Adapter):
             columns=installed.dropped,
             own=installed.sync or installed.alias,
             replaced=(*installed.replaced, *installed.released),
+        )
+
+    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
+        """See :meth:`Adapter.table_readers`."""
+        return readers.sqlite_table_readers(
+            connection,
+            table=installed.table,
+            schema=installed.schema,
+            renamed=installed.renamed,
+            own=installed.sync or installed.alias,
         )
 
     def prepare(self, connection: sa.Connection) -> None:

@@ -120,6 +120,8 @@ class SQLiteTables(Tables):
 
     def take_name(self, step: TakeName, found: Found | None) -> list[Statement]:
         """See :meth:`Tables.take_name`."""
+        if self._is_named(step, found):
+            return []
         table = self.compiler.table(step.table, step.schema)
         rename = f"ALTER TABLE {table} RENAME TO {self.compiler.quote(step.alias)}"
         return [*self._unlink(step, found), Statement(sql=rename, lock=self.exclusive)]

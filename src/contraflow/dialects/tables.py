@@ -9,13 +9,14 @@ name is a table of its own (:mod:`contraflow.dialects.sqlite_twin`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import AddAlias, DropAlias, Hold, MakeTable, RemoveTable, TakeName
+from contraflow.steps import AddAlias, DropAlias, Hold, MakeTable, MakeWay, RemoveTable, TakeName
 
 __all__ = ["MySQLTables", "PostgreSQLTables", "Tables"]
 
@@ -46,11 +47,9 @@ class Tables(ABC):
             if not stands:
                 raise _gone(step.table)
             return [] if found is not None and step.alias in found.names else self.add_alias(step, found)
+        if isinstance(step, MakeWay):
+            return self.make_way(step, found)
         if isinstance(step, TakeName):
-            if found is not None and not found.exists:
-                if step.alias not in found.names:
-                    raise _gone(step.table)
-                return []
             return self.take_name(step, found)
         if isinstance(step, DropAlias):
             return self.drop_alias(step, found)
@@ -88,9 +87,21 @@ class Tables(ABC):
     def add_alias(self, step: AddAlias, found: Found | None) -> list[Statement]:
         """Make the table known under a name that nothing has yet."""
 
+    def make_way(self, step: MakeWay, found: Found | None) -> list[Statement]:  # noqa: ARG002 - for MySQL and MariaDB
+        """What :meth:`take_name` needs to have been done a moment before."""
+        return []
+
     @abstractmethod
     def take_name(self, step: TakeName, found: Found | None) -> list[Statement]:
         """Give the table its alias's name."""
+
+    def _is_named(self, step: TakeName, found: Found | None) -> bool:
+        """Whether the table has its alias's name by now. Raises CF101 if there is neither."""
+        if found is None or found.exists:
+            return False
+        if step.alias not in found.names:
+            raise _gone(step.table)
+        return True
 
     def drop_alias(self, step: DropAlias, found: Found | None) -> list[Statement]:
         """Drop the view, but never the table that has its name by now."""
@@ -176,6 +187,8 @@ class PostgreSQLTables(Tables):
 
         The view is locked first, and with it its table: a writer locks them in this order.
         """
+        if self._is_named(step, found):
+            return []
         alias, table = (self.compiler.table(name, step.schema) for name in (step.alias, step.table))
         rename = f"ALTER TABLE {table} RENAME TO {self.compiler.quote(step.alias)}"
         sent = [Statement(sql=rename, lock=self.exclusive)]
@@ -186,36 +199,93 @@ class PostgreSQLTables(Tables):
 
 
 class MySQLTables(Tables):
-    """MySQL and MariaDB: a view, with the privileges of whoever uses it."""
+    """MySQL and MariaDB: a view, with the privileges of whoever uses it.
+
+    RENAME TABLE renames views as well, and all that it names in one moment; it locks the names in their order. A writer
+    locks the view, then the table. If the server finds the two waiting for each other, it lets the writer begin anew,
+    but with the view as it had read it, and under that there is no table any more (error 1356, MySQL 9.7 and MariaDB
+    10.11). So where the table's name comes first, the table is moved behind the view's name first, with another view in
+    its place: that rename waits for nobody who waits for it.
+    """
 
     exclusive = "EXCLUSIVE metadata lock"
     referring = "EXCLUSIVE metadata lock on the tables it refers to, for a moment"
 
     def add_alias(self, step: AddAlias, found: Found | None) -> list[Statement]:  # noqa: ARG002 - for SQLite
         """See :meth:`Tables.add_alias`."""
-        alias, table = (self.compiler.table(name, step.schema) for name in (step.alias, step.table))
-        view = f"CREATE ALGORITHM = MERGE SQL SECURITY INVOKER VIEW {alias}"
-        return [Statement(sql=f"{view} AS SELECT {self._columns(step)} FROM {table}")]
+        return [self._view(step.alias, step.table, step.columns, step.schema)]
+
+    def _view(self, name: str, table: str, columns: Iterable[str], schema: str | None) -> Statement:
+        listed = ", ".join(map(self.compiler.quote, columns))
+        view = f"VIEW {self.compiler.table(name, schema)} AS SELECT {listed} FROM {self.compiler.table(table, schema)}"
+        return Statement(sql=f"CREATE OR REPLACE ALGORITHM = MERGE SQL SECURITY INVOKER {view}")
+
+    def make_way(self, step: MakeWay, found: Found | None) -> list[Statement]:
+        """See :meth:`Tables.make_way`."""
+        if _in_order(step) or (found is not None and not (found.exists and step.alias in found.names)):
+            return []
+        names = _Names(step)
+        behind, table = (self.compiler.table(name, step.schema) for name in (names.behind, step.table))
+        columns = ["<its columns>"] if found is None else list(found.columns)
+        left = found is not None and names.behind in found.names
+        return [
+            # For a moment an empty table, without which the view could not be made.
+            *([self._drop("TABLE", names.behind, step.schema)] if left else []),
+            Statement(sql=f"CREATE TABLE {behind} LIKE {table}"),
+            self._view(names.bridge, names.behind, columns, step.schema),
+            self._drop("TABLE", names.behind, step.schema),
+            self._rename(step, (step.table, names.behind), (names.bridge, step.table)),
+        ]
 
     def take_name(self, step: TakeName, found: Found | None) -> list[Statement]:
-        """See :meth:`Tables.take_name`: RENAME TABLE renames views as well, and all that it names in one moment."""
-        alias, table = (self.compiler.table(name, step.schema) for name in (step.alias, step.table))
-        parts = [f"{table} TO {alias}"]
-        if found is None or step.alias in found.names:
-            parts.insert(0, f"{alias} TO {self.compiler.table(_parked(step), step.schema)}")
-        return [Statement(sql=f"RENAME TABLE {', '.join(parts)}", lock=f"{self.exclusive} on both names")]
+        """See :meth:`Tables.take_name`."""
+        names = _Names(step)
+        if found is None:
+            stands = step.table if _in_order(step) else names.behind
+        elif not found.exists and names.behind in found.names:
+            stands = names.behind
+        elif self._is_named(step, found):
+            return []
+        else:
+            stands = step.table
+        parked = [(step.alias, names.parked)] if found is None or step.alias in found.names else []
+        return [self._rename(step, *parked, (stands, step.alias))]
+
+    def _rename(self, step: TakeName | MakeWay, *pairs: tuple[str, str]) -> Statement:
+        parts = [" TO ".join(self.compiler.table(name, step.schema) for name in pair) for pair in pairs]
+        return Statement(sql=f"RENAME TABLE {', '.join(parts)}", lock=f"{self.exclusive} on all of the names")
 
     def drop_alias(self, step: DropAlias, found: Found | None) -> list[Statement]:
-        """See :meth:`Tables.drop_alias`."""
-        if not step.parked:
-            return super().drop_alias(step, found)
-        if found is not None and _parked(step) not in found.names:
-            return []
-        return [self._drop("VIEW", _parked(step), step.schema)]
+        """See :meth:`Tables.drop_alias`: also what a rename left behind, or one that could not be."""
+        names = _Names(step)
+        if found is None:
+            views = [names.parked, *([] if _in_order(step) else [step.table])] if step.parked else [step.alias]
+            return [self._drop("VIEW", name, step.schema) for name in views]
+        if step.parked:
+            views = [] if found.exists else [names.parked, step.table]
+            return [self._drop("VIEW", name, step.schema) for name in views if name in found.names]
+        views = [step.alias, names.bridge] if found.exists else []
+        dummy = [names.behind] if found.exists and names.behind in found.names else []
+        return [
+            *(self._drop("VIEW", name, step.schema) for name in views if name in found.names),
+            *(self._drop("TABLE", name, step.schema) for name in dummy),
+        ]
 
 
-def _parked(step: TakeName | DropAlias) -> str:
-    return f"{step.name}_v"
+def _in_order(step: MakeWay | TakeName | DropAlias) -> bool:
+    return step.alias.encode() < step.table.encode()
+
+
+class _Names:
+    """The names that a rename needs for a moment."""
+
+    def __init__(self, step: MakeWay | TakeName | DropAlias) -> None:
+        self.parked = f"{step.name}_v"
+        """The view that was the alias."""
+        self.bridge = f"{step.name}_b"
+        """The view that comes into the table's place."""
+        self.behind = f"{step.alias}~"
+        """The table meanwhile: a name that comes after the alias."""
 
 
 def _literal(text: str) -> str:

@@ -26,7 +26,7 @@ from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
 from contraflow.steps import Installed, Sync, SyncColumn
 
-__all__ = ["check_dependents", "check_domain", "check_names", "check_rows", "domain"]
+__all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain"]
 
 EXAMPLES = 3
 """How many counter-examples a problem shows."""
@@ -60,7 +60,10 @@ class _Direction:
 
 
 def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
-    """``CF111`` for each view, trigger, index or generated column that reads a column which contract drops."""
+    """``CF111`` for what reads a column or table that contract drops or renames: views, triggers, generated columns.
+
+    What is changed by contract itself is not among it.
+    """
     released = {(gone.name, item.table) for item in installed for gone in item.released if isinstance(gone, ForeignKey)}
     return [
         Problem(
@@ -74,6 +77,35 @@ def check_dependents(connection: sa.Connection, adapter: Adapter, installed: Seq
         if found.dropped
         for column, reader in dict.fromkeys(adapter.dependents(connection, found))
         if _constraint_of(reader) not in released
+    ] + [
+        Problem(
+            code="CF111",
+            what=f"{found.table} cannot be {'dropped' if found.removed else 'renamed'}: {reader} reads it.",
+            why="contract would fail half way, where there is no way back, or break what reads it.",
+            instead="drop it once no node of the old release needs it; then contract again."
+            if found.removed
+            else f"let it read {found.renamed}, which is there already; then contract again.",
+        )
+        for found in installed
+        if found.removed or found.renamed
+        for reader in adapter.table_readers(connection, found)
+    ]
+
+
+def check_routines(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+    """``CF122`` for each routine whose text names what contract drops or renames."""
+    return [
+        Problem(
+            code="CF122",
+            what=f"{routine} names {found.table}"
+            + ("." if found.removed or found.renamed else f" and {' or '.join(found.dropped)}."),
+            why="what its text means cannot be known; if it is this, the routine fails from contract on.",
+            instead="change it, so that it does not depend on what goes; or, if it does not,"
+            ' say so: contraflow contract --force "reason".',
+        )
+        for found in installed
+        if found.removed or found.renamed or found.dropped
+        for routine in adapter.routines(connection, found)
     ]
 
 

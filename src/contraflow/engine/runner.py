@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Backfiller, Target
-from contraflow.engine.checks import check_dependents, check_domain, check_names, check_rows
+from contraflow.engine.checks import check_dependents, check_domain, check_names, check_routines, check_rows
 from contraflow.engine.connect import Database, locked, refused, unreachable
 from contraflow.engine.constraints import check_constraints
 from contraflow.engine.indexes import check_indexes
@@ -119,14 +120,14 @@ class Runner:
 
     def check(self) -> list[Problem]:
         """Everything that can be known to be wrong before the first change: the declarations, the schema, the
-        server, the rows. Once expanded: what would keep contract from dropping the old columns (``CF111``).
+        server, the rows. Once expanded: what would keep contract from dropping or renaming (``CF111``, ``CF122``).
         """
         upgrade = self._need_upgrade("check")
         with self._reading() as connection:
             try:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
-                    return check_dependents(connection, self.adapter, entry.installed) if entry.open else []
+                    return self._in_the_way(connection, entry) if entry.open else []
                 phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
             except ProblemError as error:
                 return list(error.problems)
@@ -237,8 +238,9 @@ class Runner:
         """Remove the sync and the old shape, for good.
 
         Verifies once more, and refuses (``CF401``) while a node lives that may run the old release, unless
-        ``force`` gives a reason; the journal keeps it. Refuses (``CF111``) while something else reads a column that
-        it would drop.
+        ``force`` gives a reason; the journal keeps it. Refuses (``CF111``) while something else reads a column or
+        table that it would drop or rename, and (``CF122``), unless ``force`` gives a reason, while the text of a
+        routine names one.
         """
         with self._work("contract") as work:
             entry = work.entry
@@ -252,6 +254,7 @@ class Runner:
                 self._gate(work, entry, force)
                 self._verify(work, entry, show=3)
                 ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
+                self._weigh(work, check_routines(work.connection, self.adapter, entry.installed), force)
                 # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
                 for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
                     work.run(block)
@@ -531,11 +534,21 @@ class Runner:
 
     def _gate(self, work: Work, entry: Entry, force: str | None) -> None:
         problem = registry.gate(self._read_nodes(work.connection, entry, work.now()), verb=work.verb, upgrade=entry.id)
-        if problem is None:
-            return
+        self._weigh(work, [] if problem is None else [problem], force)
+
+    def _weigh(self, work: Work, problems: Sequence[Problem], force: str | None) -> None:
+        """Raise the problems, unless there is a reason to go on, which the journal keeps."""
         if force is None:
-            raise ProblemError(problem)
-        work.record("forced", work.verb, detail=f"{force}\n{problem.what}")
+            ProblemError.raise_any(problems)
+        for problem in problems:
+            work.record("forced", work.verb, detail=f"{force}\n{problem.what}")
+
+    def _in_the_way(self, connection: sa.Connection, entry: Entry) -> list[Problem]:
+        """What would keep contract from dropping and renaming what it has to."""
+        return [
+            *check_dependents(connection, self.adapter, entry.installed),
+            *check_routines(connection, self.adapter, entry.installed),
+        ]
 
     def _verify(self, work: Work, entry: Entry, *, show: int) -> None:
         missing = [name for item in entry.installed for name in self._missing(work, item)]
@@ -602,10 +615,12 @@ def _past(entry: Entry) -> bool:
 
 
 def _left_as_it_was(work: Work, block: Block, before: Found, error: ProblemError | sa.exc.DBAPIError) -> bool:
-    """Whether a block that failed did nothing at all, as far as can be seen now."""
+    """Whether a block that failed did nothing to the table, as far as can be seen now."""
     if isinstance(error, sa.exc.DBAPIError):
-        return not error.connection_invalidated and work.find(block) == before
-    return all(problem.code == "CF006" for problem in error.problems) and work.find(block) == before
+        known = not error.connection_invalidated
+    else:
+        known = all(problem.code == "CF006" for problem in error.problems)
+    return known and replace(work.find(block), names=before.names) == before
 
 
 def _not_installed(entry: Entry, missing: Sequence[str]) -> ProblemError:

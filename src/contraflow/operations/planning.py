@@ -51,6 +51,7 @@ from contraflow.steps import (
     InstallSync,
     MakeConstraints,
     MakeTable,
+    MakeWay,
     NarrowColumns,
     Online,
     Phases,
@@ -308,8 +309,13 @@ def _refers(constraint: Constraint, found: Installed, installed: Sequence[Instal
 def _take_name(found: Installed) -> list[Block]:
     where: dict[str, Any] = {"table": found.table, "schema": found.schema}
     name: dict[str, Any] = {**where, "alias": str(found.renamed), "name": str(found.alias)}
+    way = Hold(title=f"make way for {found.renamed}", steps=(MakeWay(**name),), locked=False, **where)
     take = Hold(title=f"rename {found.table} to {found.renamed}", steps=(TakeName(**name),), locked=False, **where)
-    return [take, Hold(title=f"forget {found.table}", steps=(DropAlias(**name, parked=True),), locked=False, **where)]
+    return [
+        way,
+        take,
+        Hold(title=f"forget {found.table}", steps=(DropAlias(**name, parked=True),), locked=False, **where),
+    ]
 
 
 def _drop_alias(found: Installed) -> Block:
