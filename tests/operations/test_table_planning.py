@@ -9,12 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from contraflow import (
+    AddCheck,
     AddColumn,
+    AddForeignKey,
     AddUnique,
     CreateIndex,
     CreateTable,
     Declared,
     DropColumn,
+    DropForeignKey,
     DropTable,
     DropUnique,
     ProblemError,
@@ -206,3 +209,21 @@ def test_comments_and_defaults_are_written_for_each_server() -> None:
         sent = "\n".join(statement.sql for statement in adapter.hold(block, None))
         assert "%%" not in sent
         assert ("it''s the key: 100%" in sent) is (product != "sqlite")
+
+
+def test_constraints_of_a_new_table_are_declared_with_it() -> None:
+    (table,) = made(
+        planned(
+            new_table("a", text("c"), sa.Column("user_id", sa.Integer), reference("notes.id", ondelete="CASCADE")),
+            AddForeignKey(
+                table="a", name="fk", columns=["user_id"], target="users", target_columns=["id"], ondelete="CASCADE"
+            ),
+            DropForeignKey(table="a", columns=["other_id"]),
+            AddCheck(table="a", name="ck", columns=["c"], condition=lambda row: row.c != ":x"),
+            RenameTable(table="users", new="people"),
+        )
+    )
+    (key,) = table.foreign_key_constraints
+    assert (key.name, key.referred_table.name) == ("fk", "users")
+    (check,) = [constraint for constraint in table.constraints if isinstance(constraint, sa.CheckConstraint)]
+    assert check.name == "ck"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -135,7 +135,15 @@ class Plans:
             (found for found in self.current.values() if not found.created), key=lambda found: order(found.name)
         )
 
-    def definitions(self) -> list[sa.Table]:
+    def resolve(self) -> None:
+        """Let new foreign keys refer to where tables stand."""
+        for found in self.current.values():
+            for place, made in enumerate(found.constrain):
+                if isinstance(made, ForeignKey):
+                    schema, table = self.stands((made.target_schema, made.target))
+                    found.constrain[place] = replace(made, target_schema=schema, target=table)
+
+    def definitions(self, constraint: Callable[[TablePlan, ForeignKey | Condition], Constraint]) -> list[sa.Table]:
         """The new tables, each after those that it refers to. Raises ``CF116`` for a circle."""
         made = {
             found.name: assembled(
@@ -144,6 +152,8 @@ class Plans:
                 columns=found.columns,
                 released=found.released,
                 built=found.build,
+                unconstrained=found.unconstrained,
+                constrained=[constraint(found, made) for made in found.constrain],
                 stands=self.stands,
             )
             for found in self.current.values()
@@ -192,10 +202,12 @@ class Plans:
         return ordered
 
     def _constraint_problems(self) -> Iterator[Problem]:
-        """``CF116`` for foreign keys and checks on tables that come or are renamed, and for keys to such tables."""
+        """``CF116`` for foreign keys and checks on renamed tables, and for keys to tables that come or are renamed."""
         special = {name: found for name, found in self.current.items() if found.created or found.renamed}
         special |= {found.name: found for found in special.values()}
         for name, found in self.current.items():
+            if found.created:
+                continue  # declared with the table
             if name in special and (changed := [*found.constrain, *found.unconstrained]):
                 yield _mixed(found, str(changed[0].name))
                 continue
@@ -207,26 +219,32 @@ class Plans:
         """``CF121`` for keys of a table that one release does not know, ``CF111`` for those to a table that goes."""
         yield from self._constraint_problems()
         gone = {found.name for found in self.removed}
-        made = {found.name for found in self.current.values() if found.created}
+        new = {found.name for found in self.current.values() if found.created}
         for found in (*self.current.values(), *self.removed):
-            for key, target, lets_go in references(found.table):
+            made = [
+                (str(key.name), (key.target_schema, key.target), key.ondelete not in (None, "NO ACTION", "RESTRICT"))
+                for key in found.constrain
+                if isinstance(key, ForeignKey)
+            ]
+            for key, target, _ in made:
+                if not found.created and self.stands(target) in gone:
+                    yield _refers(found, key, target)
+            for key, target, lets_go in (*references(found.table), *(made if found.created else ())):
                 stands = self.stands(target)
                 if found.created and stands in gone:
                     yield _refers(found, key, target)
                 lone = found.created or found.name in gone
-                if lone and not (lets_go or found.restricts or stands in gone or stands in made):
+                if lone and not (lets_go or found.restricts or stands in gone or stands in new):
                     yield _restricts(found, key, target, release="old" if found.created else "new")
 
 
 def _mixed(found: TablePlan, name: str) -> Problem:
     how = "created" if found.created else "renamed"
-    own = found.created and found.constrain
-    instead = "declare it in the sa.Table of CreateTable(...)." if own else "make it in a later upgrade."
     return Problem(
         code="CF116",
         what=f"{name} is made on {found.name[1]}, or refers to it, in the upgrade in which that table is {how}.",
         why="until contract the table is known under two names, or to the new release only.",
-        instead=instead,
+        instead="make it in a later upgrade.",
     )
 
 

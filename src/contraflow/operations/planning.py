@@ -145,7 +145,8 @@ def plan(
     migrate: list[Block] = []
     verify: list[Block] = []
     installed: list[Installed] = []
-    for definition in _definitions(plans):
+    plans.resolve()
+    for definition in _definitions(plans, write):
         where: dict[str, Any] = {"table": definition.name, "schema": definition.schema}
         step = MakeTable(definition=definition)
         expand.append(Hold(title=f"create {definition.name}", steps=(step,), locked=False, **where))
@@ -178,12 +179,12 @@ def plan(
     )
 
 
-def _definitions(plans: Plans) -> list[sa.Table]:
+def _definitions(plans: Plans, write: Callable[[expressions.Expression], str]) -> list[sa.Table]:
     """The new tables, each after those that it refers to."""
     made = [found for found in plans.current.values() if found.created]
     held = [problem for found in made for problem in _held_columns(found, None)]
     ProblemError.raise_any([*plans.problems(), *held])
-    return plans.definitions()
+    return plans.definitions(lambda found, constraint: _constraint(found, None, constraint, write))
 
 
 def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[Block, ...]:

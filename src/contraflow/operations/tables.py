@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.operations.base import Fragment, Schema, TableName, default_text, find_table
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Index
@@ -163,6 +164,8 @@ def assembled(
     columns: Mapping[str, sa.Column[Any]],
     released: Sequence[Index],
     built: Sequence[Index],
+    unconstrained: Sequence[Constraint],
+    constrained: Sequence[Constraint],
     stands: Callable[[TableName], TableName],
 ) -> sa.Table:
     """The table as the upgrade's operations leave its declaration, in a MetaData of its own.
@@ -184,6 +187,8 @@ def assembled(
     unnamed = {index.columns for index in released if not index.name}
     for constraint in definition.constraints:
         keys = tuple(constraint.columns.keys()) if isinstance(constraint, sa.UniqueConstraint) else None
+        if _is_gone(constraint, unconstrained):
+            continue
         if isinstance(constraint, sa.ForeignKeyConstraint):
             _refer(table, constraint, stands)
         elif constraint._type_bound or getattr(constraint, "_column_flag", False):  # noqa: SLF001
@@ -198,7 +203,35 @@ def assembled(
             table.append_constraint(sa.UniqueConstraint(*made.columns, name=made.name))
         else:
             sa.Index(made.name, *(table.c[column] for column in made.columns), unique=made.unique)
+    for rule in constrained:
+        if isinstance(rule, Check):
+            table.append_constraint(sa.CheckConstraint(sa.text(rule.text.replace(":", "\\:")), name=rule.name))
+        else:
+            _refer(table, _key(rule), stands)
     return table
+
+
+def _is_gone(constraint: sa.Constraint, unconstrained: Sequence[Constraint]) -> bool:
+    if isinstance(constraint, sa.ForeignKeyConstraint):
+        return any(
+            isinstance(gone, ForeignKey) and list(gone.columns) == constraint.column_keys for gone in unconstrained
+        )
+    return isinstance(constraint, sa.CheckConstraint) and any(
+        isinstance(gone, Check) and gone.name == constraint.name for gone in unconstrained
+    )
+
+
+def _key(key: ForeignKey) -> sa.ForeignKeyConstraint:
+    prefix = f"{key.target_schema}.{key.target}" if key.target_schema else key.target
+    return sa.ForeignKeyConstraint(
+        key.columns,
+        [f"{prefix}.{column}" for column in key.target_columns],
+        name=key.name,
+        ondelete=key.ondelete,
+        onupdate=key.onupdate,
+        deferrable=key.deferrable or None,
+        initially="DEFERRED" if key.deferred else None,
+    )
 
 
 def describe_table(table: sa.Table) -> dict[str, Any]:
