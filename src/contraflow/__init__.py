@@ -52,14 +52,17 @@ from contraflow.faults import (
 )
 from contraflow.install import install
 from contraflow.lens import Lens
+from contraflow.opaque import Opaque
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
 from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
 from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
+from contraflow.writer import OpaqueWriter
 
 __all__ = [
     "AddCheck",
@@ -102,6 +105,9 @@ __all__ = [
     "NoSuchDatabase",
     "NoSuchTable",
     "NotNullViolation",
+    "Opaque",
+    "OpaqueColumns",
+    "OpaqueWriter",
     "Options",
     "OutOfResources",
     "PermissionDenied",

@@ -18,6 +18,7 @@ from alembic.operations import ops
 
 from contraflow.constraints import Constraint, constraint_from_dict
 from contraflow.lens import Group
+from contraflow.opaque import Opaque
 
 __all__ = [
     "AddAlias",
@@ -87,6 +88,9 @@ class Sync:
     marker: str
     name: str
     """The stem of the names of triggers and functions; at most 50 bytes, unique in the schema."""
+    opaque: Opaque | None = None
+    """In the place of groups: the two sides are computed in Python, and the marker of a row whose new side is to be
+    computed is NULL."""
 
     @property
     def enforced(self) -> tuple[str, ...]:
@@ -101,7 +105,7 @@ class Sync:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the meaning of the sync changes; 16 hexadecimal digits."""
-        meaning = {
+        meaning: dict[str, Any] = {
             "table": [self.schema, self.table],
             "groups": [group.describe() for group in self.groups],
             "columns": [
@@ -109,6 +113,8 @@ class Sync:
                 for _, column in sorted(self.columns.items())
             ],
         }
+        if self.opaque is not None:
+            meaning["opaque"] = self.opaque.describe()
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -179,6 +185,8 @@ class EnforceNotNull:
     names: tuple[str, ...]
     defaults: Mapping[str, str] = field(default_factory=dict)
     """Server defaults of these columns, given at once where the proof is NOT NULL itself (MySQL, MariaDB)."""
+    passing: tuple[str, ...] = ()
+    """Further columns to prove it of, which the phase then drops: where they are gone, nothing is left to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,6 +199,8 @@ class SetNotNull:
     defaults: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     """All new columns of the table: those that were hidden become visible."""
+    passing: tuple[str, ...] = ()
+    """See :attr:`EnforceNotNull.passing`: where nothing could prove it before, the hold does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -486,6 +496,8 @@ class Installed:
     """The new release's indexes and unique constraints."""
     replaced: tuple[Index, ...] = ()
     """The old release's, which contract drops."""
+    opaque: bool = False
+    """The sync's two sides are computed in Python: contract proves first that no marker is NULL."""
     widened: tuple[Widening, ...] = ()
     """Columns with a wider type than the old release declares."""
     created: bool = False
@@ -516,6 +528,7 @@ class Installed:
             "relaxed": list(self.relaxed),
             "built": [index.as_dict() for index in self.built],
             "replaced": [index.as_dict() for index in self.replaced],
+            "opaque": self.opaque,
             "widened": [widening.as_dict() for widening in self.widened],
             "created": self.created,
             "removed": self.removed,
@@ -541,6 +554,7 @@ class Installed:
             relaxed=tuple(data.get("relaxed", ())),
             built=tuple(map(Index.from_dict, data.get("built", ()))),
             replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
+            opaque=bool(data.get("opaque", False)),
             widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
             created=data.get("created", False),
             removed=data.get("removed", False),

@@ -193,6 +193,47 @@ def test_a_plan_names_every_statement_and_changes_nothing(project: Project, data
     assert columns(database) == before
 
 
+OPAQUE = """
+from contraflow import Opaque, OpaqueColumns
+
+
+def reversed_(source, target):
+    return lambda row: {target: row[source][::-1]}
+
+
+change = Change(
+    OpaqueColumns(
+        table="users",
+        columns=[sa.Column("name_", sa.String(100), nullable=False)],
+        lens=Opaque(
+            old=["display_name"],
+            new=["name_"],
+            forward=reversed_("display_name", "name_"),
+            backward=reversed_("name_", "display_name"),
+        ),
+    )
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_what_only_python_computes_is_computed_by_migrate(project: Project, database: Database) -> None:
+    assert contraflow("upgrade", "--through", "contract").code == 0
+    project.revision("0004", "0003", OPAQUE)
+    assert contraflow("upgrade").code == 0
+    execute(database, "UPDATE users SET display_name = 'Bob' WHERE id = 1")
+    assert "to fill   users: 1 rows" in contraflow("status").out
+    refused = contraflow("contract", "--json")
+    assert (refused.code, refused.codes) == (1, ["CF012"])
+    # A revision that waits after it is no obstacle.
+    project.revision("0005", "0004", RENAME_MAIL.replace('"mail"', '"email"').replace('new="email"', 'new="address"'))
+    assert contraflow("migrate").code == 0
+    assert contraflow("contract").code == 0
+    with database.engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT name_ FROM users ORDER BY id")).scalars().all()
+    assert list(found) == ["boB", "rehC"]
+
+
 def test_the_upgrade_can_be_named(project: Project, database: Database) -> None:
     assert contraflow("check", "--revision", "0001:0002", "--json").document["upgrade"] == "0001:0002"
     assert contraflow("--revision", "0001:0003", "expand").code == 0

@@ -26,6 +26,8 @@ from contraflow import (
     DropTable,
     DropUnique,
     Lens,
+    Opaque,
+    OpaqueColumns,
     RenameColumn,
     RenameTable,
     TransformColumns,
@@ -84,6 +86,11 @@ EXAMPLES: Sequence[Operation] = (
     ),
     AddColumn(table="users", column=sa.Column("locale", sa.String(9), nullable=False, server_default="en")),
     DropColumn(table="users", column="street"),
+    OpaqueColumns(
+        table="users",
+        columns=[sa.Column("sealed", sa.Text)],
+        lens=Opaque(old=["street"], new=["sealed"], forward=dict, backward=dict),
+    ),
     WidenColumn(table="users", column="city", type=sa.String(63), replans=True),
     CreateTable(
         definition=sa.Table(

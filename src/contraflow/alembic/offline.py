@@ -102,6 +102,8 @@ def _write(
     timeout: float,
 ) -> None:
     for block in blocks:
+        if isinstance(block, Online) and isinstance(block.step, Backfill) and block.step.sync.opaque is not None:
+            raise _not_possible(f"the opaque lens of {block.table} is Python code, which no SQL can stand for")
         relaxing = isinstance(block, Hold) and any(isinstance(step, _RELAXING) for step in block.steps)
         if relaxing and adapter.sync_after_store:
             raise _not_possible(f"on {adapter.profile.product}, {block.table} is changed in its stored text")

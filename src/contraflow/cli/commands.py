@@ -214,6 +214,9 @@ def migrate(session: Session) -> None:
       contraflow migrate
     """
     with session.runner() as runner:
+        needed = runner.needs_declaration
+    # What is Python code (an opaque lens) is not in the journal.
+    with session.runner(session.open_upgrade if needed and session.has_environment else None) as runner:
         runner.migrate()
     session.stamp()
     _report(session, "migrate")

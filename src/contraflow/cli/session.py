@@ -120,6 +120,14 @@ class Session:
         return self.environment.settings.through
 
     @cached_property
+    def open_upgrade(self) -> Upgrade | None:
+        """The open upgrade, as its revisions declare it; None if none is open, or its revisions are not here."""
+        if not is_open(self.past):
+            return None
+        with _told_apart():
+            return upgrade_of(self.environment.directory, [], self.past)
+
+    @cached_property
     def upgrade(self) -> Upgrade | None:
         """The upgrade to work on: the one that waits, else the open one; None if there is neither.
 

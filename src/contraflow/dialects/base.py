@@ -323,8 +323,8 @@ class Adapter(ABC):
         """Whether an online step needs a hold here, and is sent by :meth:`hold`."""
         return False
 
-    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:  # noqa: ARG002 - for PostgreSQL
-        """What removes the rest of a build that failed; sent inside :meth:`running_online`."""
+    def discard(self, step: Step, found: Found) -> list[Statement]:  # noqa: ARG002 - for PostgreSQL
+        """What removes the rest of an online step that failed; sent inside :meth:`running_online`."""
         return []
 
     def waits_beside_writers(self, step: Step) -> bool:  # noqa: ARG002 - for PostgreSQL

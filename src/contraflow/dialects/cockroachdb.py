@@ -18,9 +18,19 @@ import sqlalchemy as sa
 from contraflow.dialects.base import BackfillText, Found, Profile, Statement
 from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
-from contraflow.dialects.remaining import Remaining, require
+from contraflow.dialects.remaining import Remaining, still_nullable
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BuildConstraint, BuildIndex, EnforceNotNull, Hold, Index, Installed, Online
+from contraflow.steps import (
+    Backfill,
+    BuildConstraint,
+    BuildIndex,
+    EnforceNotNull,
+    Hold,
+    Index,
+    Installed,
+    Online,
+    Step,
+)
 
 __all__ = ["CockroachDBAdapter"]
 
@@ -164,7 +174,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
         return [Statement(sql=statement.sql, lock=_JOB) for statement in super()._build(step, found)]
 
-    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:  # noqa: ARG002
+    def discard(self, step: Step, found: Found) -> list[Statement]:  # noqa: ARG002
         """See :meth:`Adapter.discard`: a job that fails takes back what it built."""
         return []
 
@@ -177,16 +187,10 @@ class CockroachDBAdapter(PostgreSQLAdapter):
             return [Statement(sql=statement.sql, lock=_JOB) for statement in self._build_constraint(step, found)]
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
-        if found is not None:
-            require(found, step.table, step.names)
         table = self.compiler.table(step.table, step.schema)
         return self._alter_all(
             table,
-            [
-                f"ALTER COLUMN {self.compiler.quote(name)} SET NOT NULL"
-                for name in step.names
-                if found is None or found.columns[name]
-            ],
+            [f"ALTER COLUMN {self.compiler.quote(name)} SET NOT NULL" for name in still_nullable(step, found)],
         )
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's

@@ -102,11 +102,13 @@ def probe_text(step: Probe, compiler: Compiler) -> ProbeText:
         differing.append((title, f"SELECT count(*) FROM {escape(table)} WHERE {where}"))
         show.append((title, f"SELECT {names} FROM {escape(table)} WHERE {where} LIMIT :limit"))
     count = f"SELECT count(*) FROM {table} WHERE"
+    given = f" AND {quote(sync.marker)} IS NOT NULL" if sync.opaque is not None else ""
     return ProbeText(
         unsynced=escape(f"{count} {quote(sync.marker)} IS NULL"),
         differing=tuple(differing),
         show=tuple(show),
-        nulls={name: escape(f"{count} {quote(name)} IS NULL") for name in step.not_null},
+        # A row that is still to be computed in Python is told of as that.
+        nulls={name: escape(f"{count} {quote(name)} IS NULL{given}") for name in step.not_null},
     )
 
 

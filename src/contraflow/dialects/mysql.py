@@ -31,8 +31,9 @@ from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.mysql_text import Grants, checks_time, filler, redefined
 from contraflow.dialects.mysql_watch import watching
-from contraflow.dialects.remaining import Remaining, remaining, require
-from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.dialects.opaque import trigger_statements
+from contraflow.dialects.remaining import Remaining, remaining, still_nullable
+from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Backfill, BuildConstraint, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
@@ -436,7 +437,8 @@ class MySQLAdapter(Adapter):
         return [(name, constant) for name, constant in constants if constant is not None]
 
     def _final_shape(self, work: Remaining, found: Found | None) -> list[str]:
-        names = list(dict.fromkeys([*work.not_null, *work.defaults, *work.show]))
+        names = dict.fromkeys([*work.not_null, *work.defaults, *work.show])
+        names = {name: None for name in names if name not in work.drop}
         return [
             self._modify(name, found, not_null=name in work.not_null, default=work.defaults.get(name)) for name in names
         ]
@@ -463,9 +465,7 @@ class MySQLAdapter(Adapter):
             return mysql_constraints.build(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
-        if found is not None:
-            require(found, step.table, step.names)
-        names = [name for name in step.names if found is None or found.columns[name]]
+        names = still_nullable(step, found)
         if not names:
             return []
         table = self.compiler.table(step.table, step.schema)

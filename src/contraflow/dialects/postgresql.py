@@ -30,8 +30,9 @@ from contraflow.dialects.base import (
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.kinds import Kind
-from contraflow.dialects.remaining import Remaining, remaining, require
-from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.dialects.opaque import trigger_statements
+from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
+from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
@@ -510,11 +511,19 @@ class PostgreSQLAdapter(Adapter):
         name = self.compiler.quote(str(index.name))
         return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {table} ({self._columns_of(index)})"
 
-    def discard(self, step: BuildIndex, found: Found) -> list[Statement]:
-        """See :meth:`Adapter.discard`: an INVALID index costs every writer, and a unique one may refuse their rows.
+    def discard(self, step: Step, found: Found) -> list[Statement]:
+        """See :meth:`Adapter.discard`: an INVALID index costs every writer, and a unique one may refuse their rows, as
+        does a CHECK that is not valid.
 
         (https://www.postgresql.org/docs/current/sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY)
         """
+        if isinstance(step, EnforceNotNull):
+            checks = [_check_name(step.table, name) for name in (*step.names, *step.passing)]
+            left = [name for name in checks if found.details["constraints"].get(name) is False]
+            table = self.compiler.table(step.table, step.schema)
+            return self._alter_all(table, [f"DROP CONSTRAINT {self.compiler.quote(name)}" for name in left])
+        if not isinstance(step, BuildIndex):
+            return []
         name = str(step.index.name)
         if found.indexes.get(name) != "invalid":
             return []
@@ -534,12 +543,10 @@ class PostgreSQLAdapter(Adapter):
             return self._build_constraint(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
-        if found is not None:
-            require(found, step.table, step.names)
         table = self.compiler.table(step.table, step.schema)
         quote = self.compiler.quote
         constraints = {} if found is None else found.details.get("constraints", {})
-        names = [name for name in step.names if found is None or found.columns[name]]
+        names = still_nullable(step, found)
         missing = [name for name in names if _check_name(step.table, name) not in constraints]
         unproven = [name for name in names if not constraints.get(_check_name(step.table, name))]
         added = ", ".join(

@@ -18,6 +18,7 @@ from contraflow.steps import (
     DropColumns,
     DropConstraints,
     DropIndexes,
+    EnforceNotNull,
     Hold,
     Index,
     InstallSync,
@@ -31,7 +32,7 @@ from contraflow.steps import (
     WidenColumns,
 )
 
-__all__ = ["Remaining", "fingerprint", "index_name", "remaining", "require"]
+__all__ = ["Remaining", "fingerprint", "index_name", "remaining", "require", "still_nullable"]
 
 _FINGERPRINT = re.compile(r"/\* contraflow ([0-9a-f]{16}) \*/")
 
@@ -179,12 +180,12 @@ def _remove(work: Remaining, step: RemoveSync, found: Found | None) -> None:
 
 def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None:
     if found is None:
-        work.not_null += step.not_null
+        work.not_null += (*step.not_null, *step.passing)
         work.defaults.update(step.defaults)
         work.show += step.names
         return
     require(found, step.table, (*step.not_null, *step.defaults))
-    work.not_null += [name for name in step.not_null if found.columns[name]]
+    work.not_null += [name for name in (*step.not_null, *step.passing) if found.columns.get(name, False)]
     work.defaults.update(
         {name: text for name, text in step.defaults.items() if name not in found.details.get("defaults", ())}
     )
@@ -207,6 +208,14 @@ def _retype(work: Remaining, step: WidenColumns | NarrowColumns, found: Found | 
             work.widen[one.column] = step.types[one.column]
         elif isinstance(step, NarrowColumns) and (found is None or not has_old):
             work.narrow[one.column] = one.old
+
+
+def still_nullable(step: EnforceNotNull, found: Found | None) -> list[str]:
+    """The columns that may hold NULL still; all of them if ``found`` is None. Raises CF101 if one is missing."""
+    if found is None:
+        return [*step.names, *step.passing]
+    require(found, step.table, step.names)
+    return [name for name in (*step.names, *step.passing) if found.columns.get(name, False)]
 
 
 def index_name(index: Index, found: Found) -> str | None:

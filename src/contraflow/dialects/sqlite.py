@@ -29,9 +29,10 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import sqlite_dependents
+from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.remaining import Remaining, index_name, remaining, require
 from contraflow.dialects.sqlite_twin import SQLiteTables
-from contraflow.dialects.sync import TriggerText, trigger_statements
+from contraflow.dialects.sync import TriggerText
 from contraflow.problems import Problem
 from contraflow.steps import (
     Backfill,

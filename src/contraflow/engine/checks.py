@@ -26,7 +26,7 @@ from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
 from contraflow.steps import Installed, Sync, SyncColumn
 
-__all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain"]
+__all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain", "misfit"]
 
 EXAMPLES = 3
 """How many counter-examples a problem shows."""
@@ -290,10 +290,10 @@ def _first_misfit(sync: Sync, direction: _Direction) -> Problem | None:
             except (TypeError, ValueError, ArithmeticError) as error:
                 reason = f"raises {type(error).__name__}: {error}"
             else:
-                misfit = _misfit(value, column)
-                if misfit is None:
+                unfit = misfit(value, column)
+                if unfit is None:
                     continue
-                reason = misfit
+                reason = unfit
             sources = ", ".join(f"{source} = {_short(row[source])}" for source in direction.sources) or "any row"
             return Problem(
                 code="CF107",
@@ -304,7 +304,8 @@ def _first_misfit(sync: Sync, direction: _Direction) -> Problem | None:
     return None
 
 
-def _misfit(value: Any, column: SyncColumn) -> str | None:
+def misfit(value: Any, column: SyncColumn) -> str | None:
+    """Why the column cannot hold the value, None if it can (or is of a type not known here)."""
     type_ = column.type
     if value is None:
         return None if column.nullable else "NULL, and the column is NOT NULL"

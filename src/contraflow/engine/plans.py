@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, Found, Statement
+from contraflow.dialects.opaque import opaque_text
 from contraflow.dialects.repair import repair_text
 from contraflow.engine.backfill import Target
 from contraflow.engine.report import PlannedStatement, PlanReport
@@ -24,15 +25,19 @@ def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dic
     """The SQL of backfill, verification and repair, a table each, as plain data: what the phases after expand
     work from.
     """
-    fills, probes, repairs = [], [], []
+    fills, probes, repairs, opaque = [], [], [], []
     sides: tuple[Side, Side] = ("old", "new")
     for block in (*phases.migrate, *phases.verify):
         if not isinstance(block, Online):
             continue
         name = full_name(block.schema, block.table)
         if isinstance(block.step, Backfill):
-            found = adapter.find(connection, block.table, block.schema)
-            sync, text = block.step.sync, adapter.backfill(block.step, found)
+            found, sync = adapter.find(connection, block.table, block.schema), block.step.sync
+            if sync.opaque is not None:
+                stale = opaque_text(sync, sync.opaque, adapter.compiler).remaining
+                opaque.append({"name": name, "remaining": stale})
+                continue
+            text = adapter.backfill(block.step, found)
             fills.append(Target(name=name, title=block.title, key=sync.key, text=text).as_dict())
             for side, (place, group) in itertools.product(sides, enumerate(sync.groups)):
                 mend = Target(
@@ -43,8 +48,10 @@ def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dic
                 )
                 repairs.append({**mend.as_dict(), "table": name, "side": side})
         elif isinstance(block.step, Probe):
-            probes.append(ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step)).as_dict())
-    return {"backfill": fills, "probe": probes, "repair": repairs}
+            is_opaque = block.step.sync.opaque is not None
+            target = ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step), opaque=is_opaque)
+            probes.append(target.as_dict())
+    return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
 
 
 def plan_report(
@@ -94,6 +101,11 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         inside = adapter.hold(block, found)
         if inside:
             yield from (*adapter.opening(block, timeout), *inside, *adapter.closing(block))
+    elif isinstance(block.step, Backfill) and block.step.sync.opaque is not None:
+        text = opaque_text(block.step.sync, block.step.sync.opaque, adapter.compiler)
+        yield Statement(sql=_plain(text.page))
+        yield Statement(sql=_plain(text.write), lock="one row, for each that Python computed")
+        yield Statement(sql=_plain(text.remaining))
     elif isinstance(block.step, Backfill):
         fill = adapter.backfill(block.step, found)
         yield Statement(sql=_plain(fill.fill), lock="the rows of one batch")

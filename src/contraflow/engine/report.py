@@ -217,7 +217,9 @@ class Status:
     """Who holds the single-runner lock at the moment."""
     phases: tuple[PhaseReport, ...] = ()
     rows_left: Mapping[str, int] = field(default_factory=dict)
-    """Table to the number of rows that were never synced, while the upgrade is EXPANDED."""
+    """Table to the number of rows that were never synced, while the upgrade is EXPANDED; of tables with an opaque lens
+    until contract.
+    """
     nodes: tuple[Node, ...] = ()
     due: Due = "nothing"
     rolled_back: float | None = None

@@ -31,6 +31,7 @@ from contraflow.engine.matching import (
     revisions_of,
     rolled_back,
 )
+from contraflow.engine.opaque import check_opaque, compute, needs_python, opaque_syncs
 from contraflow.engine.plans import plan_report, programs
 from contraflow.engine.report import Difference, Node, Options, PlanReport, Progress, State, Status
 from contraflow.engine.schema import full_name, old_shape
@@ -48,7 +49,7 @@ from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, Block, BuildIndex, Hold, Installed, Online, Phases
+from contraflow.steps import Backfill, Block, BuildIndex, Hold, Installed, Online, Phases, Sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -210,7 +211,9 @@ class Runner:
             if _past(entry):
                 return
             state = self._next("migrate", entry)
+            opaque = self._opaque(work, entry)
             work.start(pending="migrate")
+            compute(work, opaque)
             for data in entry.programs.get("backfill", ()):
                 self._fill(work, entry, Target.from_dict(data))
             for block in plan_builds(entry.installed):
@@ -257,7 +260,12 @@ class Runner:
                 self._weigh(work, check_routines(work.connection, self.adapter, entry.installed), force)
                 # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
                 for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
-                    work.run(block)
+                    try:
+                        work.run(block)
+                    except sa.exc.DBAPIError as error:
+                        if not error.connection_invalidated:
+                            self._verify(work, entry, show=3)  # tells what came in between
+                        raise
                 # From here on there is no way back: what is dropped is gone.
                 work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
@@ -267,6 +275,8 @@ class Runner:
                 except (ProblemError, sa.exc.DBAPIError) as error:
                     if whole and _left_as_it_was(work, block, found, error):
                         work.save(pending=None)  # no lock, nothing dropped: rollback stays possible
+                        if isinstance(error, sa.exc.IntegrityError):
+                            self._verify(work, entry, show=3)
                     raise
                 whole = whole and not isinstance(block, Hold)
             work.reach(state)
@@ -466,6 +476,23 @@ class Runner:
         work.record("done", target.title, statements=rows, seconds=self._clock() - began)
         return rows
 
+    @property
+    def needs_declaration(self) -> bool:
+        """Whether :meth:`migrate` of the open upgrade needs it declared: it has an opaque lens."""
+        with self._reading() as connection:
+            entry = self._current(connection)
+            return entry is not None and entry.open and any(item.opaque for item in entry.installed)
+
+    def _opaque(self, work: Work, entry: Entry) -> list[Sync]:
+        """What is to be computed in Python. Raises ``CF004`` if that is needed and the upgrade is not declared."""
+        tables = [full_name(item.schema, item.table) for item in entry.installed if item.opaque]
+        if not tables:
+            return []
+        declared = self._declared
+        if declared is None or [one.id for one in entry.revisions] != [change.revision for change in declared.changes]:
+            raise needs_python(entry.id, tables)
+        return opaque_syncs(self._phases(work.connection, declared, entry.installed))
+
     def _begin(self, work: Work, upgrade: Upgrade) -> None:
         """Write what will be installed, before the first of it is."""
         phases = self._checked(work, upgrade, ())
@@ -526,6 +553,7 @@ class Runner:
             *check_constraints(connection, self.adapter, phases),
             *check_domain(syncs),
             *check_rows(connection, self.adapter, syncs),
+            *check_opaque(connection, opaque_syncs(phases)),
         ]
 
     def _install(self, work: Work, upgrade: Upgrade) -> None:

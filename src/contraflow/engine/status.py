@@ -57,6 +57,10 @@ def read_status(
         for data in entry.programs.get("backfill", ()):
             target = Target.from_dict(data)
             rows_left[target.name] = int(connection.execute(sa.text(target.text.remaining)).scalar() or 0)
+    if entry.state in (State.EXPANDED, State.MIGRATED, State.VERIFIED) and entry.pending in (None, "migrate"):
+        # The old release goes on making such rows until its last node is gone.
+        for data in entry.programs.get("opaque", ()):
+            rows_left[data["name"]] = int(connection.execute(sa.text(data["remaining"])).scalar() or 0)
     return Status(
         state=entry.state,
         upgrade=entry.id,

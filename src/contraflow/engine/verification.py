@@ -18,6 +18,10 @@ from contraflow.steps import BuildIndex
 __all__ = ["ProbeTarget", "find_alike", "find_differences", "find_violations", "refuse"]
 
 
+_UNSYNCED = "never synced"
+_STALE = "to be computed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeTarget:
     """One table to verify."""
@@ -25,12 +29,15 @@ class ProbeTarget:
     name: str
     title: str
     text: ProbeText
+    opaque: bool = False
+    """Rows that were never synced are to be computed in Python."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the journal."""
         return {
             "name": self.name,
             "title": self.title,
+            "opaque": self.opaque,
             "text": {
                 "unsynced": self.text.unsynced,
                 "differing": [list(pair) for pair in self.text.differing],
@@ -46,6 +53,7 @@ class ProbeTarget:
         return cls(
             name=data["name"],
             title=data["title"],
+            opaque=bool(data.get("opaque", False)),
             text=ProbeText(
                 unsynced=text["unsynced"],
                 differing=tuple((title, query) for title, query in text["differing"]),
@@ -66,7 +74,8 @@ def find_differences(
 
     found: list[Difference] = []
     if unsynced := count(target.text.unsynced):
-        found.append(Difference(code="CF012", table=target.name, title="never synced", count=unsynced))
+        title = _STALE if target.opaque else _UNSYNCED
+        found.append(Difference(code="CF012", table=target.name, title=title, count=unsynced))
     queries = dict(target.text.show)
     for title, query in target.text.differing:
         if not (differing := count(query)):
@@ -158,7 +167,14 @@ def _problem(found: Difference, upgrade: str, verb: str) -> Problem:
             why="the new release takes such rows to be impossible; the constraint cannot be made, and does not stand.",
             instead=f"change or delete these rows, then {verb} again.",
         )
-    if found.title == "never synced":
+    if found.title == _STALE:
+        return Problem(
+            code="CF012",
+            what=f"cannot {verb} {upgrade}: the new side of {rows} of {found.table} is still to be computed.",
+            why="the old release wrote them, and only Python can compute what the new one is to read.",
+            instead=f"contraflow migrate computes them, once the old release writes no more; then {verb} again.",
+        )
+    if found.title == _UNSYNCED:
         return Problem(
             code="CF012",
             what=f"cannot {verb} {upgrade}: {rows} of {found.table} were never synced.",

@@ -243,6 +243,11 @@ class Work:
             if isinstance(block.step, BuildIndex):
                 self._give_up_on_alike_rows(block, block.step, timeout)
             raise
+        except sa.exc.IntegrityError:
+            # A row is not as the step wants to prove. What is left of the proof would go on to refuse such rows.
+            with self.adapter.running_online(self.connection, timeout):
+                self.adapter.execute(self.connection, self.adapter.discard(block.step, self.find(block)))
+            raise
         with self.writing():
             self._done(block, statements, tally, began)
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
 from contraflow.lens import Lens
+from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Index
 
@@ -78,6 +79,7 @@ class Fragment:
     """Those it no longer has: named, or told by their columns."""
     widen: tuple[sa.Column[Any], ...] = ()
     """Columns that get a wider type under their own name, in their final shape."""
+    opaque: Opaque | None = None
     replans: bool = False
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
     create: sa.Table | None = None

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Constraint, ForeignKey
 from contraflow.lens import Lens
+from contraflow.opaque import Opaque
 from contraflow.operations.base import Condition, Fragment, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
@@ -43,6 +44,7 @@ class TablePlan:
     columns: dict[str, sa.Column[Any]]
     """The columns as the operations so far leave them."""
     lenses: list[tuple[Lens, frozenset[str]]] = field(default_factory=list)
+    opaque: list[Opaque] = field(default_factory=list)
     build: list[Index] = field(default_factory=list)
     released: list[Index] = field(default_factory=list)
     widened: dict[str, bool] = field(default_factory=dict)

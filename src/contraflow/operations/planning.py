@@ -15,6 +15,7 @@ from alembic.operations import ops
 from contraflow import expressions
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.lens import Group, combine
+from contraflow.opaque import Opaque
 from contraflow.operations.base import Condition, Operation, Release, TableName, constant_default, default_text
 from contraflow.operations.gathering import Plans, stem
 from contraflow.operations.gathering import TablePlan as _TablePlan
@@ -194,6 +195,11 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
     blocks: list[Block] = []
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+        if late and found.opaque and found.marker:
+            # An old node's write makes the marker NULL: from here on it is refused, rather than lost.
+            proof = EnforceNotNull(**where, names=(), passing=(found.marker,))
+            title = f"prove that no row of {found.table} is still to be computed"
+            blocks.append(Online(title=title, step=proof, **where))
         for index in found.built:
             if index.late is not late:
                 continue
@@ -272,7 +278,9 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
     if found.built:
         backward.append(DropIndexes(**where, indexes=found.built))
     if found.added:
-        forward.append(SetNotNull(**where, not_null=found.not_null, defaults=found.defaults, names=found.added))
+        final: dict[str, Any] = {"not_null": found.not_null, "defaults": found.defaults, "names": found.added}
+        passing = (found.marker,) if found.opaque and found.marker else ()
+        forward.append(SetNotNull(**where, **final, passing=passing))
     if found.sync and found.marker:
         remove = RemoveSync(**where, name=found.sync, marker=found.marker, fill_defaults=found.relaxed)
         forward.append(remove)
@@ -352,6 +360,8 @@ def _apply(operation: Operation, plans: Plans) -> None:
             )
     if fragment.lens is not None:
         found.lenses.append((fragment.lens, fragment.once))
+    if fragment.opaque is not None:
+        found.opaque.append(fragment.opaque)
     for column in fragment.widen:
         found.columns[column.name] = column
         if column.name in found.original:
@@ -398,6 +408,8 @@ def _release(found: _TablePlan, wish: Index) -> None:
 
 
 def _sync(found: _TablePlan) -> Sync | None:
+    if found.opaque:
+        return _opaque_sync(found)
     if not found.lenses:
         return None
     groups = combine(
@@ -414,6 +426,44 @@ def _sync(found: _TablePlan) -> Sync | None:
             column = found.original.get(name)
             columns[name] = _sync_column(column if column is not None else found.columns[name])
     _check_ends(found, groups, columns)
+    return _make_sync(found, columns, groups=groups)
+
+
+def _opaque_sync(found: _TablePlan) -> Sync:
+    lens, *others = found.opaque
+    other = "another name" if found.renamed else "another lens"
+    if others or found.renamed or found.lenses or any(name not in found.columns for name in lens.new):
+        raise ProblemError(
+            Problem(
+                code="CF116",
+                what=f"{found.name[1]} has an opaque lens and {other} in one upgrade.",
+                why="the new release's nodes write both shapes by the one declaration, and know the table by one name.",
+                instead="put them into two upgrades: contract the first before the second.",
+            )
+        )
+    if lost := [name for name in lens.old if name not in found.original]:
+        raise ProblemError(
+            Problem(
+                code="CF116",
+                what=f"the opaque lens of {found.name[1]} reads {', '.join(lost)}, which the old release has not.",
+                why="a column between two changes of one upgrade is never stored.",
+                instead="let it read the old release's own columns.",
+            )
+        )
+    columns = {
+        name: _sync_column(found.original[name] if name in found.original else found.columns[name])
+        for name in (*lens.old, *lens.new)
+    }
+    return _make_sync(found, columns, opaque=lens)
+
+
+def _make_sync(
+    found: _TablePlan,
+    columns: Mapping[str, SyncColumn],
+    *,
+    groups: tuple[Group, ...] = (),
+    opaque: Opaque | None = None,
+) -> Sync:
     schema, table = found.name
     key = tuple(found.table.primary_key.columns)
     return Sync(
@@ -423,6 +473,7 @@ def _sync(found: _TablePlan) -> Sync | None:
         key_types=tuple(column.type for column in key),
         columns=columns,
         groups=groups,
+        opaque=opaque,
         marker=MARKER,
         name=stem(found.name),
     )
@@ -508,6 +559,7 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
         relaxed=sync.enforced if sync else (),
         built=tuple(_timed(found, sync, index) for index in found.build),
         replaced=tuple(found.released),
+        opaque=bool(found.opaque),
         widened=_widenings(found),
         renamed=found.renamed,
         alias=stem(found.name) if found.renamed else None,
@@ -559,6 +611,8 @@ def _holds_for_nulls(condition: Condition) -> bool:
 def _timed(found: _TablePlan, sync: Sync | None, index: Index) -> Index:
     """The index, built late if the old release could violate it."""
     groups = sync.groups if sync else ()
+    if index.unique and any(name in lens.new for lens in found.opaque for name in index.columns):
+        return replace(index, late=True)  # migrate goes on filling the column
     early = not index.unique or is_implied(index, found.holders, groups, found.original, found.columns)
     return replace(index, late=not early)
 
@@ -586,6 +640,8 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
             )
         )
     if sync:
+        if sync.opaque is not None:
+            problems.extend(_generated(sync, sync.opaque.old))
         for group in sync.groups:
             problems.extend(_group_problems(found, sync, group))
     return problems
@@ -700,19 +756,20 @@ def _new_column_problems(found: _TablePlan) -> list[Problem]:
     return problems
 
 
+def _generated(sync: Sync, names: Sequence[str]) -> Iterator[Problem]:
+    for name in names:
+        if sync.columns[name].identity:
+            yield Problem(
+                code="CF110",
+                what=f"{sync.table}.{name} is generated by the server.",
+                why="the sync could not write it.",
+                instead="leave it out of the lens.",
+            )
+
+
 def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem]:
     table = found.name[1]
-    problems = []
-    for name in (*group.forward, *group.backward):
-        if sync.columns[name].identity:
-            problems.append(
-                Problem(
-                    code="CF110",
-                    what=f"{table}.{name} is generated by the server.",
-                    why="the sync could not write it.",
-                    instead="leave it out of the lens.",
-                )
-            )
+    problems = list(_generated(sync, (*group.forward, *group.backward)))
     problems.extend(check_injective(table, found.holders, group, found.original, found.columns))
     if group.forward_deterministic is False and group.backward_deterministic is False:
         problems.append(
