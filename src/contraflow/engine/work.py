@@ -19,7 +19,7 @@ from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.verification import find_alike, find_violations, refuse
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, BuildConstraint, BuildIndex, DropConstraints, Hold, Online
+from contraflow.steps import Block, BuildConstraint, BuildIndex, DropConstraints, EnforceNotNull, Hold, Online
 
 __all__ = ["Work"]
 
@@ -235,18 +235,18 @@ class Work:
         try:
             with self.adapter.running_online(self.connection, timeout):
                 self.adapter.execute(self.connection, statements)
-        except Violated:
+        except Violated as error:
             if isinstance(block.step, BuildConstraint):
                 self._give_up_on_violations(block, block.step)
+            if isinstance(block.step, EnforceNotNull):
+                # A row holds a NULL. What is left of the proof would go on to refuse such rows.
+                with self.adapter.running_online(self.connection, timeout):
+                    self.adapter.execute(self.connection, self.adapter.discard(block.step, self.find(block)))
+                raise error.__cause__ or error from None
             raise
         except NotUnique:
             if isinstance(block.step, BuildIndex):
                 self._give_up_on_alike_rows(block, block.step, timeout)
-            raise
-        except sa.exc.IntegrityError:
-            # A row is not as the step wants to prove. What is left of the proof would go on to refuse such rows.
-            with self.adapter.running_online(self.connection, timeout):
-                self.adapter.execute(self.connection, self.adapter.discard(block.step, self.find(block)))
             raise
         with self.writing():
             self._done(block, statements, tally, began)
