@@ -17,6 +17,7 @@ from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.record import Finding, Record
 from contraflow.rehearsal.rehearse import Rehearsal
 from tests.alembic.project import RENAME_NAME, USERS, Project
+from tests.cli.commandline import contraflow
 
 FAULTS = plan(1, server="postgresql")
 LARGE = Rehearsal(config="alembic.ini", on="postgresql", seconds=40.0, workers=8, rows=200, seed=1, faults=FAULTS)
@@ -81,6 +82,12 @@ def test_another_failure_is_not_this_one() -> None:
     assert minimise(LARGE, replace(FAILED, findings=()), run=lambda _one: OTHER, most=10).rehearsal == LARGE
 
 
+def test_findings_tell_how_to_see_them_again() -> None:
+    both = replace(FAILED, findings=(*FAILED.findings, *OTHER.findings))
+    found = minimise(LARGE, both, run=lambda _one: FAILED, most=3)
+    assert [finding.reproduce for finding in found.reproduces(both).findings] == [found.script, None]
+
+
 def test_a_rehearsal_that_passed_has_nothing_to_minimise() -> None:
     with pytest.raises(ValueError, match="passed"):
         minimise(LARGE, PASSED)
@@ -103,15 +110,25 @@ def test_a_real_failure_is_made_small_and_fails_again(tmp_path: Path) -> None:
     project.revision("0001", None, USERS)
     project.revision("0002", "0001", """def upgrade():\n    op.execute("UPDATE users SET mail = 'altered'")\n""")
     project.revision("0003", "0002", RENAME_NAME)
-    large = Rehearsal(config=project.ini, revisions="0001:0003", seconds=0.6, rows=2, workers=2)
-    record = large.run()
-    assert record.verdict == "failed"
-    found = minimise(large, record, most=3)
-    assert found.rehearsal.workers == 1
-    text = found.record.findings[0].reproduce
-    assert text is not None
+    command = [
+        "rehearse",
+        "-c",
+        project.ini,
+        "0001:0003",
+        "--seconds",
+        "0.5",
+        "--rows",
+        "2",
+        "--workers",
+        "1",
+        "--json",
+    ]
     path = tmp_path / "again.py"
-    path.write_text(text)
+    done = contraflow(*command, "--reproduce", path)
+    assert done.code == 1, done.err
+    (record,) = done.document["rehearsals"]
+    text = path.read_text()
+    assert text in [finding["reproduce"] for finding in record["findings"]]
     again = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
     assert again.returncode == 1, again.stderr
     assert "'mail': 'altered'" in again.stdout

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from contraflow.cli.session import Session, ended_by_sigterm
 from contraflow.rehearsal import report
 from contraflow.rehearsal.faults import KINDS, Fault, parse, plan
+from contraflow.rehearsal.minimise import minimise
 from contraflow.rehearsal.rehearse import Rehearsal
 
 __all__ = ["run"]
@@ -28,11 +29,13 @@ def run(
     seed: int,
     page: Path | None,
     faults: str,
+    reproduce: Path | None,
 ) -> bool:
     """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
-    if page is not None and not page.parent.is_dir():
-        raise click.BadParameter(f"the folder {str(page.parent)!r} does not exist.", param_hint="--report")
+    for option, path in (("--report", page), ("--reproduce", reproduce)):
+        if path is not None and not path.parent.is_dir():
+            raise click.BadParameter(f"the folder {str(path.parent)!r} does not exist.", param_hint=option)
     for kind in on or ("sqlite",):
         url = session.url
         place = ["--url", "URL"] if url else ["--on", kind]
@@ -57,7 +60,14 @@ def run(
             command=shlex.join(words),
         )
         with ended_by_sigterm(), session.output.milestones() as tell:
-            records.append(rehearsal.run(progress=tell))
+            record = rehearsal.run(progress=tell)
+            if reproduce is not None and record.verdict == "failed":
+                tell("looking for a smaller rehearsal that fails alike")
+                smaller = minimise(rehearsal, record, progress=tell)
+                reproduce.write_text(smaller.script, encoding="utf-8")
+                session.output.note(f"a script that shows it again: {reproduce}")
+                record, reproduce = smaller.reproduces(record), None  # one is enough to begin with
+            records.append(record)
         if page is not None:
             # After each: what was learnt on one server stays if the next one does not start.
             page.write_text(report.html(records), encoding="utf-8")

@@ -21,13 +21,27 @@ _SHORTEST = 1.0
 class Smaller:
     """The smallest rehearsal that was found to fail alike.
 
-    :ivar record: what it found; its findings carry `script` as their reproduction.
+    :ivar record: what it found.
     :ivar runs: how many rehearsals it took to find it.
     """
 
     rehearsal: Rehearsal
     record: Record
     runs: int
+
+    @property
+    def script(self) -> str:
+        """A script that carries it out: see `script`."""
+        return script(self.rehearsal, self.record)
+
+    def reproduces(self, record: Record) -> Record:
+        """``record`` with the script beside each finding that this rehearsal found, too."""
+        text, found = self.script, _symptom(self.record)
+        findings = (
+            replace(finding, reproduce=text) if (finding.kind, finding.table) in found else finding
+            for finding in record.findings
+        )
+        return replace(record, findings=tuple(findings))
 
 
 def minimise(
@@ -58,9 +72,7 @@ def minimise(
     found = Smaller(rehearsal=rehearsal, record=record, runs=0)
     for smaller in (_fewer_faults, _fewer_workers, _fewer_rows, _fewer_seconds):
         found = search.shrink(found, smaller)
-    text = script(found.rehearsal, found.record)
-    findings = tuple(replace(finding, reproduce=text) for finding in found.record.findings)
-    return Smaller(rehearsal=found.rehearsal, record=replace(found.record, findings=findings), runs=most - search.left)
+    return replace(found, runs=most - search.left)
 
 
 def script(rehearsal: Rehearsal, record: Record) -> str:
