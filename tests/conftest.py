@@ -36,6 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="URL",
         help="run on this running server, in fresh databases of its own; repeatable.",
     )
+    group.addoption(
+        "--load-requests",
+        type=int,
+        metavar="N",
+        help="requests of each upgrade under load (tests/operations/test_load.py). Default: 20000, on SQLite 4000.",
+    )
+    group.addoption("--load-results", metavar="FILE", help="append what came of them to this file, as JSON lines.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
