@@ -17,7 +17,8 @@ from contraflow.operations.base import TableName
 from contraflow.rehearsal.history import History
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle
-from contraflow.rehearsal.rule import Side
+from contraflow.rehearsal.rule import NOW, Side
+from contraflow.rehearsal.shapes import ANY
 from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, in_order
 
 __all__ = ["Client", "Desk"]
@@ -283,7 +284,8 @@ class Client:
         for step in steps if answer.fault in _REFUSED else ():
             row, item = None, step.items[0]
             if not step.fresh and item.worlds[0].values is not None:
-                row = self.desk.tables[item.table].view(item.worlds[0], release)
+                seen = self.desk.tables[item.table].view(item.worlds[0], release) or {}
+                row = {name: value for name, value in seen.items() if value not in (ANY, NOW)}
             if self.desk.control(release, step.statement, row):
                 self.desk.history.count("refused alike without the upgrade")
                 return

@@ -54,7 +54,10 @@ class Control:
             if setting := _WITHOUT_KEYS.get(connection.dialect.name):
                 connection.exec_driver_sql(setting)
             if row is not None and verb == "update":
-                connection.execute(table.insert().values({k: v for k, v in row.items() if columns[k].computed is None}))
+                try:
+                    connection.execute(table.insert().values({k: row[k] for k in row if columns[k].computed is None}))
+                except sa.exc.DBAPIError:
+                    return False  # what is known of the row does not make one: nothing can be told
             try:
                 if verb == "update":
                     keys, values = rest

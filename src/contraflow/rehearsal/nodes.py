@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
@@ -86,7 +86,7 @@ class NodeGone(Exception):
 class Node:
     """One node of a release: a process with some workers. A context manager that stops it.
 
-    :param tables: schema, name and columns of each table in the release's shape, and those that hold JSON in texts.
+    :param tables: the tables in the release's shape, as `contraflow.rehearsal.shapes.columns_of` tells them.
     :param timeout: seconds after which the node gives up a connection that does not answer.
     :raises ProblemError: CF201 if it does not start.
     """
@@ -96,7 +96,7 @@ class Node:
         *,
         release: Side,
         url: sa.URL,
-        tables: Sequence[tuple[str | None, str, Sequence[str], Sequence[str]]],
+        tables: Sequence[Mapping[str, Any]],
         workers: int,
         timeout: float = 30.0,
         workload: Workload | None = None,
@@ -120,7 +120,7 @@ class Node:
                 "url": url.render_as_string(hide_password=False),
                 "workers": workers,
                 "timeout": timeout,
-                "tables": [[schema, name, list(names), list(documents)] for schema, name, names, documents in tables],
+                "tables": list(tables),
                 "workload": workload.call,
                 "folder": os.path.abspath(workload.folder),
             }

@@ -29,6 +29,7 @@ from contraflow.rehearsal.control import Control, differences
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
 from contraflow.rehearsal.injector import Injector
+from contraflow.rehearsal.models import models
 from contraflow.rehearsal.nodes import Node, Workload
 from contraflow.rehearsal.oracle import Stage, TableOracle, World
 from contraflow.rehearsal.project import Project
@@ -37,7 +38,6 @@ from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, 
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
 from contraflow.rehearsal.shapes import columns_of, stored
-from contraflow.steps import Backfill, Online, Sync
 
 __all__ = ["Meanwhile", "Rehearsal"]
 
@@ -187,7 +187,7 @@ class _Run:
         self.nodes: tuple[servers.Server, ...] = ()
         self.tables = sorted(tables_of(project.upgrade), key=str)
         self.desk = Desk(
-            tables=self._tables(),
+            tables=self._models(),
             history=self.history,
             seed=options.seed,
             clients=options.workers,
@@ -301,9 +301,7 @@ class _Run:
         node = Node(
             release=release,
             url=self._reach(),
-            tables=columns_of(
-                {name: table.shape(release) for name, table in self.desk.tables.items() if table.knows(release)}
-            ),
+            tables=columns_of(table.shape(release) for table in self.desk.tables.values() if table.knows(release)),
             workers=options.workers,
             workload=options.old_workload if release == "old" else options.new_workload,
         )
@@ -380,28 +378,13 @@ class _Run:
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
-    def _tables(self) -> dict[TableName, TableOracle]:
-        """The model of each table that the workload can write."""
-        old, new = (self.control.shapes[release] for release in ("old", "new"))
-        syncs = self._syncs()
-        made: dict[TableName, TableOracle] = {}
-        for name in sorted(old.keys() | new.keys(), key=str):
-            shapes = [shape for shape in (old.get(name), new.get(name)) if shape is not None]
-            obstacle = next((shape.obstacle for shape in shapes if shape.obstacle), None)
-            if obstacle is None and len({shape.key for shape in shapes}) > 1:
-                obstacle = "its primary key changes"
-            if obstacle is not None:
-                self.notes.append(f"{shapes[0].title} is not written: {obstacle}")
-                continue
-            made[name] = TableOracle(old=old.get(name), new=new.get(name), sync=syncs.get(name))
-        return made
-
-    def _syncs(self) -> Mapping[TableName, Sync]:
+    def _models(self) -> dict[TableName, TableOracle]:
         upgrade = self.project.upgrade
         with Runner(self.url) as runner, self._engine.connect() as connection:
             phases = plan(upgrade, old_shape(connection, runner.adapter, tables_of(upgrade)))
-        steps = [block.step for block in phases.migrate if isinstance(block, Online)]
-        return {(step.sync.schema, step.sync.table): step.sync for step in steps if isinstance(step, Backfill)}
+        made, notes = models(phases, self.control.shapes["old"], self.control.shapes["new"])
+        self.notes += notes
+        return made
 
     def _check_rows(self, moment: str) -> None:
         """Hold every row, as each release that serves reads it, against what is known."""

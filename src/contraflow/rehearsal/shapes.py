@@ -8,7 +8,7 @@ import random
 import re
 import string
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -42,9 +42,14 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """One table in the shape of one release."""
+    """One table in the shape of one release.
+
+    :ivar name: what the rehearsal calls it, for both releases.
+    :ivar physical: what this release calls it, if that is something else.
+    """
 
     name: TableName
+    physical: TableName | None = None
     columns: Mapping[str, sa.Column[Any]]
     key: tuple[str, ...]
     unique: tuple[tuple[str, ...], ...] = ()
@@ -58,7 +63,7 @@ class TableShape:
     @property
     def title(self) -> str:
         """The table as people write it."""
-        schema, name = self.name
+        schema, name = self.physical or self.name
         return f"{schema}.{name}" if schema else name
 
     @cached_property
@@ -354,8 +359,16 @@ def _instant(value: Any) -> Any:
     return value.astimezone(dt.timezone.utc) if isinstance(value, dt.datetime) and value.tzinfo else value
 
 
-def columns_of(
-    tables: Mapping[TableName, TableShape],
-) -> Sequence[tuple[str | None, str, Sequence[str], Sequence[str]]]:
-    """The tables as a node is told of them: schema, name, columns, and those that hold JSON in texts."""
-    return [(*name, list(shape.columns), sorted(shape.documents)) for name, shape in tables.items()]
+def columns_of(tables: Iterable[TableShape]) -> list[dict[str, Any]]:
+    """The tables as a node is told of them, in plain data."""
+    return [
+        {
+            "schema": (shape.physical or shape.name)[0],
+            "name": (shape.physical or shape.name)[1],
+            "columns": list(shape.columns),
+            "key": list(shape.key),
+            "automatic": shape.automatic,
+            "documents": sorted(shape.documents),
+        }
+        for shape in tables
+    ]
