@@ -9,20 +9,24 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
 from contraflow.rehearsal.history import History
+from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle
+from contraflow.rehearsal.record import FindingKind
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
 from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, in_order
 
 __all__ = ["Client", "Desk"]
 
+_HOT = 0.15
+"""How many of the requests are for rows that everybody writes."""
 _UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
 _REFUSED = frozenset(
     fault.value
@@ -48,6 +52,7 @@ class Desk:
         self.control = control
         """Whether the same statement fails in the release's own schema, too, without an upgrade."""
         self.stage = Stage.OLD
+        self.hot: list[HotRow] = []
         self.nodes: dict[Side, Node] = {}
         self._tokens = itertools.count(10_001)  # beyond what a project's own first rows are likely to hold
         self._running = clients
@@ -155,6 +160,9 @@ class Client:
         rng = self._rng
         release = rng.choice(sorted(self.desk.nodes))
         chance = rng.random()
+        if self.desk.hot and rng.random() < _HOT:
+            self._act_on(release, rng.choice(self.desk.hot))
+            return
         if chance < 0.45:
             item = self._pick(release)
             if item is not None:
@@ -170,6 +178,50 @@ class Client:
                 busy += (parent for item in step.items for parent in item.parents)
                 steps.append(step)
         self._carry_out(release, steps)
+
+    def give_hot(self, table: TableName, rows: int) -> Iterator[HotRow]:
+        """Give rows up, to be written by everybody from now on; they are never deleted."""
+        oracle = self.desk.tables[table]
+        shape = oracle.shape("old")
+        if set(shape.key) <= {name for link in shape.links for name in link.columns}:
+            return  # what refers to others only must be known to whoever refers to them next
+        for item in self.items[table][:rows]:
+            values = item.worlds[0].values
+            if len(item.worlds) == 1 and values is not None:
+                self.items[table].remove(item)
+                yield HotRow(table, item.key, oracle, values)
+
+    def _act_on(self, release: Side, row: HotRow) -> None:
+        """Read or write a row that others write, too."""
+        oracle = self.desk.tables[row.table]
+        if not oracle.knows(release):
+            return
+        shape, sent = oracle.shape(release), self.desk.history.now()
+        known = row.last.get(release)
+        values = row.draw(release, self._rng, self.desk.token) if known and self._rng.random() < 0.6 else {}
+        if not values:
+            answer = self._ask(release, [("select", shape.title, [row.key])])
+            if answer.ok:
+                self.check_hot(release, row, answer.results[0], sent)
+                return
+        else:
+            answer = self._ask(release, [("update", shape.title, [row.key], values)])
+            row.history.add(sent, release, self.name, "update", values, _outcome(answer))
+        refused = answer.fault in _REFUSED and self.desk.control(
+            release, ("update", shape.title, [row.key], values), known
+        )
+        if not answer.ok and answer.fault not in _UNKNOWN and not refused:
+            what = f"{'update' if values else 'read'} by the {release} release failed: {answer.error}"
+            self.desk.history.fail(release, what, table=_title(row.table), key=row.title, of=row.history)
+
+    def check_hot(self, release: Side, row: HotRow, found: Mapping[str, Any] | None, at: float) -> None:
+        """Hold such a row against what may be read of it."""
+        row.history.add(at, release, self.name, "read", found, "ok" if found is not None else "no row")
+        self.desk.history.count("values checked", len(found) if found else 1)
+        if wrong := row.wrong(release, found):
+            what = f"the {release} release reads: {'; '.join(wrong)}"
+            kind: FindingKind = "alien read" if found is not None else "lost"
+            self.desk.history.find(kind, what, table=_title(row.table), key=row.title, of=row.history)
 
     def _pick(self, release: Side) -> Item | None:
         """A row that the release knows."""
@@ -292,7 +344,7 @@ class Client:
         item = steps[0].items[0]
         verbs = " and ".join(dict.fromkeys(step.verb for step in steps))
         what = f"{verbs} by the {release} release failed: {answer.error}"
-        self.desk.history.find("failed", what, table=_title(item.table), key=item.title, of=item.history)
+        self.desk.history.fail(release, what, table=_title(item.table), key=item.title, of=item.history)
 
     def _read(self, release: Side, item: Item) -> None:
         oracle = self.desk.tables[item.table]
@@ -303,13 +355,8 @@ class Client:
         if not answer.ok:
             item.history.add(sent, release, self.name, "read", None, _outcome(answer))
             if answer.fault not in _UNKNOWN:
-                self.desk.history.find(
-                    "failed",
-                    f"a read failed: {answer.error}",
-                    table=_title(item.table),
-                    key=item.title,
-                    of=item.history,
-                )
+                what = f"a read by the {release} release failed: {answer.error}"
+                self.desk.history.fail(release, what, table=_title(item.table), key=item.title, of=item.history)
             return
         self.check(release, item, answer.results[0], sent, "read")
 
@@ -320,7 +367,7 @@ class Client:
         self.desk.history.count("values checked", len(found) if found else 1)
         left, wrong = oracle.read(item.worlds, release, found)
         if wrong:
-            there = "alien read" if action == "read" else "differs"
+            there: FindingKind = "alien read" if action == "read" else "differs"
             self._wrong("lost" if found is None else there, item, f"the {release} release reads: {'; '.join(wrong)}")
         elif found is None and action == "read" and len(left) < len(item.worlds):
             pass  # a commit that was not answered may still be on its way: only a check can tell that there is none
@@ -329,7 +376,7 @@ class Client:
         else:
             item.worlds = left
 
-    def _wrong(self, kind: Any, item: Item, what: str) -> None:
+    def _wrong(self, kind: FindingKind, item: Item, what: str) -> None:
         """Report a row once: after that, nothing that is read of it can be judged."""
         self.desk.history.find(kind, what, table=_title(item.table), key=item.title, of=item.history)
         self.abandoned[item.table].append(item.key)

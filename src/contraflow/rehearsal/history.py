@@ -65,7 +65,6 @@ class History:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.now = now
-        self.phase = ""
         self._lock = threading.Lock()
         self._seconds: dict[tuple[int, Side], _Second] = defaultdict(_Second)
         self._stalls: list[Stall] = []
@@ -76,10 +75,7 @@ class History:
         """A node has answered a request that was sent at the moment ``sent``."""
         milliseconds = answer.seconds * 1000
         with self._lock:
-            second = self._seconds[int(self.now()), release]
-            second.times.append(milliseconds)
-            if not answer.ok:
-                second.failed += 1
+            self._seconds[int(self.now()), release].times.append(milliseconds)
             self._counts["requests"] += 1
             self._counts["retried"] += len(answer.retried)
             if milliseconds >= STALL_MS:
@@ -100,6 +96,12 @@ class History:
     ) -> None:
         """Something is wrong."""
         self.add(Finding(kind=kind, what=what, table=table, key=key, history=of.events() if of else ()))
+
+    def fail(self, release: Side, what: str, *, table: str, key: str, of: KeyHistory) -> None:
+        """A request of the release has failed that must not."""
+        with self._lock:
+            self._seconds[int(self.now()), release].failed += 1
+        self.find("failed", what, table=table, key=key, of=of)
 
     def add(self, finding: Finding) -> None:
         """The same, told in full."""
@@ -151,4 +153,5 @@ class History:
                 worst_ms=round(times[-1], 2),
             )
             for at, release, times, failed in sorted(found, key=lambda one: one[:2])
+            if times
         )

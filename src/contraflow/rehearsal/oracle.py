@@ -63,7 +63,7 @@ class TableOracle:
         self.groups = tuple(_group(sync, group) for group in sync.groups) if sync else ()
         self._store = {
             name: stored(column.type)
-            for shape in (new, old)
+            for shape in (old, new)  # where a type is widened, the wider one
             if shape is not None
             for name, column in shape.columns.items()
         }
@@ -171,6 +171,10 @@ class TableOracle:
             made.update(image)
         return made
 
+    def coerced(self, row: Mapping[str, Any]) -> Values:
+        """A row as it would be stored: what is written and what is read become comparable."""
+        return {name: self._coerced(name, value) for name, value in row.items()}
+
     def _coerced(self, name: str, value: Any) -> Any:
         return value if value is None else self._store[name](value)
 
@@ -189,7 +193,7 @@ class TableOracle:
 
         :returns: the worlds that are left; and what differs from the first world, in words, if none is.
         """
-        seen = None if found is None else {name: self._coerced(name, value) for name, value in found.items()}
+        seen = None if found is None else self.coerced(found)
         left = [self._settled(world, seen) for world in worlds if self._agrees(world, release, seen)]
         if left:
             return _distinct(left), []
@@ -247,7 +251,7 @@ class TableOracle:
 
     def drifted(self, row: Mapping[str, Any]) -> Iterator[Group]:
         """The groups whose two sides agree in neither direction in a row read with all columns of both shapes."""
-        values = {name: self._coerced(name, value) for name, value in row.items()}
+        values = self.coerced(row)
         for group in self.groups:
             forward, backward = group.agrees_forward(values, first=False), group.agrees_backward(values, first=False)
             if not (forward or backward):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from contraflow.rehearsal.clients import Client, Desk
 from contraflow.rehearsal.control import Control, differences
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
+from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.models import models
 from contraflow.rehearsal.nodes import Node, Workload
@@ -48,6 +49,10 @@ Meanwhile = Callable[[str, sa.Engine], None]
 
 _PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 3306}
 """Where a server listens if its URL does not say."""
+
+
+_HOT_ROWS = 2
+"""How many rows of each table every client writes."""
 
 
 def _silent(_line: str) -> None:
@@ -243,6 +248,9 @@ class _Run:
         for name, table in self.desk.tables.items():
             if self.options.rows and table.knows("old") and not any(client.items[name] for client in self.clients):
                 self.notes.append(f"{table.shape('old').title} has no row: it refuses what is generated for it")
+        for name, table in self.desk.tables.items():
+            if table.knows("old"):
+                self.desk.hot += self.clients[0].give_hot(name, _HOT_ROWS)
         for client in self.clients:
             client.start()
 
@@ -286,7 +294,6 @@ class _Run:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         self._tell(f"{name} ({self.history.requests} requests so far)")
-        self.history.phase = name
         began = self.now()
         try:
             self._meanwhile(name, self._engine)
@@ -389,12 +396,23 @@ class _Run:
     def _check_rows(self, moment: str) -> None:
         """Hold every row, as each release that serves reads it, against what is known."""
         with self._phase(f"checking every row {moment}"), self._standstill():
+            views: dict[HotRow, list[Mapping[str, Any]]] = {}
             for release, node in sorted(self.desk.nodes.items()):
                 for name, table in self.desk.tables.items():
                     if table.knows(release):
-                        self._check_table(release, node, name, table)
+                        self._check_table(release, node, name, table, views)
+            for hot, seen in views.items():
+                for what in hot.torn(seen):
+                    self.history.find("differs", what, table=str(hot.table[1]), key=hot.title, of=hot.history)
 
-    def _check_table(self, release: Side, node: Node, name: TableName, table: TableOracle) -> None:
+    def _check_table(
+        self,
+        release: Side,
+        node: Node,
+        name: TableName,
+        table: TableOracle,
+        views: dict[HotRow, list[Mapping[str, Any]]],
+    ) -> None:
         shape = table.shape(release)
         at = self.now()
         answer = node.ask(0, {"statements": [("all", shape.title)]})
@@ -407,6 +425,12 @@ class _Run:
             return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
 
         found = {identity(row): row for row in answer.results[0]}
+        for hot in self.desk.hot:
+            if hot.table == name:
+                seen = found.pop(identity(hot.key), None)
+                self.clients[0].check_hot(release, hot, seen, at)
+                if seen is not None:
+                    views.setdefault(hot, []).append(seen)
         for client in self.clients:
             for item in list(client.items[name]):
                 client.check(release, item, found.pop(identity(item.key), None), at, "check")
@@ -458,7 +482,7 @@ class _Run:
             options=options,
             phases=tuple(self.phases),
             buckets=self.history.buckets,
-            stalls=self.history.stalls,
+            stalls=tuple(replace(stall, phase=self._at(stall.at)) for stall in self.history.stalls),
             faults=tuple(self.faults),
             progress=tuple(self.backfilled),
             locks=tuple(self.locks),
@@ -468,6 +492,10 @@ class _Run:
             verdict=verdict,
             reason=reason,
         )
+
+    def _at(self, moment: float) -> str:
+        """The phase that was under way."""
+        return next((phase.name for phase in self.phases if phase.began <= moment <= phase.ended), "")
 
     def close(self) -> None:
         """End every process that was started."""

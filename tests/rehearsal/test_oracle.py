@@ -1,0 +1,146 @@
+"""The rehearsal's model of a row: what it may hold, by what was acknowledged and what was read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow import AddColumn, Declared, Lens, RenameColumn, TransformColumns, Upgrade
+from contraflow.expressions import lower, to_integer, to_text, utcnow
+from contraflow.operations.base import Operation
+from contraflow.operations.planning import plan
+from contraflow.rehearsal.hot import HotRow
+from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
+from contraflow.rehearsal.shapes import TableShape
+from contraflow.steps import Backfill, Online
+
+
+def shape(*columns: sa.Column[Any]) -> TableShape:
+    table = sa.Table("t", sa.MetaData(), sa.Column("id", sa.Integer(), primary_key=True), *columns)
+    return TableShape(name=(None, "t"), columns={column.name: column for column in table.columns}, key=("id",))
+
+
+def oracle(old: TableShape, new: TableShape, *operations: Operation) -> TableOracle:
+    table = next(iter(old.columns.values())).table
+    assert isinstance(table, sa.Table)
+    upgrade = Upgrade(old="a", new="b", changes=(Declared(revision="b", operations=operations),))
+    phases = plan(upgrade, {(None, "t"): table})
+    steps = [block.step for block in phases.migrate if isinstance(block, Online)]
+    (sync,) = [step.sync for step in steps if isinstance(step, Backfill)]
+    return TableOracle(old=old, new=new, sync=sync)
+
+
+def renamed() -> TableOracle:
+    return oracle(
+        shape(sa.Column("a", sa.String(20)), sa.Column("note", sa.String(20))),
+        shape(sa.Column("b", sa.String(20)), sa.Column("note", sa.String(20))),
+        RenameColumn(table="t", old="a", new="b"),
+    )
+
+
+def only(worlds: list[World]) -> dict[str, Any]:
+    (world,) = worlds
+    assert world.values is not None
+    return world.values
+
+
+def test_a_write_of_one_release_is_read_by_the_other_as_its_image() -> None:
+    table = renamed()
+    worlds = table.insert({"id": 1, "a": "x", "note": "n"}, Stage.BOTH)
+    assert only(worlds) == {"id": 1, "a": "x", "note": "n", "b": "x"}
+    worlds = table.update(worlds[0], {"b": "y"}, Stage.BOTH)
+    assert table.read(worlds, "old", {"id": 1, "a": "y", "note": "n"})[1] == []
+    left, wrong = table.read(worlds, "old", {"id": 1, "a": "x", "note": "n"})
+    assert left == []
+    assert wrong == ["a is 'x', and must be 'y'"]
+
+
+def test_nobody_knows_when_the_sync_came_while_it_is_installed() -> None:
+    old = shape(sa.Column("a", sa.String(20), nullable=False))
+    table = oracle(
+        old,
+        shape(sa.Column("a", sa.String(20), nullable=False), sa.Column("low", sa.String(20))),
+        AddColumn(
+            table="t",
+            column=sa.Column("low", sa.String(20)),
+            reads=["a"],
+            value=lambda row: lower(row.a),
+            keep="fill",
+        ),
+    )
+    worlds = table.insert({"id": 1, "a": "One"}, Stage.OLD)
+    worlds = [after for world in worlds for after in table.update(world, {"a": "Two"}, Stage.WINDOW)]
+    worlds = [after for world in worlds for after in table.update(world, {"a": "Three"}, Stage.WINDOW)]
+    worlds = table.backfilled(worlds)
+    # Filled once: from whichever value stood when the row was synced.
+    for low, possible in (("one", True), ("two", True), ("three", True), ("four", False)):
+        left, wrong = table.read(worlds, "new", {"id": 1, "a": "Three", "low": low})
+        assert bool(left) is possible
+        assert bool(wrong) is not possible
+    assert only(table.read(worlds, "new", {"id": 1, "a": "Three", "low": "two"})[0])["low"] == "two"
+
+
+def test_a_commit_of_unknown_outcome_is_settled_by_a_read() -> None:
+    table = renamed()
+    before = table.insert({"id": 1, "a": "x", "note": None}, Stage.BOTH)
+    both = [*before, *table.update(before[0], {"a": "y"}, Stage.BOTH)]
+    assert only(table.read(both, "new", {"id": 1, "b": "y", "note": None})[0])["a"] == "y"
+    assert only(table.read(both, "new", {"id": 1, "b": "x", "note": None})[0])["a"] == "x"
+    assert table.read(both, "new", {"id": 1, "b": "z", "note": None})[0] == []
+    assert table.read([ABSENT, *before], "old", None) == ([ABSENT], [])
+
+
+def test_a_time_that_the_sync_made_must_mean_what_the_other_side_says() -> None:
+    table = oracle(
+        shape(sa.Column("enabled", sa.Boolean(), nullable=False)),
+        shape(sa.Column("disabled_at", sa.DateTime())),
+        TransformColumns(
+            table="t",
+            columns=[sa.Column("disabled_at", sa.DateTime())],
+            lens=Lens(
+                old=["enabled"],
+                new=["disabled_at"],
+                forward=lambda row: {"disabled_at": sa.case((row.enabled, sa.null()), else_=utcnow())},
+                backward=lambda row: {"enabled": row.disabled_at.is_(None)},
+            ),
+        ),
+    )
+    worlds = table.insert({"id": 1, "enabled": False}, Stage.BOTH)
+    assert table.unsettled(worlds, "new")
+    assert not table.unsettled(worlds, "old")
+    assert table.read(worlds, "new", {"id": 1, "disabled_at": None})[0] == []
+    assert table.read(worlds, "new", {"id": 1, "disabled_at": "any time"})[1] == []
+
+
+def test_after_contract_the_old_columns_are_nobodys() -> None:
+    table = renamed()
+    worlds = table.contracted(table.insert({"id": 1, "a": "x", "note": None}, Stage.BOTH))
+    worlds = [after for world in worlds for after in table.update(world, {"b": "y"}, Stage.NEW)]
+    assert only(worlds)["b"] == "y"
+    assert table.read(worlds, "new", {"id": 1, "b": "y", "note": None})[1] == []
+
+
+def test_a_hot_row_holds_what_was_written_or_its_image() -> None:
+    table = oracle(
+        shape(sa.Column("a", sa.String(20))),
+        shape(sa.Column("n", sa.Integer())),
+        TransformColumns(
+            table="t",
+            columns=[sa.Column("n", sa.Integer())],
+            lens=Lens(
+                old=["a"],
+                new=["n"],
+                forward=lambda row: {"n": to_integer(row.a)},
+                backward=lambda row: {"a": to_text(row.n)},
+                lossy=True,
+            ),
+        ),
+    )
+    row = HotRow((None, "t"), {"id": 1}, table, {"id": 1, "a": "007"})
+    assert row.wrong("old", {"id": 1, "a": "007"}) == []
+    assert row.wrong("new", {"id": 1, "n": 7}) == []
+    assert row.wrong("new", {"id": 1, "n": 8}) == ["n = 8 was neither written nor is it the image of what was"]
+    assert row.wrong("old", None) == ["the row is not there"]
+    assert row.torn([{"id": 1, "a": "007"}, {"id": 1, "n": 7}]) == []
+    assert row.torn([{"id": 1, "a": "8"}, {"id": 1, "n": 7}]) == ["a = '8', n = 7 do not agree"]
