@@ -79,9 +79,7 @@ class History:
             self._counts["requests"] += 1
             self._counts["retried"] += len(answer.retried)
             if milliseconds >= STALL_MS:
-                stall = Stall(
-                    release=release, at=round(sent, 4), ms=round(milliseconds, 1), phase=self.phase, what=what
-                )
+                stall = Stall(release=release, at=round(sent, 4), ms=round(milliseconds, 1), what=what)
                 self._stalls.append(stall)
                 if len(self._stalls) > 2 * STALLS:
                     self._stalls = sorted(self._stalls, key=lambda one: -one.ms)[:STALLS]
