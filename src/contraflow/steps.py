@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from alembic.operations import ops
@@ -39,7 +39,6 @@ __all__ = [
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
-    "NarrowColumns",
     "Online",
     "Phases",
     "Probe",
@@ -293,38 +292,50 @@ class Widening:
     old: str
     """The type it had, as the server itself writes it."""
     new: str
-    """The type it gets, in SQLAlchemy's words: tells one declaration from another."""
+    """The type it gets, as SQLAlchemy writes it."""
+    shadow: str = ""
+    """The name of the second column, where the server cannot change the type in place."""
     replans: bool = False
     """The application is known to run a statement again whose prepared plan does not fit the column any more."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
-        return {"column": self.column, "old": self.old, "new": self.new, "replans": self.replans}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Widening:
         """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
-        return cls(column=data["column"], old=data["old"], new=data.get("new", ""), replans=data.get("replans", False))
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
 
 
 @dataclass(frozen=True, kw_only=True)
 class WidenColumns:
-    """Give columns wider types, without reading a row. Nullability, default, collation and comment stay."""
+    """One stage of giving columns wider types. Nullability, default, collation and comment stay.
 
+    Where the server changes a type without reading a row, ``begin`` does so and ``undo`` takes it back. Elsewhere a
+    second column, the *shadow*, has the other type, and triggers (the *mirror*) write into it whatever is written into
+    the column that has the name:
+
+    - ``begin`` (expand): add the shadow, of the wider type, and the mirror.
+    - ``fill`` (migrate): write the shadow of the rows from before. Online, by key ranges.
+    - ``prove`` (migrate): the shadow becomes NOT NULL where the column is. Online.
+    - ``swap`` (migrate): the two columns exchange their names. From now on the shadow has the old type, and a constant
+      where it does not hold the value.
+    - ``guard`` (rollback): refuse new values that the old type does not hold.
+    - ``undo`` (rollback): exchange the names back, drop shadow and mirror.
+    - ``end`` (contract): drop shadow and mirror.
+    """
+
+    stage: Literal["begin", "fill", "prove", "swap", "guard", "undo", "end"]
     table: str
     schema: str | None = None
     widenings: tuple[Widening, ...]
-    types: Mapping[str, sa.types.TypeEngine[Any]]
-    """Column name to the type it gets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NarrowColumns:
-    """Undo :class:`WidenColumns` exactly; fails, and changes nothing, where a value does not fit."""
-
-    table: str
-    schema: str | None = None
-    widenings: tuple[Widening, ...]
+    mirror: str
+    """The stem of the names of the mirror's triggers and function; at most 50 bytes."""
+    key: tuple[str, ...] = ()
+    """The columns of the primary key, where it matters (``begin``, ``fill``)."""
+    types: Mapping[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
+    """For ``begin``: column name to the type it gets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,7 +454,6 @@ Step: TypeAlias = (
     | Backfill
     | Probe
     | WidenColumns
-    | NarrowColumns
     | TakeName
 )
 
@@ -512,6 +522,8 @@ class Installed:
     """The new release's foreign keys and checks."""
     released: tuple[Constraint, ...] = ()
     """The old release's, which contract drops."""
+    mirror: str = ""
+    """The stem of the names of what keeps their shadows."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -536,6 +548,7 @@ class Installed:
             "alias": self.alias,
             "constrained": [constraint.as_dict() for constraint in self.constrained],
             "released": [constraint.as_dict() for constraint in self.released],
+            "mirror": self.mirror,
         }
 
     @classmethod
@@ -562,6 +575,7 @@ class Installed:
             alias=data.get("alias"),
             constrained=tuple(map(constraint_from_dict, data.get("constrained", ()))),
             released=tuple(map(constraint_from_dict, data.get("released", ()))),
+            mirror=data.get("mirror", ""),
         )
 
 

@@ -218,6 +218,19 @@ LIVES = (
         new_writes=[f"INSERT INTO users (id, name) VALUES (20, '{'n' * 200}')", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
+        name="a column gets a wider type by a second column",
+        old=[_key(), sa.Column("points", sa.Integer, nullable=False), _text("name", nullable=True)],
+        new=[_key(), sa.Column("points", sa.BigInteger, nullable=False), _text("name", nullable=True)],
+        operations=[WidenColumn(table=TABLE, column="points", type=sa.BigInteger, replans=True)],
+        seed=["INSERT INTO users (id, points) VALUES (1, 7), (2, -1)"],
+        old_writes=[
+            "INSERT INTO users (id, points) VALUES (10, 5)",
+            "UPDATE users SET points = points + 1 WHERE id = 10",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=["INSERT INTO users (id, points) VALUES (20, 3000000000)", "DELETE FROM users WHERE id = 20"],
+    ),
+    Life(
         name="a column under a foreign key is renamed",
         old=[_key(), _number("group_id", nullable=True), _refers("group_id", name="fk_users_group")],
         new=[_key(), _number("team_id", nullable=True), _refers("team_id", name="fk_users_team")],

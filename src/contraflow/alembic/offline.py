@@ -14,6 +14,7 @@ from contraflow.alembic.settings import Settings, Through
 from contraflow.dialects.base import Adapter, Found
 from contraflow.engine.checks import check_names
 from contraflow.engine.plans import statements
+from contraflow.engine.widening import takes_wider_types
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
@@ -23,7 +24,6 @@ from contraflow.steps import (
     BuildIndex,
     Hold,
     MakeConstraints,
-    NarrowColumns,
     Online,
     RelaxNotNull,
     RestoreNotNull,
@@ -107,7 +107,10 @@ def _write(
         relaxing = isinstance(block, Hold) and any(isinstance(step, _RELAXING) for step in block.steps)
         if relaxing and adapter.sync_after_store:
             raise _not_possible(f"on {adapter.profile.product}, {block.table} is changed in its stored text")
-        if isinstance(block, Hold) and any(isinstance(step, NarrowColumns) for step in block.steps):
+        step = block.step if isinstance(block, Online) else None
+        if isinstance(step, WidenColumns) and adapter.fill_shadows(step, found.get((block.schema, block.table))):
+            raise _not_possible(f"the swap of wider columns depends on how {block.table} looks by then")
+        if takes_wider_types(block):
             raise _not_possible(f"a rollback has to look whether the rows of {block.table} fit the old type")
     product = adapter.profile.product
     output = context.impl.static_output

@@ -157,6 +157,8 @@ class Adapter(ABC):
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
     writable_views: ClassVar[bool] = True
     """A table can be known under a second name, through which it is written (or SQLite's way of doing the same)."""
+    rebuilds: ClassVar[bool] = False
+    """A column gets a wider type by a shadow where it cannot get it in place."""
     marker_type: ClassVar[str] = "SMALLINT"
     longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
     """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
@@ -204,12 +206,11 @@ class Adapter(ABC):
         """What on this server would keep columns from getting their wider types as ``step`` says. Reads only."""
         found = self.find(connection, step.table, step.schema)
         for one in step.widenings:
-            new = self.compiler.type_text(step.types[one.column])
-            before, after = (kind_of(text, self.product) for text in (one.old, new))
-            if not self.widens_in_place(one.column, before, after, found):
+            old, new = kind_of(one.old, self.product), kind_of(one.new, self.product)
+            if not self.rebuilds and not self.widens_in_place(one.column, old, new, found):
                 yield Problem(
                     code="CF205",
-                    what=f"{step.table}.{one.column} cannot become {new} in place: it is {one.old}.",
+                    what=f"{step.table}.{one.column} cannot become {one.new} in place: it is {one.old}.",
                     why="the server would write every row of the table anew while writers wait.",
                     instead="give the wider type to a column of another name: ChangeType(...), with forward= and"
                     "\nbackward= that copy the value.",
@@ -219,8 +220,12 @@ class Adapter(ABC):
         """Whether the server gives the column the wider type without reading a row."""
         return True
 
-    def misfits(self, widening: Widening) -> str | None:
-        """The condition, in SQL, of rows whose value the column's old type does not hold; None if it holds all."""
+    def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:  # noqa: ARG002
+        """The statements of the stage ``fill``; None if no column needs a shadow."""
+        return None
+
+    def misfits(self, widening: Widening, found: Found) -> str | None:  # noqa: ARG002
+        """The condition, in SQL, of rows that keep the column from its old type; None if there can be none."""
         return misfit(kind_of(widening.old, self.product), self.compiler.quote(widening.column), self.product)
 
     def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002

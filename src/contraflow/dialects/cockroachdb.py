@@ -43,6 +43,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     product = "cockroachdb"
     floor: ClassVar[tuple[int, ...]] = (25, 2, 2)
     transactional_ddl: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = False
     exclusive: ClassVar[str] = _JOB
     row_exclusive: ClassVar[str] = _JOB
     writable_views: ClassVar[bool] = False  # https://www.cockroachlabs.com/docs/stable/views

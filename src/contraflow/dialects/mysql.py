@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, readers, widening
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_widening, readers
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -35,8 +35,21 @@ from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.remaining import Remaining, remaining, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
+from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, BuildConstraint, BuildIndex, EnforceNotNull, Hold, Installed, Online, Probe, Sync
+from contraflow.steps import (
+    Backfill,
+    BuildConstraint,
+    BuildIndex,
+    EnforceNotNull,
+    Hold,
+    Installed,
+    Online,
+    Probe,
+    Sync,
+    WidenColumns,
+    Widening,
+)
 
 __all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
 
@@ -67,6 +80,7 @@ class MySQLAdapter(Adapter):
     clustered: ClassVar[bool] = False
     foreign_keys_need_indexes: ClassVar[bool] = True
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
+    rebuilds: ClassVar[bool] = True
     _growing: ClassVar[int] = 0
     """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
     proves_constraints: ClassVar[bool] = False
@@ -333,29 +347,47 @@ class MySQLAdapter(Adapter):
         algorithm = "" if work.not_null else "INSTANT"
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
-        wide = [
-            widening.mysql_change(name, self.compiler.type_text(type_), found, self.compiler)
-            for name, type_ in work.widen.items()
-        ]
-        narrow = [widening.mysql_change(name, type_, found, self.compiler) for name, type_ in work.narrow.items()]
         return [
-            # So that the server refuses whatever is more than a change of its dictionary.
-            *self._alter(work, wide, found, "INPLACE, LOCK=NONE"),
             *mysql_constraints.drop(work, found, self.compiler),
             *mysql_indexes.drop(work, self.compiler),
+            *(statement for step in work.widening for statement in mysql_widening.hold(self._widened(step, found))),
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
             *self._alter(work, self._additions(work), found),
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
             # At once, so that no prefix shows a half of it; with a rebuild if NOT NULL was not enforced before.
             *self._alter(work, last, found, algorithm),
-            *self._alter(work, narrow, found, ""),
         ]
+
+    def _widened(self, step: WidenColumns, found: Found | None) -> Widened:
+        rule = self.widens_in_place
+        return Widened(step=step, found=found, compiler=self.compiler, product=self.product, rule=rule)
 
     def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:
         """See :meth:`Adapter.widens_in_place`."""
-        widths = {} if found is None else found.details["widths"]
-        return widening.mysql_in_place(old, new, width=widths.get(column, 1), growing=self._growing)
+        widest = 1 if old.family == "binary" else 4
+        width = widest if found is None else found.details["widths"].get(column, widest)
+        return mysql_widening.in_place(old, new, width=width, growing=self._growing)
+
+    def widening_problems(self, connection: sa.Connection, step: WidenColumns) -> Iterator[Problem]:
+        """See :meth:`Adapter.widening_problems`."""
+        yield from super().widening_problems(connection, step)
+        widened = self._widened(step, self.find(connection, step.table, step.schema))
+        if self.rebuilds:
+            database = step.schema or str(self.profile.settings.get("default_schema", ""))
+            yield from held_problems(connection, widened)
+            yield from mysql_widening.problems(connection, widened, database)
+
+    def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:
+        """See :meth:`Adapter.fill_shadows`."""
+        keep = () if found is None else found.details.get("on_update", ())
+        return fill_text(self._widened(step, found), self._estimate(step.table, step.schema), keep)
+
+    def misfits(self, widening: Widening, found: Found) -> str | None:
+        """See :meth:`Adapter.misfits`."""
+        if widening.shadow in found.columns:
+            return differ(widening, self.compiler, self.product)
+        return super().misfits(widening, found)
 
     def _is_cut(self, column: str) -> bool:
         """Whether dropping the column instantly fails with error 3507 (MySQL 9.7).
@@ -386,8 +418,8 @@ class MySQLAdapter(Adapter):
             algorithm = ""  # the server's own choice
         table = self.compiler.table(work.table, work.schema)
         sql = ", ".join([f"ALTER TABLE {table} {parts[0]}", *parts[1:], *_clause(algorithm)])
-        if algorithm == "INSTANT" or "LOCK=NONE" in algorithm:
-            return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, ALGORITHM={algorithm}")]
+        if algorithm == "INSTANT":
+            return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT")]
         return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, for as long as rebuilding the table takes")]
 
     def _additions(self, work: Remaining) -> list[str]:
@@ -463,6 +495,8 @@ class MySQLAdapter(Adapter):
             return mysql_indexes.build(step, found, self.compiler)
         if isinstance(step, BuildConstraint):
             return mysql_constraints.build(step, found, self.compiler)
+        if isinstance(step, WidenColumns) and step.stage == "prove":
+            return mysql_widening.prove(self._widened(step, found))
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         names = still_nullable(step, found)
@@ -526,16 +560,19 @@ class MySQLAdapter(Adapter):
         sync = step.sync
         written = {name for group in sync.groups for name in group.forward}
         keep = () if found is None else found.details.get("on_update", ())
-        schema = "database()" if sync.schema is None else _literal(sync.schema)
         return data.backfill_text(
             sync,
             self._compiler_for(sync, found),
             limited="{unsynced} LIMIT :limit",
-            estimate=data.escape(
-                "SELECT coalesce(max(table_rows), 0) FROM information_schema.tables"
-                f" WHERE table_schema = {schema} AND table_name = {_literal(sync.table)}"
-            ),
+            estimate=self._estimate(sync.table, sync.schema),
             keep=[name for name in keep if name not in written],
+        )
+
+    def _estimate(self, table: str, schema: str | None) -> str:
+        database = "database()" if schema is None else _literal(schema)
+        return data.escape(
+            "SELECT coalesce(max(table_rows), 0) FROM information_schema.tables"
+            f" WHERE table_schema = {database} AND table_name = {_literal(table)}"
         )
 
     def probe(self, step: Probe) -> ProbeText:
@@ -676,6 +713,7 @@ class _Cluster(MySQLAdapter):
     """
 
     clustered = True
+    rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
 
     def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
         """See :meth:`Adapter.opening`."""

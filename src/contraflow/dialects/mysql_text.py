@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Grants", "checks_time", "filler", "literal_default", "redefined", "retyped"]
+__all__ = ["Grants", "checks_time", "filler", "literal_default", "redefined", "retyped", "type_part"]
 
 _TOKEN = re.compile(
     r"""
@@ -121,11 +121,17 @@ def retyped(create: str, column: str, type_text: str) -> str:
 
     Character set and collation stay, unless ``type_text`` says its own.
     """
-    type_, *attributes = _parts(_definition(create, column))
-    charset = re.search(r"\b(CHARACTER SET|COLLATE)\b.*", "".join(token.text for token in type_), re.DOTALL)
+    _, *attributes = _parts(_definition(create, column))
     kept = "".join(token.text for part in attributes for token in part).strip()
+    return f"{type_part(create, column, type_text)} {kept}".rstrip()
+
+
+def type_part(create: str, column: str, type_text: str) -> str:
+    """``type_text`` with the character set and collation that the column has, unless it says its own."""
+    type_, *_ = _parts(_definition(create, column))
+    charset = re.search(r"\b(CHARACTER SET|COLLATE)\b.*", "".join(token.text for token in type_), re.DOTALL)
     said = re.search(r"\b(CHARACTER SET|COLLATE)\b", type_text)
-    return " ".join(filter(None, [type_text, charset[0].strip() if charset and not said else "", kept]))
+    return f"{type_text} {charset[0].strip()}" if charset and not said else type_text
 
 
 def checks_time(create: str, types: Mapping[str, str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
-from contraflow.dialects import data, readers, widening
+from contraflow.dialects import data, postgresql_widening, readers
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -34,6 +34,7 @@ from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
+from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     Backfill,
@@ -48,6 +49,7 @@ from contraflow.steps import (
     Step,
     Sync,
     WidenColumns,
+    Widening,
 )
 
 __all__ = ["PostgreSQLAdapter"]
@@ -61,6 +63,7 @@ class PostgreSQLAdapter(Adapter):
     transactional_ddl: ClassVar[bool] = True
     # NAMEDATALEN - 1: a longer name is cut, and only a NOTICE tells (manual, Identifiers and Key Words).
     longest_name = (63, "bytes")
+    rebuilds: ClassVar[bool] = True
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
 
@@ -283,7 +286,9 @@ class PostgreSQLAdapter(Adapter):
             " || CASE WHEN a.attcollation <> t.typcollation THEN"
             " (SELECT format(' COLLATE %I.%I', n.nspname, c.collname) FROM pg_collation c"
             " JOIN pg_namespace n ON n.oid = c.collnamespace WHERE c.oid = a.attcollation) ELSE '' END"
+            ", pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum)"
             " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
+            " LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
             " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
         )
         constraints = rows(
@@ -309,8 +314,10 @@ class PostgreSQLAdapter(Adapter):
             names=frozenset(str(name) for (name,) in names),
             details={
                 **around,
-                "types": {str(name): str(type_) for name, *_, type_ in columns},
-                "defaults": frozenset(str(name) for name, _, has_default, _ in columns if has_default),
+                "types": {str(name): str(type_) for name, _, _, type_, *_ in columns},
+                "comments": {str(name): str(comment) for name, *_, comment in columns if comment is not None},
+                "default_texts": {str(name): str(text) for name, *_, text, _ in columns if text is not None},
+                "defaults": frozenset(str(name) for name, _, has_default, *_ in columns if has_default),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
             },
@@ -344,14 +351,15 @@ class PostgreSQLAdapter(Adapter):
         constraints = None if found is None else found.details.get("constraints", {})
         table = self.compiler.table(work.table, work.schema)
         quote = self.compiler.quote
-        wide, narrow = widening.postgresql_changes(work, found, self.compiler)
-        rewriting = f"{self.exclusive}, for as long as writing the table anew takes"
         sent = [
-            *self._alter_all(table, wide),
-            *(Statement(sql=statement.sql, lock=rewriting) for statement in self._alter_all(table, narrow)),
             *self._make_constraints(work, table),
             *self._drop_constraints(work, table),
             *self._drop_indexes(work, table, found),
+            *(
+                statement
+                for step in work.widening
+                for statement in postgresql_widening.hold(self._widened(step, found), _check_name)
+            ),
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
             *(
@@ -377,14 +385,31 @@ class PostgreSQLAdapter(Adapter):
         sent += [Statement(sql=text.create, lock=self.row_exclusive) for text in work.create]
         return [*sent, *self._alter_all(table, [f"DROP COLUMN {quote(name)}" for name in work.drop])]
 
+    def _widened(self, step: WidenColumns, found: Found | None) -> Widened:
+        rule = self.widens_in_place
+        return Widened(step=step, found=found, compiler=self.compiler, product=self.product, rule=rule)
+
     def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:  # noqa: ARG002
         """See :meth:`Adapter.widens_in_place`."""
-        return widening.postgresql_in_place(old, new)
+        return postgresql_widening.in_place(old, new)
 
     def widening_problems(self, connection: sa.Connection, step: WidenColumns) -> Iterator[Problem]:
         """See :meth:`Adapter.widening_problems`."""
         yield from super().widening_problems(connection, step)
-        yield from widening.postgresql_problems(connection, step, self.compiler)
+        widened = self._widened(step, self.find(connection, step.table, step.schema))
+        yield from postgresql_widening.problems(connection, widened)
+        if self.rebuilds:
+            yield from held_problems(connection, widened)
+
+    def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:
+        """See :meth:`Adapter.fill_shadows`."""
+        return fill_text(self._widened(step, found), self._estimate(step.table, step.schema))
+
+    def misfits(self, widening: Widening, found: Found) -> str | None:
+        """See :meth:`Adapter.misfits`."""
+        if widening.shadow in found.columns:
+            return differ(widening, self.compiler, self.product)
+        return super().misfits(widening, found)
 
     def _texts(self, sync: Sync) -> list[TriggerText]:
         return trigger_statements(sync, self.product, self.compiler)
@@ -541,6 +566,8 @@ class PostgreSQLAdapter(Adapter):
             return self._build(step, found)
         if isinstance(step, BuildConstraint):
             return self._build_constraint(step, found)
+        if isinstance(step, WidenColumns) and step.stage == "prove":
+            return postgresql_widening.prove(self._widened(step, found), _check_name)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         table = self.compiler.table(step.table, step.schema)
@@ -566,14 +593,17 @@ class PostgreSQLAdapter(Adapter):
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's
         """See :meth:`Adapter.backfill`."""
-        name = data.escape(_text(self.compiler.table(step.sync.table, step.sync.schema)))
         return data.backfill_text(
             step.sync,
             self.compiler,
             # A row that moved between the two parts is left for the next batch.
             limited="ctid IN (SELECT ctid FROM {table} WHERE {unsynced} LIMIT :limit) AND {unsynced}",
-            estimate=f"SELECT greatest(CAST(reltuples AS bigint), 0) FROM pg_class WHERE oid = to_regclass({name})",
+            estimate=self._estimate(step.sync.table, step.sync.schema),
         )
+
+    def _estimate(self, table: str, schema: str | None) -> str:
+        name = data.escape(_text(self.compiler.table(table, schema)))
+        return f"SELECT greatest(CAST(reltuples AS bigint), 0) FROM pg_class WHERE oid = to_regclass({name})"
 
     def probe(self, step: Probe) -> ProbeText:
         """See :meth:`Adapter.probe`."""

@@ -23,7 +23,6 @@ from contraflow.steps import (
     Index,
     InstallSync,
     MakeConstraints,
-    NarrowColumns,
     RelaxNotNull,
     RemoveSync,
     RestoreNotNull,
@@ -70,9 +69,8 @@ class Remaining:
     fill_defaults: list[str] = field(default_factory=list)
     drop_indexes: list[Index] = field(default_factory=list)
     make_constraints: list[Index] = field(default_factory=list)
-    widen: dict[str, sa.types.TypeEngine[Any]] = field(default_factory=dict)
-    narrow: dict[str, str] = field(default_factory=dict)
-    """Column to the type that it had, as the server spells it."""
+    widening: list[WidenColumns] = field(default_factory=list)
+    """Stages of widening columns, as they are: what is left of one is the server's own to tell."""
     drop_constraints: list[Constraint] = field(default_factory=list)
 
 
@@ -93,7 +91,6 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
                 DropConstraints,
                 DropIndexes,
                 MakeConstraints,
-                NarrowColumns,
                 RelaxNotNull,
                 RemoveSync,
                 RestoreNotNull,
@@ -104,7 +101,8 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             raise TypeError(f"{type(step).__name__} is not a step of a hold")
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
-            if isinstance(step, (DropColumns, DropConstraints, DropIndexes, NarrowColumns, RemoveSync, RestoreNotNull)):
+            taken = isinstance(step, WidenColumns) and step.stage in ("guard", "undo", "end")
+            if taken or isinstance(step, (DropColumns, DropConstraints, DropIndexes, RemoveSync, RestoreNotNull)):
                 continue
             raise _no_table(target.table)
         if isinstance(step, AddColumns):
@@ -119,8 +117,8 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
             _remove(work, step, found)
         elif isinstance(step, (DropConstraints, DropIndexes)):
             _drop(work, step, found)
-        elif isinstance(step, (WidenColumns, NarrowColumns)):
-            _retype(work, step, found)
+        elif isinstance(step, WidenColumns):
+            work.widening.append(step)
         elif isinstance(step, DropColumns):
             work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
         elif isinstance(step, MakeConstraints):
@@ -197,17 +195,6 @@ def _nullability(work: Remaining, step: RelaxNotNull | RestoreNotNull, found: Fo
         work.relax += [name for name in step.names if found is None or not found.columns.get(name, True)]
     else:
         work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]
-
-
-def _retype(work: Remaining, step: WidenColumns | NarrowColumns, found: Found | None) -> None:
-    if found is not None:
-        require(found, step.table, (one.column for one in step.widenings))
-    for one in step.widenings:
-        has_old = found is None or found.details["types"][one.column] == one.old
-        if isinstance(step, WidenColumns) and has_old:
-            work.widen[one.column] = step.types[one.column]
-        elif isinstance(step, NarrowColumns) and (found is None or not has_old):
-            work.narrow[one.column] = one.old
 
 
 def still_nullable(step: EnforceNotNull, found: Found | None) -> list[str]:

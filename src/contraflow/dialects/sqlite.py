@@ -46,6 +46,7 @@ from contraflow.steps import (
     Probe,
     Step,
     Sync,
+    WidenColumns,
 )
 
 __all__ = ["SQLiteAdapter"]
@@ -373,7 +374,7 @@ class SQLiteAdapter(Adapter):
         It comes before any ALTER TABLE of the hold: those take the places of columns from the schema in memory.
         """
         made = [index for index in work.drop_indexes if _is_made(index, found)]
-        types = {**{name: self.compiler.type_text(type_) for name, type_ in work.widen.items()}, **work.narrow}
+        types = self._types(work, found)
         named = [*made, *constraints, *work.drop_constraints, *types]
         if not (work.relax or work.restore or work.not_null or work.defaults or named):
             return []
@@ -421,6 +422,19 @@ class SQLiteAdapter(Adapter):
             ),
         ]
 
+    def _types(self, work: Remaining, found: Found | None) -> dict[str, str]:
+        """The types that columns have still to get."""
+        types = {
+            one.column: self.compiler.type_text(step.types[one.column]) if step.stage == "begin" else one.old
+            for step in work.widening
+            for one in step.widenings
+            if step.stage in ("begin", "undo")
+            and (found is None or (found.details["types"][one.column] == one.old) is (step.stage == "begin"))
+        }
+        if found is not None:
+            require(found, work.table, types)
+        return types
+
     def _unmade(self, work: Remaining, found: Found, made: list[Index]) -> Iterator[str]:
         """Make plain indexes, which can be dropped, of those that UNIQUE in the table's text has made.
 
@@ -457,6 +471,8 @@ class SQLiteAdapter(Adapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
+        if isinstance(step, WidenColumns):
+            return []
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         if found is not None:

@@ -16,7 +16,7 @@ from contraflow.engine.report import PlannedStatement, PlanReport
 from contraflow.engine.schema import full_name
 from contraflow.engine.verification import ProbeTarget
 from contraflow.lens import Side
-from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe
+from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe, WidenColumns
 
 __all__ = ["plan_report", "programs", "statements"]
 
@@ -47,6 +47,11 @@ def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dic
                     text=repair_text(sync, group, side, adapter.compiler, estimate=text.estimate),
                 )
                 repairs.append({**mend.as_dict(), "table": name, "side": side})
+        elif isinstance(block.step, WidenColumns) and block.step.stage == "fill":
+            step, found = block.step, adapter.find(connection, block.table, block.schema)
+            if shadows := adapter.fill_shadows(step, found):
+                fill = Target(name=f"{name}, shadows", title=block.title, key=step.key, text=shadows)
+                fills.append(fill.as_dict())
         elif isinstance(block.step, Probe):
             is_opaque = block.step.sync.opaque is not None
             target = ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step), opaque=is_opaque)
@@ -110,6 +115,10 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         fill = adapter.backfill(block.step, found)
         yield Statement(sql=_plain(fill.fill), lock="the rows of one batch")
         yield Statement(sql=_plain(fill.remaining))
+    elif isinstance(block.step, WidenColumns) and block.step.stage == "fill":
+        if shadows := adapter.fill_shadows(block.step, found):
+            yield Statement(sql=_plain(shadows.fill), lock="the rows of one batch")
+            yield Statement(sql=_plain(shadows.remaining))
     elif isinstance(block.step, Probe):
         probe = adapter.probe(block.step)
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):

@@ -44,7 +44,7 @@ from contraflow.engine.verification import (
     find_violations,
     refuse,
 )
-from contraflow.engine.widening import check_misfits, check_widenings
+from contraflow.engine.widening import check_misfits, check_widenings, takes_wider_types
 from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
@@ -301,6 +301,9 @@ class Runner:
                 ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
                 work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:
+                if takes_wider_types(block):
+                    # Once more: from here on such values are refused, where they would be lost.
+                    ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
                 work.run(block)
             work.reach(state)
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.operations.base import TableName
-from contraflow.operations.planning import SPELT
+from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Installed
 

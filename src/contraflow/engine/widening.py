@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
 from contraflow.problems import Problem
-from contraflow.steps import Hold, Installed, Phases, WidenColumns
+from contraflow.steps import Block, Hold, Installed, Phases, WidenColumns
 
-__all__ = ["check_misfits", "check_widenings"]
+__all__ = ["check_misfits", "check_widenings", "takes_wider_types"]
 
 
 def check_widenings(connection: sa.Connection, adapter: Adapter, phases: Phases) -> Iterator[Problem]:
@@ -28,8 +28,9 @@ def check_misfits(connection: sa.Connection, adapter: Adapter, installed: Sequen
     for item in installed:
         found = adapter.find(connection, item.table, item.schema) if item.widened else None
         for one in item.widened:
-            condition = adapter.misfits(one)
-            if found is None or condition is None or found.details["types"].get(one.column, one.old) == one.old:
+            if found is None or found.details["types"].get(one.column, one.old) == one.old:
+                continue
+            if (condition := adapter.misfits(one, found)) is None:
                 continue
             where = f"FROM {adapter.compiler.table(item.table, item.schema)} WHERE {condition}"
             rows = _send(connection, f"SELECT count(*) {where}").scalar_one()
@@ -42,6 +43,12 @@ def check_misfits(connection: sa.Connection, adapter: Adapter, installed: Sequen
                     why="the new release has written what only the wider type holds.",
                     instead="change these rows, then roll back again.",
                 )
+
+
+def takes_wider_types(block: Block) -> bool:
+    """Whether the block gives columns their old types back."""
+    steps = block.steps if isinstance(block, Hold) else ()
+    return any(isinstance(step, WidenColumns) and step.stage == "undo" for step in steps)
 
 
 def _send(connection: sa.Connection, sql: str) -> sa.CursorResult[tuple[object]]:

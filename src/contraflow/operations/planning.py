@@ -32,7 +32,15 @@ from contraflow.operations.held import (
     released_index,
 )
 from contraflow.operations.tables import RenameTable, describe_table
-from contraflow.operations.widening import widening_problems
+from contraflow.operations.widening import (
+    guard_blocks,
+    mirror_of,
+    swap_blocks,
+    widening_end,
+    widening_problems,
+    widening_stage,
+    widenings_of,
+)
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddAlias,
@@ -53,7 +61,6 @@ from contraflow.steps import (
     MakeConstraints,
     MakeTable,
     MakeWay,
-    NarrowColumns,
     Online,
     Phases,
     Probe,
@@ -66,17 +73,12 @@ from contraflow.steps import (
     Sync,
     SyncColumn,
     TakeName,
-    WidenColumns,
-    Widening,
 )
 
-__all__ = ["MARKER", "SPELT", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
+__all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
 
 MARKER = "cf_marker"
 """The name of the marker column of a synced table."""
-
-SPELT = "contraflow_type"
-"""The key of ``Column.info`` where a table in its old shape has a column's type as the server itself spells it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,9 @@ def plan(
             not_null = tuple(column.name for column in table_plan.added if not column.nullable)
             migrate.append(_online("backfill", sync, Backfill(sync=sync)))
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
+        if (fill := widening_stage(table_plan, "fill")) is not None:
+            title = f"fill the wider columns of {fill.table}"
+            migrate.append(Online(title=title, table=fill.table, schema=fill.schema, step=fill))
         installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any(problems)
@@ -195,6 +200,8 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
     blocks: list[Block] = []
     for found in installed:
         where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+        if found.widened and not late:
+            blocks.extend(swap_blocks(found))
         if late and found.opaque and found.marker:
             # An old node's write makes the marker NULL: from here on it is refused, rather than lost.
             proof = EnforceNotNull(**where, names=(), passing=(found.marker,))
@@ -262,7 +269,7 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
     references = _drop_references([(found, found.constrained) for found in installed])
-    return tuple(contract), (*references, *reversed(rollback))
+    return tuple(contract), (*guard_blocks(installed), *references, *reversed(rollback))
 
 
 def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
@@ -292,7 +299,8 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
     if found.added:
         backward.append(DropColumns(**where, names=found.added))
     if found.widened:
-        backward.append(NarrowColumns(**where, widenings=found.widened))
+        forward.append(widening_end(found, "end"))
+        backward.append(widening_end(found, "undo"))
     return tuple(forward), tuple(backward)
 
 
@@ -516,9 +524,8 @@ def _sync_column(column: sa.Column[Any]) -> SyncColumn:
 def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
     schema, table = found.name
     steps: list[Step] = []
-    if widenings := _widenings(found):
-        types = {one.column: found.columns[one.column].type for one in widenings}
-        steps.append(WidenColumns(table=table, schema=schema, widenings=widenings, types=types))
+    if widening := widening_stage(found, "begin"):
+        steps.append(widening)
     if found.added:
         added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in found.added)
         steps.append(AddColumns(table=table, schema=schema, columns=added))
@@ -560,24 +567,12 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
         built=tuple(_timed(found, sync, index) for index in found.build),
         replaced=tuple(found.released),
         opaque=bool(found.opaque),
-        widened=_widenings(found),
+        widened=widenings_of(found),
+        mirror=mirror_of(found),
         renamed=found.renamed,
         alias=stem(found.name) if found.renamed else None,
         constrained=tuple(_constraint(found, sync, made, write) for made in found.constrain),
         released=tuple(found.unconstrained),
-    )
-
-
-def _widenings(found: _TablePlan) -> tuple[Widening, ...]:
-    return tuple(
-        Widening(
-            column=name,
-            old=str(found.original[name].info.get(SPELT, found.original[name].type)),
-            new=repr(found.columns[name].type),
-            replans=replans,
-        )
-        for name, replans in found.widened.items()
-        if name in found.columns
     )
 
 
@@ -627,7 +622,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
     problems = [
         *_held_columns(found, sync),
         *_new_column_problems(found),
-        *widening_problems(found.name[1], found.widened, found.holders, sync.columns if sync else ()),
+        *widening_problems(found, sync.columns if sync else ()),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]
     if MARKER in found.original:

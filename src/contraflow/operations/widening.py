@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from contraflow.operations.base import Fragment, Schema, find_column
-from contraflow.operations.held import Holder
+from contraflow.operations.gathering import TablePlan, stem
 from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Block, Hold, Installed, Online, WidenColumns, Widening
 
-__all__ = ["WidenColumn", "changes_under_one_name", "integer_range", "is_widening", "widening_problems"]
+__all__ = [
+    "SPELT",
+    "WidenColumn",
+    "changes_under_one_name",
+    "guard_blocks",
+    "integer_range",
+    "is_widening",
+    "mirror_of",
+    "swap_blocks",
+    "widening_end",
+    "widening_problems",
+    "widening_stage",
+    "widenings_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +37,9 @@ class WidenColumn:
     can read.
 
     These are: a longer or unlimited text or binary type, a larger integer type, and more digits of a decimal one.
-    Name, nullability, default, collation and comment stay. Both releases see the wider type from ``expand`` on;
-    ``rollback`` brings the old one back if all rows still fit it (``CF015`` shows those that do not).
+    Name, nullability, default, collation and comment stay. Where the server needs not read a row for it, both releases
+    see the wider type from ``expand`` on; elsewhere a second column takes the name at the end of ``migrate``, in one
+    short swap. ``rollback`` brings the old type back if all rows still fit it (``CF015`` shows those that do not).
 
     On PostgreSQL and CockroachDB a statement that was prepared before fails once the type of a column it selects has
     changed (0A000, "cached plan must not change result type"), with psycopg in one transaction of each connection.
@@ -91,11 +107,89 @@ def is_widening(old: TypeEngine[Any], new: TypeEngine[Any]) -> bool:
     return _is_binary(old) and _is_binary(new) and _longer(old, new)
 
 
-def widening_problems(
-    table: str, widened: Iterable[str], found: Sequence[Holder], synced: Collection[str]
-) -> Iterator[Problem]:
+SPELT = "contraflow_type"
+"""The key of ``Column.info`` where a table in its old shape has a column's type as the server itself spells it."""
+
+_LONGEST = 50
+"""Letters of a column's name that are kept in its shadow's."""
+
+
+def widenings_of(found: TablePlan) -> tuple[Widening, ...]:
+    """The columns of the table that both releases know, and that become wider."""
+    return tuple(
+        Widening(
+            column=name,
+            old=str(found.original[name].info.get(SPELT, found.original[name].type)),
+            new=str(found.columns[name].type),
+            shadow=_shadow(name),
+            replans=replans,
+        )
+        for name, replans in found.widened.items()
+        if name in found.columns
+    )
+
+
+def _shadow(column: str) -> str:
+    if column.isascii() and len(column) <= _LONGEST:
+        return f"cf_{column}"
+    return f"cf_{hashlib.sha256(column.encode()).hexdigest()[:16]}"
+
+
+def mirror_of(found: TablePlan) -> str:
+    """The stem of the names of what keeps the shadows; empty if no column becomes wider."""
+    return f"{stem(found.name)}_w" if found.widened else ""
+
+
+def widening_stage(found: TablePlan, stage: Literal["begin", "fill"]) -> WidenColumns | None:
+    """A stage for all columns that become wider, None if there are none."""
+    widenings = widenings_of(found)
+    if not widenings:
+        return None
+    return WidenColumns(
+        stage=stage,
+        table=found.name[1],
+        schema=found.name[0],
+        widenings=widenings,
+        mirror=mirror_of(found),
+        key=tuple(found.table.primary_key.columns.keys()),
+        types={one.column: found.columns[one.column].type for one in widenings},
+    )
+
+
+def widening_end(found: Installed, stage: Literal["prove", "swap", "guard", "undo", "end"]) -> WidenColumns:
+    """A stage after expand, from what the journal says is installed."""
+    return WidenColumns(
+        stage=stage, table=found.table, schema=found.schema, widenings=found.widened, mirror=found.mirror
+    )
+
+
+def swap_blocks(found: Installed) -> Iterator[Block]:
+    """What ends migrate: the wider columns take the names."""
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    yield Online(title=f"prove the wider columns of {found.table}", step=widening_end(found, "prove"), **where)
+    yield Hold(title=f"swap the wider columns of {found.table}", steps=(widening_end(found, "swap"),), **where)
+
+
+def guard_blocks(installed: Sequence[Installed]) -> Iterator[Block]:
+    """What begins rollback: values that the old types do not hold are refused, before anybody looks for them."""
+    for found in installed:
+        if found.widened:
+            title = f"refuse what the old types of {found.table} do not hold"
+            guard = widening_end(found, "guard")
+            yield Hold(title=title, table=found.table, schema=found.schema, steps=(guard,))
+
+
+def widening_problems(found: TablePlan, synced: Collection[str]) -> Iterator[Problem]:
     """Columns whose type cannot change while something else depends on it."""
-    for name in widened:
+    table = found.name[1]
+    if found.widened and found.renamed:
+        yield Problem(
+            code="CF116",
+            what=f"{table} gets another name and a column of a wider type in one upgrade.",
+            why="what stands for the other name would go on reading the column as it was.",
+            instead="widen the column in an upgrade of its own.",
+        )
+    for name in found.widened:
         if name in synced:
             yield Problem(
                 code="CF116",
@@ -104,7 +198,7 @@ def widening_problems(
                 instead="give the other column the wider type at once: ChangeType(...) or TransformColumns(...);"
                 "\nor widen it in an upgrade of its own.",
             )
-        for holder in found:
+        for holder in found.holders:
             if holder.kind in ("foreign key", "check constraint") and holder.holds(name):
                 yield Problem(
                     code="CF111",

@@ -1,0 +1,214 @@
+"""Wider types on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Statement
+from contraflow.dialects.dependents import postgresql_readers
+from contraflow.dialects.kinds import Kind
+from contraflow.dialects.widening import Widened
+from contraflow.problems import Problem
+from contraflow.steps import Widening
+
+__all__ = ["hold", "in_place", "problems", "prove"]
+
+_EXCLUSIVE = "ACCESS EXCLUSIVE"
+_PARKED = "cf_parked"
+_GUARD = "contraflow guard"
+
+CheckName = Callable[[str, str], str]
+"""Table and column to the name of the constraint that proves NOT NULL."""
+
+
+def in_place(old: Kind, new: Kind) -> bool:
+    """Text with a larger limit or none, and more digits before the point.
+
+    (https://www.postgresql.org/docs/release/9.2.0/, "Reduce need to rebuild tables and indexes for certain
+    ALTER TABLE ... ALTER COLUMN TYPE operations")
+    """
+    if old == new or old.family == new.family in ("text", "binary"):
+        return True
+    return old.family == new.family == "decimal" and old.scale == new.scale
+
+
+def hold(widened: Widened, check_name: CheckName) -> list[Statement]:
+    """The statements of a stage within a hold."""
+    stage = widened.step.stage
+    if stage == "begin":
+        return [*_alter(widened, _retyped(widened)), *_begin(widened)]
+    if stage == "swap":
+        return [*_swap(widened, check_name), _function(widened)] if widened.to_swap else []
+    if stage == "guard":
+        return _guard(widened)
+    back = _alter(widened, _retyped(widened), slow=True) if stage == "undo" else []
+    swapped = _swap(widened, check_name) if stage == "undo" else []
+    return [*back, *swapped, *_drop(widened)]
+
+
+def prove(widened: Widened, check_name: CheckName) -> list[Statement]:
+    """The statements that prove the shadows' NOT NULL, and let the server know what is in them."""
+    quote, table, found = widened.compiler.quote, widened.table, widened.found
+    constraints = {} if found is None else found.details["constraints"]
+    sent = []
+    for one in widened.to_swap:
+        name = check_name(widened.step.table, one.shadow)
+        if widened.is_nullable(one) or constraints.get(name):
+            continue
+        if name not in constraints:
+            check = f"ADD CONSTRAINT {quote(name)} CHECK ({quote(one.shadow)} IS NOT NULL) NOT VALID"
+            sent.append(Statement(sql=f"ALTER TABLE {table} {check}", lock=_EXCLUSIVE))
+        lock = "SHARE UPDATE EXCLUSIVE (writers go on)"
+        sent.append(Statement(sql=f"ALTER TABLE {table} VALIDATE CONSTRAINT {quote(name)}", lock=lock))
+    if names := ", ".join(quote(one.shadow) for one in widened.to_swap):
+        sent.append(Statement(sql=f"ANALYZE {table} ({names})", lock="SHARE UPDATE EXCLUSIVE (writers go on)"))
+    return sent
+
+
+def _alter(widened: Widened, parts: list[str], *, slow: bool = False) -> list[Statement]:
+    if not parts:
+        return []
+    lock = f"{_EXCLUSIVE}, for as long as writing the table anew takes" if slow else _EXCLUSIVE
+    return [Statement(sql=f"ALTER TABLE {widened.table} {', '.join(parts)}", lock=lock)]
+
+
+def _retyped(widened: Widened) -> list[str]:
+    quote = widened.compiler.quote
+    undo = widened.step.stage == "undo"
+    return [
+        f"ALTER COLUMN {quote(one.column)} TYPE {one.old if undo else _wide(widened, one)}" for one in widened.in_place
+    ]
+
+
+def _wide(widened: Widened, one: Widening) -> str:
+    """The wider type. Without COLLATE it would have the database's, not the column's.
+
+    (https://www.postgresql.org/docs/current/sql-altertable.html, SET DATA TYPE)
+    """
+    text = widened.compiler.type_text(widened.step.types[one.column])
+    return text if " COLLATE " in text else "".join([text, *one.old.partition(" COLLATE ")[1:]])
+
+
+def _begin(widened: Widened) -> list[Statement]:
+    quote, mirror = widened.compiler.quote, widened.step.mirror
+    due = [one for one in widened.shadowed if widened.has_old_type(one)]
+    if not due:
+        return []
+    missing = [one for one in due if widened.found is None or not widened.stands(one)]
+    parts = [f"ADD COLUMN {quote(one.shadow)} {_wide(widened, one)}" for one in missing]
+    function = widened.compiler.table(mirror, widened.step.schema)
+    sent = [*_alter(widened, parts), _function(widened)]
+    if not widened.has(mirror):
+        create = f"CREATE TRIGGER {quote(mirror)} BEFORE INSERT OR UPDATE ON {widened.table} FOR EACH ROW"
+        sent.append(Statement(sql=f"{create} EXECUTE FUNCTION {function}()", lock="SHARE ROW EXCLUSIVE"))
+        return sent
+    return sent if missing else []
+
+
+def _function(widened: Widened, *, guarded: bool = False) -> Statement:
+    """The mirror's function, new in every session: a plan made for the other type would fail (42804)."""
+    name = widened.compiler.table(widened.step.mirror, widened.step.schema)
+    assigned = " ".join(f"NEW.{shadow} := {value};" for shadow, value in widened.assignments())
+    guard = ""
+    if guarded:
+        guard = (
+            f"/* {_GUARD} */ IF {widened.refused()} THEN RAISE EXCEPTION 'the value is out of the range of its"
+            f" column while an upgrade is rolled back' USING ERRCODE = '22003'; END IF; "
+        )
+    body = f"BEGIN {guard}{assigned} RETURN NEW; END"
+    return Statement(sql=f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $cf${body}$cf$")
+
+
+def _swap(widened: Widened, check_name: CheckName) -> list[Statement]:
+    """Exchange the names. What has the old type keeps its default: undoing it must not have to spell that again."""
+    quote, table, found = widened.compiler.quote, widened.table, widened.found
+    sent = []
+    for one in widened.to_swap:
+        column, shadow, parked = map(quote, (one.column, one.shadow, _PARKED))
+        if widened.step.stage == "swap":
+            sent += _final_shape(widened, one, check_name(widened.step.table, one.shadow))
+        sent += [
+            Statement(sql=f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}", lock=_EXCLUSIVE)
+            for old, new in ((column, parked), (shadow, column), (parked, shadow))
+        ]
+        comment = None if found is None else found.details["comments"].get(one.column)
+        if comment is not None and widened.step.stage == "swap":
+            text = comment.replace("'", "''")
+            sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS '{text}'"))
+    return sent
+
+
+def _final_shape(widened: Widened, one: Widening, check: str) -> list[Statement]:
+    """Default and NOT NULL of the column for its shadow; the proof of NOT NULL spares the server a look at the rows."""
+    quote, found = widened.compiler.quote, widened.found
+    default = "<its default>" if found is None else found.details["default_texts"].get(one.column)
+    parts = [f"ALTER COLUMN {quote(one.shadow)} SET DEFAULT {default}"] if default is not None else []
+    if not widened.is_nullable(one):
+        parts.append(f"ALTER COLUMN {quote(one.shadow)} SET NOT NULL")
+    proof = [f"DROP CONSTRAINT {quote(check)}"] if found is not None and check in found.details["constraints"] else []
+    return [*_alter(widened, parts), *_alter(widened, proof)]
+
+
+def _guard(widened: Widened) -> list[Statement]:
+    found, mirror = widened.found, widened.step.mirror
+    done = found is not None and (not widened.has(mirror) or _GUARD in found.triggers[mirror])
+    return [] if done or not widened.standing else [_function(widened, guarded=True)]
+
+
+def _drop(widened: Widened) -> list[Statement]:
+    if not widened.shadowed:
+        return []
+    quote, mirror = widened.compiler.quote, widened.step.mirror
+    sent = []
+    if widened.found is None or widened.has(mirror):
+        sent.append(Statement(sql=f"DROP TRIGGER {quote(mirror)} ON {widened.table}", lock=_EXCLUSIVE))
+    if widened.found is None or mirror in widened.found.details["functions"]:
+        name = widened.compiler.table(mirror, widened.step.schema)
+        sent.append(Statement(sql=f"DROP FUNCTION {name}()"))
+    return [*sent, *_alter(widened, [f"DROP COLUMN {quote(one.shadow)}" for one in widened.standing])]
+
+
+def problems(connection: sa.Connection, widened: Widened) -> Iterator[Problem]:
+    """``CF119`` for plans that go stale, ``CF111`` for what reads the columns."""
+    step = widened.step
+    for one in step.widenings:
+        if not one.replans:
+            yield Problem(
+                code="CF119",
+                what=f"statements that select {step.table}.{one.column} and are prepared already will fail.",
+                why="the server refuses a plan whose result changes its type (0A000, cached plan must not change"
+                " result type), with psycopg in one transaction of each connection.",
+                instead="let the old release prepare nothing (psycopg: prepare_threshold=None), or run transactions"
+                "\nagain by contraflow.retry, then say so: WidenColumn(..., replans=True).",
+            )
+    oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": widened.table}).scalar()
+    if oid is None:
+        return
+    columns = [one.column for one in step.widenings]
+    for column, reader in dict.fromkeys(postgresql_readers(connection, oid=int(oid), columns=columns)):
+        yield Problem(
+            code="CF111",
+            what=f"{step.table}.{column} cannot get a wider type: {reader} reads it.",
+            why="the server refuses, or runs what was prepared for the old type, and fails.",
+            instead="drop it in a revision before this one, and create it again in one after it.",
+        )
+    shadowed = [one.column for one in widened.shadowed]
+    for column, reason in connection.execute(
+        sa.text(
+            "SELECT a.attname, CASE WHEN a.attidentity <> '' THEN 'it is an identity column'"
+            " WHEN a.attacl IS NOT NULL THEN 'it has privileges of its own'"
+            " ELSE 'its default draws from a sequence' END"
+            " FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+            " WHERE a.attrelid = :oid AND a.attname = ANY (:columns) AND (a.attidentity <> '' OR a.attacl IS NOT NULL"
+            " OR pg_get_expr(d.adbin, d.adrelid) LIKE '%nextval(%')"
+        ),
+        {"oid": int(oid), "columns": shadowed},
+    ):
+        yield Problem(
+            code="CF111",
+            what=f"{step.table}.{column} cannot get a wider type beside its writers: {reason}.",
+            why="the second column that takes its place would not have them.",
+            instead="give the wider type to a column of another name: ChangeType(...).",
+        )
