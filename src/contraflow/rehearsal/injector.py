@@ -27,8 +27,6 @@ __all__ = ["Injector", "RunnerBroken"]
 
 _AT_ONCE = frozenset({"worker-cut", "long-reader", "idle-in-transaction", "server-killed", "node-killed"})
 """Strikes that the runner waits for where they strike it. The others may wait for locks of its."""
-_SECOND = frozenset({"CF001"})
-"""What a second runner may be told: that there is one already."""
 
 
 class RunnerBroken(ContraflowError):
@@ -130,9 +128,13 @@ class Injector:
 
     def _explain(self, struck: Iterable[Fault], problems: Iterable[Problem]) -> None:
         """Raise what ended the runner, unless faults of this start, or those that still strike, explain it."""
-        at_work = [*struck, *(striking.fault for striking in self._striking)]
-        explained = frozenset[str]().union(*(KINDS[fault.kind].explains for fault in at_work))
+        explained = self._explained(struck)
         ProblemError.raise_any(problem for problem in problems if problem.code not in explained)
+
+    def _explained(self, faults: Iterable[Fault]) -> frozenset[str]:
+        """The codes of the problems that these faults, or those that strike at the moment, explain."""
+        at_work = [*faults, *(striking.fault for striking in self._striking)]
+        return frozenset[str]().union(*(KINDS[fault.kind].explains for fault in at_work))
 
     # -- one start of the runner ---
 
@@ -143,6 +145,7 @@ class Injector:
         due = list(faults[:1] if full is not None else faults)
         with contextlib.ExitStack() as stack:
             run = _Start(verb=verb, due=list(due), process=self._runner(), url=self._stage.url)
+            run.explained = self._explained(due)
             if any(fault.kind == "runner-cut" for fault in due):
                 run.proxy = stack.enter_context(FaultProxy(str(run.url.host), run.url.port or 0))
                 run.url = run.url.set(host="127.0.0.1", port=run.proxy.port)
@@ -249,7 +252,7 @@ class Injector:
         run.second.begin(run.verb, self._stage.url)
         *_, report = run.second.reports()
         codes = {problem.code for problem in report.problems}
-        if report.kind != "ended" or codes - _SECOND:
+        if report.kind != "ended" or codes - run.explained:
             what = f"a second runner, started with {place}, ended with {_words(report)}."
             self._stage.found(Finding(kind="structure", what=what))
         self._note(fault, f"with {place}: {_words(report)}", at=at, until=self._stage.now())
@@ -290,6 +293,8 @@ class _Start:
     proxy: FaultProxy | None = None
     second: RunnerProcess | None = None
     waiting_for: threading.Thread | None = None
+    explained: frozenset[str] = frozenset()
+    """What a second runner may be told: that there is one already, and what the faults of this start do to it."""
     step: float = 0.0
     """By how much its clock is set before it goes on."""
     dying: float | None = None

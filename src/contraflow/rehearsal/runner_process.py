@@ -30,7 +30,7 @@ from contraflow.alembic.discovery import behind, upgrade_of
 from contraflow.alembic.environment import Environment
 from contraflow.alembic.running import ATTRIBUTE, Guide
 from contraflow.dialects.base import Statement
-from contraflow.engine.connect import own_url
+from contraflow.engine.connect import own_url, refused, unreachable
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.runner import Runner
 from contraflow.operations.planning import Upgrade
@@ -227,6 +227,11 @@ class _Child:
                 self._carry_out(command)
             except ProblemError as error:
                 self._tell(kind="ended", problems=[problem.as_dict() for problem in error.problems])
+            except sa.exc.DBAPIError as error:
+                # In env.py, or while Alembic moves its version: outside of what the engine translates.
+                gone = error.connection_invalidated
+                told = unreachable(sa.make_url(command["url"]), error) if gone else refused(error)
+                self._tell(kind="ended", problems=[problem.as_dict() for problem in told.problems])
             except Exception:  # noqa: BLE001 - whatever it is, the parent must know
                 self._tell(kind="crashed", text=traceback.format_exc())
             else:
