@@ -81,6 +81,7 @@ class Rehearsal:
     :ivar faults: what strikes meanwhile; see `contraflow.rehearsal.faults.plan` and ``parse``.
     :ivar old_workload: how the old release's transactions are carried out.
     :ivar new_workload: likewise.
+    :ivar instead: carries out each verb instead of Contraflow, to compare other ways of upgrading; no fault strikes it.
     :ivar command: what to type to have the same again, for the record.
     """
 
@@ -97,6 +98,7 @@ class Rehearsal:
     faults: tuple[Fault, ...] = ()
     old_workload: Workload = field(default_factory=Workload)
     new_workload: Workload = field(default_factory=Workload)
+    instead: Callable[[Verb, sa.URL], None] | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -289,7 +291,10 @@ class _Run:
 
     def _verb(self, verb: Verb) -> None:
         with self._phase(verb):
-            self._injector.carry_out(verb)
+            if self.options.instead is None:
+                self._injector.carry_out(verb)
+            else:
+                self.options.instead(verb, self.url)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
