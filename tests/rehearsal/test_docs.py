@@ -27,5 +27,5 @@ def test_every_option_of_the_plugin_is_on_the_page() -> None:
     parser = pytest.Parser(_ispytest=True)
     plugin.pytest_addoption(parser)
     names = [name for group in parser._groups for option in group.options for name in option.names()]
-    assert len(names) == 4
+    assert len(names) == 5
     assert [name for name in names if f"`{name} " not in PAGE] == []

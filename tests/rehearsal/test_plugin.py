@@ -75,15 +75,16 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("processes", [[], ["-n", "1"]], ids=["one process", "xdist"])
 def test_a_good_upgrade_passes_and_is_shown_on_a_page(folder: Path, processes: list[str]) -> None:
-    options = ("--rehearse-seconds", "0.5", "--rehearse-seed", "3", "--rehearse-report", "report.html")
-    done = run_pytest(folder, *options, *processes)
+    options = ("--rehearse-seconds", "0.5", "--rehearse-seed", "3", "--rehearse-faults", "second-runner@expand:1")
+    done = run_pytest(folder, *options, "--rehearse-report", "report.html", *processes)
     assert done.code == 0, done.text
     assert "1 passed" in done.text
     assert "rehearsals: report.html" in done.text
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "Rehearsal of 0001 → 0003: passed" in page
     again = "pytest test_upgrade.py::test_the_upgrade_loses_nothing --rehearse-on sqlite"
-    assert f"{again} --rehearse-seconds 0.5 --rehearse-seed 3" in page
+    assert f"{again} --rehearse-seconds 0.5 --rehearse-seed 3 --rehearse-faults second-runner@expand:1" in page
+    assert "a second runner" in page
 
 
 def test_a_bad_upgrade_fails_with_the_summary_and_is_shown_on_a_page(folder: Path) -> None:
@@ -107,6 +108,12 @@ def test_a_page_that_cannot_be_written_is_told_at_once(folder: Path) -> None:
     done = run_pytest(folder, "--rehearse-report", "nowhere/report.html")
     assert done.code == 4
     assert "the folder 'nowhere' does not exist" in done.text
+
+
+def test_a_fault_that_there_is_not_is_told_at_once(folder: Path) -> None:
+    done = run_pytest(folder, "--rehearse-faults", "earthquake")
+    assert done.code == 4
+    assert "--rehearse-faults: unknown fault 'earthquake'" in done.text
 
 
 def test_the_package_brings_the_plugin() -> None:

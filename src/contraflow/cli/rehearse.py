@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from contraflow.cli.session import Session, ended_by_sigterm
 from contraflow.rehearsal import report
-from contraflow.rehearsal.faults import KINDS, Fault, parse, plan
+from contraflow.rehearsal.faults import Fault, asked
 from contraflow.rehearsal.minimise import minimise
 from contraflow.rehearsal.rehearse import Rehearsal
 
@@ -83,11 +83,7 @@ def run(
 
 
 def _faults(text: str, server: str, ours: bool, seed: int) -> tuple[Fault, ...]:
-    """What ``--faults`` asks for, on that kind of server; a kind that it cannot have is left out."""
-    words = [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
-    exact = [word for word in words if "@" in word]
-    named = set(KINDS) if "all" in words else {word for word in words if word not in exact}
     try:
-        return (*plan(seed, named, server=server, ours=ours), *map(parse, exact))
+        return asked(text, seed, server=server, ours=ours)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--faults") from error

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["KINDS", "VERBS", "Fault", "Kind", "Needs", "Phase", "left_out", "parse", "plan"]
+__all__ = ["KINDS", "VERBS", "Fault", "Kind", "Needs", "Phase", "asked", "left_out", "parse", "plan"]
 
 Phase = Literal["old", "expand", "migrate", "verify", "both", "contract", "new"]
 """The phases of a rehearsal: the verbs, and the times in which the old release, both, or the new one only work."""
@@ -299,6 +299,20 @@ def plan(
             phases: Sequence[Phase] = kind.phases if kind.every else [rng.choice(kind.phases)]
             found.extend(_draw(kind, phase, rng) for phase in phases)
     return tuple(found)
+
+
+def asked(text: str, seed: int, *, server: str, ours: bool = True) -> tuple[Fault, ...]:
+    """The faults that a person asks for in one text, as ``--faults`` takes it.
+
+    ``all``, ``none``, or words separated by commas: names of kinds, which ``seed`` plans, and exact faults, which have
+    an ``@``. A kind that the server cannot have is left out.
+
+    :raises ValueError: if a name is not known, or an exact one says nothing.
+    """
+    words = [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
+    exact = [word for word in words if "@" in word]
+    named = set(KINDS) if "all" in words else {word for word in words if word not in exact}
+    return (*plan(seed, named, server=server, ours=ours), *map(parse, exact))
 
 
 def _draw(kind: Kind, phase: Phase, rng: random.Random) -> Fault:

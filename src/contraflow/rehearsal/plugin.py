@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     # Imported where they are used: every run of pytest loads this module.
+    from contraflow.rehearsal.faults import Fault
     from contraflow.rehearsal.record import Record
 
 __all__ = ["Rehearse", "rehearse"]
@@ -47,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rehearse-seed", type=int, metavar="N", help="make the same choices as the rehearsal of this seed."
     )
+    group.addoption(
+        "--rehearse-faults", metavar="LIST", help="what strikes meanwhile, as contraflow rehearse --faults."
+    )
     group.addoption("--rehearse-report", type=Path, metavar="FILE.html", help="write a page about all rehearsals.")
 
 
@@ -56,6 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
     page: Path | None = config.getoption("rehearse_report")
     if page is not None and not page.absolute().parent.is_dir():
         raise pytest.UsageError(f"--rehearse-report: the folder {str(page.parent)!r} does not exist")
+    if config.getoption("rehearse_faults") is not None:
+        from contraflow.rehearsal.faults import asked
+
+        try:
+            asked(config.getoption("rehearse_faults"), 0, server="postgresql")
+        except ValueError as error:
+            raise pytest.UsageError(f"--rehearse-faults: {error}") from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -112,9 +123,9 @@ class Rehearse:
     def __call__(self, **options: Any) -> Record:
         """Rehearse an upgrade on a scratch server, and fail the test if it did not pass.
 
-        :param options: what `contraflow.rehearsal.rehearse.Rehearsal` takes; the command line overrides ``on``,
-            ``seconds`` and ``seed``. Without ``config``: the alembic.ini of pytest's root folder, else as Alembic
-            finds it.
+        :param options: what `contraflow.rehearsal.rehearse.Rehearsal` takes, and ``faults`` as a text, too:
+            ``"all"``. The command line overrides ``on``, ``seconds``, ``seed`` and ``faults``. Without ``config``: the
+            alembic.ini of pytest's root folder, else as Alembic finds it.
         :returns: the record of a rehearsal that passed.
         """
         from contraflow.problems import ProblemError
@@ -122,12 +133,14 @@ class Rehearse:
 
         given = self._request.config.getoption
         chosen: dict[str, Any] = {"on": self._on, "config": self._config(), **options}
-        for name in ("seconds", "seed"):
+        for name in ("seconds", "seed", "faults"):
             if given(f"rehearse_{name}") is not None:
                 chosen[name] = given(f"rehearse_{name}")
         if given("rehearse_on"):
             chosen["on"] = self._on
         chosen.setdefault("command", self._command(chosen))
+        if isinstance(chosen.get("faults"), str):
+            chosen["faults"] = self._faults(chosen)
         try:
             record = Rehearsal(**chosen).run(progress=_log.info)
         except ProblemError as error:
@@ -141,10 +154,19 @@ class Rehearse:
         found = self._request.config.rootpath / "alembic.ini"
         return found if found.is_file() else None
 
+    def _faults(self, chosen: Mapping[str, Any]) -> tuple[Fault, ...]:
+        import sqlalchemy as sa
+
+        from contraflow.rehearsal.faults import asked
+
+        url = chosen.get("url")
+        server = chosen["on"] if url is None else sa.make_url(url).get_backend_name()
+        return asked(chosen["faults"], chosen.get("seed", 0), server=server, ours=url is None)
+
     def _command(self, chosen: Mapping[str, Any]) -> str:
         words = ["pytest", self._request.node.nodeid.partition("[")[0], "--rehearse-on", str(chosen["on"])]
-        for name in ("seconds", "seed"):
-            if name in chosen:
+        for name in ("seconds", "seed", "faults"):
+            if isinstance(chosen.get(name), str | float | int):
                 words += [f"--rehearse-{name}", str(chosen[name])]
         return shlex.join(words)
 
