@@ -13,6 +13,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from contraflow.engine import Progress
+from contraflow.operations.planning import Upgrade
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.proxy import FaultProxy
@@ -29,6 +30,11 @@ SOURCE = Source(
 )
 
 
+def users_only() -> Upgrade:
+    """The upgrade of the one table that the workers use."""
+    return service.upgrade(tables=("users",))
+
+
 @dataclass(kw_only=True)
 class SmallStage:
     """What `contraflow.rehearsal.strikes.Stage` asks for, and lists of what was told."""
@@ -37,7 +43,10 @@ class SmallStage:
     url: sa.URL
     proxies: Sequence[FaultProxy] = ()
     nodes: Sequence[Server] = ()
+    elsewhere: sa.URL | None = None
+    """Where the workers find the database, if not where the runner does."""
     tables: Sequence[tuple[str | None, str]] = ((None, "users"), (None, "items"))
+    upgrade: str = "tests.engine.service:upgrade"
     faults: list[FaultRecord] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -63,12 +72,12 @@ class SmallStage:
         return [one.outcome for one in self.tries]
 
     def injector(self, *faults: Fault, seed: int = 0) -> Injector:
-        return Injector(faults, self, source=SOURCE, seed=seed)
+        return Injector(faults, self, source=replace(SOURCE, upgrade=self.upgrade), seed=seed)
 
     def worker_url(self) -> sa.URL:
         """How workers reach the database: through the proxy, if there is one; with every wait bounded."""
         if not self.proxies:
-            return self.url
+            return self.elsewhere or self.url
         url = self.url.set(host="127.0.0.1", port=self.proxies[0].port)
         if url.get_backend_name() == "postgresql":
             return url.update_query_dict({"connect_timeout": "5"})
