@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import backfill, scoreboard, stalls, sync_cost
+from bench import backfill, peers, scoreboard, stalls, sync_cost
 from bench.harness import Plan
 from bench.report import Run, Table, as_json, shown, write_markdown
 from contraflow.rehearsal.servers import KINDS
@@ -21,6 +21,7 @@ MEASURES: dict[str, Callable[[str, Plan], list[Table]]] = {
     "sync_cost": sync_cost.measure,
     "backfill": backfill.measure,
     "stalls": stalls.measure,
+    "peers": peers.measure,
     "scoreboard": scoreboard.measure,
 }
 
