@@ -59,6 +59,7 @@ def upgrade():
 def downgrade():
     op.drop_table("users")
 """
+_CELL = 140
 _LOCK_TIMEOUT = "500ms"
 """What pgroll waits for a lock by default before it steps back and tries again."""
 
@@ -79,9 +80,10 @@ def measure(kind: str, plan: Plan) -> list[Table]:
                 "way",
                 "requests",
                 "failed",
-                "values lost or wrong",
+                "lost or wrong",
                 "worst wait, ms",
-                "upgrade's own time, s",
+                "its own time, s",
+                "ended",
                 "what came first",
             ),
         )
@@ -154,9 +156,7 @@ def _row(way: str, record: Record) -> tuple[str, ...]:
     worst = max(bucket.worst_ms for bucket in record.buckets if bucket.at >= began)
     verbs = ("expand", "migrate", "verify", "contract")
     own = sum(phase.ended - phase.began for phase in record.phases if phase.name in verbs)
-    first = f"{record.findings[0].kind}: {record.findings[0].what}" if record.findings else ""
-    if [phase.name for phase in record.phases][-1] != "checking every row at the end":
-        first = record.reason
+    last = record.phases[-1].name
     return (
         way,
         f"{record.counts['requests']:,}",
@@ -164,5 +164,15 @@ def _row(way: str, record: Record) -> tuple[str, ...]:
         f"{wrong:,}",
         f"{worst:.0f}",
         f"{own:.1f}",
-        " ".join(first.replace("|", "/").split())[:110],
+        "whole" if last == "checking every row at the end" else f"stuck in {last}",
+        _first(record),
     )
+
+
+def _first(record: Record) -> str:
+    """The first thing that went wrong, without the driver's own words around it."""
+    if not record.findings:
+        return record.reason if record.verdict != "passed" else ""
+    finding = record.findings[0]
+    text = " ".join(f"{finding.kind}: {finding.what}".replace("|", "/").split())
+    return text if len(text) <= _CELL else f"{text[:_CELL]}…"

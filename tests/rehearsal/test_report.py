@@ -143,6 +143,17 @@ def test_a_long_table_is_folded() -> None:
     assert [ms for ms in range(100, 112) if f"request {ms}<" in folded] == [100, 101]
 
 
+def test_many_findings_are_folded() -> None:
+    base = records.failed()
+    many = dataclasses.replace(
+        base, findings=tuple(dataclasses.replace(base.findings[0], key=f"id={n}") for n in range(30))
+    )
+    shown, folded = report.html([many]).split("and 20 more")
+    assert [n for n in range(30) if f"id={n}<" in shown] == list(range(10))
+    assert shown.count('<details class="finding" open>') == 3
+    assert [n for n in range(30) if f"id={n}<" in folded] == list(range(10, 30))
+
+
 # --- the drawing ---
 
 

@@ -20,10 +20,10 @@ _WIDTHS = {"narrow": 316, "medium": 640, "wide": 1000}
 _SIGNS: Mapping[Verdict, str] = {"passed": "✓", "failed": "✗", "error": "!"}
 _KINDS: Mapping[Verdict, str] = {"passed": "good", "failed": "bad", "error": "warn"}
 _NOTHING = element("span", "–", class_="nothing")
-_OPEN = 5
-"""So many findings are shown unfolded."""
+_OPEN, _SHOWN = 3, 10
+"""So many findings are shown with their histories, and so many at all; the others are folded."""
 _ROWS = 10
-"""So many rows of a long table are; paper has only them."""
+"""So many rows of a long table are shown. Paper has only what is shown so."""
 
 
 def html(records: Sequence[Record]) -> str:
@@ -168,10 +168,9 @@ def _pill(verdict: Verdict) -> Html:
 def _findings(record: Record) -> Html | None:
     if not record.findings:
         return None
-    return _section(
-        "What was found wrong",
-        *(_finding(finding, number <= _OPEN) for number, finding in enumerate(record.findings, start=1)),
-    )
+    shown = [_finding(finding, number < _OPEN) for number, finding in enumerate(record.findings[:_SHOWN])]
+    rest = [_finding(finding, False) for finding in record.findings[_SHOWN:]]
+    return _section("What was found wrong", *shown, _more(len(rest), *rest) if rest else None)
 
 
 def _finding(finding: Finding, unfolded: bool) -> Html:
@@ -368,8 +367,11 @@ def _long_table(headings: Sequence[str], rows: Sequence[Sequence[Child]], *, num
     rest = rows[_ROWS:]
     if not rest:
         return shown
-    more = element("summary", f"and {len(rest):,} more")
-    return join((shown, element("details", more, _table(headings, rest, numbers=numbers), class_="more")))
+    return join((shown, _more(len(rest), _table(headings, rest, numbers=numbers))))
+
+
+def _more(number: int, *children: Child) -> Html:
+    return element("details", element("summary", f"and {number:,} more"), *children, class_="more")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[Child]], *, numbers: Sequence[int] = ()) -> Html:
