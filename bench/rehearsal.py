@@ -28,6 +28,9 @@ HEADER = (
     " retried | failed | lost or wrong |"
 )
 
+ENOUGH = 5
+"""Failed rehearsals after which a server is given up."""
+
 
 @click.command()
 @click.option("--server", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Repeatable; without it, all.")
@@ -53,10 +56,11 @@ def main(
     lines = [HEADER, "|---" * HEADER.count(" | ") + "|---|"]
     for kind in kinds or tuple(KINDS):
         total: Counter[str] = Counter()
-        began = time.monotonic()
+        began, failed_here = time.monotonic(), 0
         for record in _rehearse(kind, requests, seconds=seconds, workers=workers, rows=rows, seed=seed, each=each):
             _add(total, record)
             if record.verdict != "passed":
+                failed_here += 1
                 failures.append(record)
                 failed.write_text(json.dumps([one.as_dict() for one in failures], indent=1))
             click.echo(
@@ -64,6 +68,8 @@ def main(
                 f" in {time.monotonic() - began:.0f} s",
                 err=True,
             )
+            if failed_here == ENOUGH:
+                break
         version = f"{record.server} {record.server_version}"
         cells = [
             "rehearsals",

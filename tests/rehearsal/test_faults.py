@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from contraflow.rehearsal.faults import KINDS, VERBS, Fault, left_out, parse, plan
+from contraflow.rehearsal.faults import KINDS, VERBS, Fault, asked, left_out, parse, plan
 
 SERVERS = ("sqlite", "postgresql", "mariadb", "mysql", "galera")
 
@@ -79,6 +79,18 @@ def test_short_forms(text: str, fault: Fault) -> None:
 def test_what_is_no_fault_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"fault|phase|statement|strikes|share"):
         parse(text)
+
+
+def test_what_a_person_asks_for() -> None:
+    exact = parse("runner-killed@expand:7")
+    assert asked("none", 1, server="sqlite") == ()
+    assert asked("all", 1, server="sqlite") == plan(1, server="sqlite")
+    assert asked("lock-storm, runner-killed@expand:7", 1, server="sqlite") == (
+        *plan(1, ["lock-storm"], server="sqlite"),
+        exact,
+    )
+    with pytest.raises(ValueError, match="runner-cut cannot strike there: SQLite has no connections"):
+        asked("runner-cut@expand:7", 1, server="sqlite")
 
 
 def test_an_unknown_kind_is_refused() -> None:

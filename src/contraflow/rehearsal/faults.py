@@ -68,7 +68,12 @@ KINDS: Mapping[str, Kind] = {
             explains=_GONE,
         ),
         Kind(name="second-runner", title="a second runner", explains=frozenset({"CF001"})),
-        Kind(name="rolled-back", title="rolled back half-way, and forward again", phases=("migrate", "verify")),
+        Kind(
+            name="rolled-back",
+            title="rolled back half-way, and forward again",
+            phases=("migrate", "verify"),
+            explains=frozenset({"CF004"}),  # what a second runner is told meanwhile
+        ),
         Kind(
             name="clock-step",
             title="the runner's clock is set",
@@ -307,12 +312,15 @@ def asked(text: str, seed: int, *, server: str, ours: bool = True) -> tuple[Faul
     ``all``, ``none``, or words separated by commas: names of kinds, which ``seed`` plans, and exact faults, which have
     an ``@``. A kind that the server cannot have is left out.
 
-    :raises ValueError: if a name is not known, or an exact one says nothing.
+    :raises ValueError: if a name is not known, or an exact one says nothing or cannot strike there.
     """
     words = [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
     exact = [word for word in words if "@" in word]
     named = set(KINDS) if "all" in words else {word for word in words if word not in exact}
-    return (*plan(seed, named, server=server, ours=ours), *map(parse, exact))
+    faults = [parse(word) for word in exact]
+    for name, reason in left_out((fault.kind for fault in faults), server=server, ours=ours).items():
+        raise ValueError(f"{name} cannot strike there: {reason}")
+    return (*plan(seed, named, server=server, ours=ours), *faults)
 
 
 def _draw(kind: Kind, phase: Phase, rng: random.Random) -> Fault:

@@ -151,9 +151,8 @@ class Injector:
                 run.url = run.url.set(host="127.0.0.1", port=run.proxy.port)
             if any(fault.kind == "second-runner" for fault in due):
                 run.second = stack.enter_context(RunnerProcess(self._source, python=self._python))
+                stack.callback(run.wait_for_second)
             outcome = self._full(run, full) if full is not None else self._follow(run)
-            if run.waiting_for is not None:
-                run.waiting_for.join()
         self._stage.tried(Try(verb=verb, at=began, seconds=self._stage.now() - began, outcome=outcome.words))
         return outcome, due[: len(due) - len(run.due)]
 
@@ -299,6 +298,11 @@ class _Start:
     """By how much its clock is set before it goes on."""
     dying: float | None = None
     """In how many seconds it is killed once it goes on."""
+
+    def wait_for_second(self) -> None:
+        """Return when the second runner has ended, if one was started."""
+        if self.waiting_for is not None:
+            self.waiting_for.join()
 
 
 def _place(report: Report) -> str:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from contraflow import faults
 from contraflow.engine.report import Progress
+from contraflow.problems import ContraflowError
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.proxy import COMMIT, FaultProxy, Harm, When
 from contraflow.rehearsal.record import FaultRecord, Finding, Try
@@ -154,7 +155,7 @@ class Striking:
         scene = self._scene
         try:
             detail = STRIKES[self.fault.kind](scene)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except (sa.exc.SQLAlchemyError, OSError, ContraflowError) as error:
             # Faults may meet: a server that another one has just killed refuses this one's connection.
             detail = f"broken off: {str(error).splitlines()[0]}"
         finally:
