@@ -228,6 +228,11 @@ class Adapter(ABC):
         """The condition, in SQL, of rows that keep the column from its old type; None if there can be none."""
         return misfit(kind_of(widening.old, self.product), self.compiler.quote(widening.column), self.product)
 
+    @property
+    def has_virtual_columns(self) -> bool:
+        """A column can be computed when it is read, so that adding it writes no row."""
+        return True
+
     def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:  # noqa: ARG002
         """What else reads a table that contract drops or renames, and would break or be in the way, in words.
 

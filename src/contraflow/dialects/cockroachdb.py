@@ -46,6 +46,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     rebuilds: ClassVar[bool] = False
     exclusive: ClassVar[str] = _JOB
     row_exclusive: ClassVar[str] = _JOB
+    has_virtual_columns = True
     writable_views: ClassVar[bool] = False  # https://www.cockroachlabs.com/docs/stable/views
 
     @classmethod

@@ -83,6 +83,13 @@ class Compiler(ABC):
         """The type in DDL."""
         return self.dialect.type_compiler_instance.process(type_)
 
+    def generated(self, column: sa.Column[Any]) -> str:
+        """What follows the type of a column that the server computes when it is read; empty for others."""
+        if column.computed is None:
+            return ""
+        text = column.computed.sqltext.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        return f" GENERATED ALWAYS AS ({text}) VIRTUAL"
+
     # -- whole expressions --------------------------------------------------------------------------------------------
 
     def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:  # noqa: ARG002 - for subclasses

@@ -302,6 +302,9 @@ class MySQLAdapter(Adapter):
                 "invisible": frozenset(
                     str(column) for column, _, _, extra, *_ in columns if "INVISIBLE" in str(extra).upper()
                 ),
+                "generated": frozenset(
+                    str(column) for column, _, _, extra, *_ in columns if " GENERATED" in str(extra).upper()
+                ),
                 "on_update": tuple(
                     str(column) for column, _, _, extra, *_ in columns if "on update" in str(extra).lower()
                 ),
@@ -343,7 +346,12 @@ class MySQLAdapter(Adapter):
         work = remaining(hold, found, lambda sync: self._texts(sync, found))
         quote = self.compiler.quote
         reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
-        last = [*self._final_shape(work, found), *(f"DROP COLUMN {quote(name)}" for name in work.drop)]
+        generated = () if found is None else found.details.get("generated", ())
+        first = [f"DROP COLUMN {quote(name)}" for name in work.drop if name in generated]
+        dropped = [f"DROP COLUMN {quote(name)}" for name in work.drop if name not in generated]
+        shapes = self._final_shape(work, found)
+        computed = [shape for name, shape in shapes.items() if name in generated]
+        last = [*(shape for name, shape in shapes.items() if name not in generated), *dropped]
         algorithm = "" if work.not_null else "INSTANT"
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
@@ -354,7 +362,11 @@ class MySQLAdapter(Adapter):
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
             *self._alter(work, self._additions(work), found),
+            # MariaDB adds, changes and drops them only apart from others (error 1846).
+            *self._alter(work, self._generated(work), found),
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
+            *self._alter(work, first, found),
+            *self._alter(work, computed, found),
             # At once, so that no prefix shows a half of it; with a rebuild if NOT NULL was not enforced before.
             *self._alter(work, last, found, algorithm),
         ]
@@ -426,6 +438,8 @@ class MySQLAdapter(Adapter):
         quote = self.compiler.quote
         parts = []
         for column in work.add:
+            if column.computed is not None:
+                continue
             comment = f" COMMENT {_literal(column.comment)}" if column.comment else ""
             # NULL in words: a TIMESTAMP without it may become NOT NULL (explicit_defaults_for_timestamp).
             type_ = self.compiler.type_text(column.type)
@@ -433,6 +447,15 @@ class MySQLAdapter(Adapter):
         if marker := work.add_marker or work.reset_marker:
             parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type} NULL INVISIBLE")
         return parts
+
+    def _generated(self, work: Remaining) -> list[str]:
+        return [
+            f"ADD COLUMN {self.compiler.quote(column.name)} {self.compiler.type_text(column.type)}"
+            f"{self.compiler.generated(column)} INVISIBLE"
+            + (f" COMMENT {_literal(column.comment)}" if column.comment else "")
+            for column in work.add
+            if column.computed is not None
+        ]
 
     def _drop_triggers(self, work: Remaining, found: Found | None) -> list[Statement]:
         """Drop the sync's triggers; old NOT NULL columns that they filled get a constant default on the way.
@@ -468,12 +491,13 @@ class MySQLAdapter(Adapter):
         # Lines and polygons have none: the lock hold alone protects them.
         return [(name, constant) for name, constant in constants if constant is not None]
 
-    def _final_shape(self, work: Remaining, found: Found | None) -> list[str]:
+    def _final_shape(self, work: Remaining, found: Found | None) -> dict[str, str]:
         names = dict.fromkeys([*work.not_null, *work.defaults, *work.show])
-        names = {name: None for name in names if name not in work.drop}
-        return [
-            self._modify(name, found, not_null=name in work.not_null, default=work.defaults.get(name)) for name in names
-        ]
+        return {
+            name: self._modify(name, found, not_null=name in work.not_null, default=work.defaults.get(name))
+            for name in names
+            if name not in work.drop
+        }
 
     def _modify(self, name: str, found: Found | None, *, not_null: bool, default: str | None) -> str:
         if found is None:

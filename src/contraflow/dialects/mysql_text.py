@@ -107,9 +107,11 @@ def redefined(create: str, column: str, *, not_null: bool, default: str | None) 
                 default = "".join(token.text for token in part).strip()[len("DEFAULT") :].strip()
             continue
         kept.append("".join(token.text for token in part).strip())
+    computed = any(part.upper().startswith(("GENERATED", "AS ", "AS(")) for part in kept)
     text = [
         "".join(token.text for token in type_).strip(),
-        "NOT NULL" if not_null else "NULL",
+        # One that is computed may say it behind its expression only.
+        *([] if computed else ["NOT NULL" if not_null else "NULL"]),
         *([f"DEFAULT {literal_default(default, _type_name(type_))}"] if default is not None else []),
         *kept,
     ]

@@ -190,6 +190,11 @@ class PostgreSQLAdapter(Adapter):
             )
         ]
 
+    @property
+    def has_virtual_columns(self) -> bool:
+        """See :attr:`Adapter.has_virtual_columns`."""
+        return self.profile.version >= (18,)
+
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
         """See :meth:`Adapter.table_problems`."""
         if item.renamed is None or self.profile.version >= (15,):
@@ -440,7 +445,11 @@ class PostgreSQLAdapter(Adapter):
 
     def _add(self, work: Remaining, table: str) -> list[Statement]:
         quote = self.compiler.quote
-        parts = [f"ADD COLUMN {quote(column.name)} {self.compiler.type_text(column.type)}" for column in work.add]
+        # What is computed may read another new column.
+        parts = [
+            f"ADD COLUMN {quote(column.name)} {self.compiler.type_text(column.type)}{self.compiler.generated(column)}"
+            for column in sorted(work.add, key=lambda column: column.computed is not None)
+        ]
         if marker := work.add_marker or work.reset_marker:
             parts.append(f"ADD COLUMN {quote(marker)} {self.marker_type}")
         sent = self._alter_all(table, parts)

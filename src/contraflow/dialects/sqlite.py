@@ -355,9 +355,12 @@ class SQLiteAdapter(Adapter):
         if work.reset_marker:
             sent.append(self._drop(table, work.reset_marker))
         strict = sql is not None and "STRICT" in sqlite_text.options(sql)
-        for column in work.add:
+        for column in sorted(work.add, key=lambda column: column.computed is not None):
             type_ = _strict_type(column.type) if strict else self.compiler.type_text(column.type)
-            sent.append(Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {type_}", lock=_RESERVED))
+            definition = f"{type_}{self.compiler.generated(column)}"
+            sent.append(
+                Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(column.name)} {definition}", lock=_RESERVED)
+            )
         if marker := work.add_marker or work.reset_marker:
             sent.append(
                 Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(marker)} {self.marker_type}", lock=_RESERVED)

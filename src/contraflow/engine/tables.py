@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
 from contraflow.problems import Problem
-from contraflow.steps import Hold, Installed, MakeTable, Phases
+from contraflow.steps import AddColumns, Hold, Installed, MakeTable, Phases
 
 __all__ = ["check_tables"]
 
@@ -21,6 +21,7 @@ def check_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) ->
     goes, and what the server itself cannot do.
     """
     inspector = sa.inspect(connection)
+    yield from _virtual(adapter, phases)
     for item in phases.installed:
         if item.renamed and not adapter.writable_views:
             yield Problem(
@@ -39,6 +40,19 @@ def check_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) ->
             if isinstance(step, MakeTable):
                 made.add((step.schema, step.table))
                 yield from _targets(inspector, step, made)
+
+
+def _virtual(adapter: Adapter, phases: Phases) -> Iterator[Problem]:
+    steps = [step for block in phases.expand if isinstance(block, Hold) for step in block.steps]
+    added = [(step, op.column) for step in steps if isinstance(step, AddColumns) for op in step.columns]
+    for step, column in added if not adapter.has_virtual_columns else ():
+        if column.computed is not None:
+            yield Problem(
+                code="CF205",
+                what=f"{step.table}.{column.name} cannot be computed by this server when it is read.",
+                why="before PostgreSQL 18 it would be stored, and every row written anew while writers wait.",
+                instead='declare a plain column: AddColumn(..., value=lambda row: ..., reads=[...], keep="track").',
+            )
 
 
 def _references(inspector: sa.Inspector, item: Installed, phases: Phases) -> Iterator[Problem]:

@@ -176,6 +176,10 @@ class AddColumn:
     inserted or first synced, and leaves it to the new release from then on; ``keep="track"`` computes it again
     whenever one of ``reads`` changes and the statement does not write the column itself. With ``reads`` one of
     the two must be said (``CF114``).
+
+    A column may also be computed by the server when it is read, ``sa.Column(..., sa.Computed("lower(mail)"))``: then it
+    is added as it is. One that the server stores, or numbers (``sa.Identity``), is refused (``CF110``): every row would
+    be written anew while writers wait.
     """
 
     table: str
@@ -189,6 +193,11 @@ class AddColumn:
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", tuple(self.reads))
         _check_reads(self, f"{self.table}.{self.column.name}")
+        if self.value is not None and self.column.computed is not None:
+            raise _incomplete(
+                f"{self.table}.{self.column.name} is computed by the server, and value= is given.",
+                "leave one of them out.",
+            )
         self._lens()
 
     def _lens(self) -> Lens | None:
@@ -218,7 +227,7 @@ class AddColumn:
         for name in self.reads:
             find_column(schema, table, name)
         lens = self._lens()
-        if lens is None and not self.column.nullable:
+        if lens is None and not self.column.nullable and self.column.computed is None:
             raise _incomplete(
                 f"{self.table}.{self.column.name} is NOT NULL, and nothing says what old rows get.",
                 "give value=lambda row: ..., or a constant server_default= to the column.",
