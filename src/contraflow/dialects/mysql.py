@@ -351,7 +351,9 @@ class MySQLAdapter(Adapter):
         dropped = [f"DROP COLUMN {quote(name)}" for name in work.drop if name not in generated]
         shapes = self._final_shape(work, found)
         computed = [shape for name, shape in shapes.items() if name in generated]
-        last = [*(shape for name, shape in shapes.items() if name not in generated), *dropped]
+        plain = [shape for name, shape in shapes.items() if name not in generated]
+        # MariaDB does not do both at once on a table with computed columns (error 1846).
+        shown, last = (plain, dropped) if generated else ([], [*plain, *dropped])
         algorithm = "" if work.not_null else "INSTANT"
         if any(map(self._is_cut, work.drop)):
             algorithm = "INPLACE"
@@ -367,6 +369,7 @@ class MySQLAdapter(Adapter):
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
             *self._alter(work, first, found),
             *self._alter(work, computed, found),
+            *self._alter(work, shown, found, algorithm),
             # At once, so that no prefix shows a half of it; with a rebuild if NOT NULL was not enforced before.
             *self._alter(work, last, found, algorithm),
         ]
