@@ -76,13 +76,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("rehearse", chosen, indirect=True)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)  # the new kind of wrapper would keep older versions of pytest from starting
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, None]:
     """Let the report of a test carry its rehearsals."""
-    report = yield
+    outcome = yield
+    report = outcome.get_result()
     if report.when == "call":
         setattr(report, _ATTRIBUTE, item.stash.get(_RECORDS, []))
-    return report
 
 
 class _Collector:
