@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from contraflow.alembic import record
 from contraflow.alembic.discovery import sets, to_upgrade
 from contraflow.alembic.running import ChangeError
+from contraflow.engine.report import State, Status
 from contraflow.engine.runner import Runner
 from tests.alembic.project import RENAME_MAIL, USERS, Project, two_changes
 from tests.servers.shared import Database
@@ -67,6 +68,12 @@ def statements(script: str) -> list[str]:
     return found
 
 
+def journal(database: Database) -> Status:
+    """What the journal tells."""
+    with Runner(database.url) as runner:
+        return runner.status()
+
+
 def state(database: Database) -> Any:
     """Columns, triggers, rows and the revision."""
     with database.engine.connect() as connection, Runner(database.url) as runner:
@@ -86,8 +93,34 @@ def test_the_script_leaves_what_the_upgrade_leaves(tmp_path: Path, database: Dat
     project.downgrade("0001")
     run(database, project.sql("upgrade", "0001:head"))
     assert state(database) == by_upgrade
+    assert (journal(database).state, journal(database).due) == (State.MIGRATED, "verify")
     run(database, project.sql("downgrade", "0003:0001"))
     assert str(sa.inspect(database.engine).get_columns("users")) == str(before)
+    assert journal(database).state is State.ROLLED_BACK
+    # From the script on, the journal alone is enough.
+    run(database, project.sql("upgrade", "0001:head"))
+    with Runner(database.url) as runner:
+        runner.verify()
+        assert [phase.status for phase in runner.status().phases] == ["done", "done", "done", "due"]
+        runner.contract()
+    assert [column["name"] for column in sa.inspect(database.engine).get_columns("users")] == [
+        "id",
+        "display_name",
+        "email",
+    ]
+
+
+@pytest.mark.only_on(*NO_SQLITE)
+def test_a_script_that_died_is_finished_by_the_engine(tmp_path: Path, database: Database) -> None:
+    project = two_changes(tmp_path / "service", database.url)
+    prepared(project, database)
+    whole = project.sql("upgrade", "0001:head")
+    expanded = whole[: whole.index("-- backfill")]
+    assert "'EXPANDED'" in expanded
+    run(database, expanded)
+    assert (journal(database).state, journal(database).pending) == (State.EXPANDED, "migrate")
+    project.upgrade()
+    assert journal(database).state is State.VERIFIED
 
 
 INDEX_MAIL = """
@@ -134,6 +167,8 @@ def test_sqlite_takes_a_script_where_no_not_null_changes(tmp_path: Path) -> None
     with engine.connect() as connection:
         dbapi: Any = connection.connection.dbapi_connection
         dbapi.executescript(project.sql("upgrade", "0001:head"))
+        with Runner(url) as runner:
+            assert runner.status().state is State.MIGRATED
         rows = connection.execute(sa.text("SELECT email, cf_marker FROM users ORDER BY id")).all()
         assert [tuple(row) for row in rows] == [("ada@example.org", 1), (None, 1)]
     engine.dispose()

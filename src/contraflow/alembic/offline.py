@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from alembic.runtime.migration import MigrationContext
 
 from contraflow import dialects
 from contraflow.alembic import record
+from contraflow.alembic.offline_journal import OfflineJournal
 from contraflow.alembic.settings import Settings, Through
 from contraflow.dialects.base import Adapter, Found
 from contraflow.engine.checks import check_names
-from contraflow.engine.plans import statements
+from contraflow.engine.journal import Tables
+from contraflow.engine.plans import programs, statements
+from contraflow.engine.report import State
 from contraflow.engine.widening import takes_wider_types
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
@@ -62,13 +65,22 @@ def upgrade(context: MigrationContext, one: Upgrade, settings: Settings, through
     tables = {name: table for name, table in recorded.tables.items() if name in wanted}
     phases = plan(one, tables, write=adapter.condition)
     ProblemError.raise_any(check_names(adapter, phases.installed))
-    _write(
+    blocks = (*phases.expand, *phases.migrate, *phases.verify)
+    _check(blocks, adapter, recorded.found)
+    journal = OfflineJournal(adapter, context.dialect, Tables(settings.options.schema), one)
+    sql = programs(adapter, lambda table, schema: recorded.found.get((schema, table)), phases)
+    script = _Script(adapter=adapter, found=recorded.found, timeout=settings.options.lock_timeout)
+    script.write(
         context,
         f"{one.id}: expand, migrate and verify",
-        adapter,
-        (*phases.expand, *phases.migrate, *phases.verify),
-        recorded.found,
-        settings.options.lock_timeout,
+        [
+            *journal.begin(phases.installed, sql),
+            *phases.expand,
+            *journal.reach("expand", State.EXPANDED, following="migrate"),
+            *phases.migrate,
+            *journal.reach("migrate", State.MIGRATED),
+            *phases.verify,
+        ],
     )
 
 
@@ -78,7 +90,10 @@ def downgrade(context: MigrationContext, one: Upgrade, settings: Settings) -> No
     wanted = tables_of(one)
     tables = {name: table for name, table in recorded.tables.items() if name in wanted}
     phases = plan(one, tables, write=adapter.condition)
-    _write(context, f"{one.id}: rollback", adapter, phases.rollback, {}, settings.options.lock_timeout)
+    _check(phases.rollback, adapter, {})
+    journal = OfflineJournal(adapter, context.dialect, Tables(settings.options.schema), one)
+    script = _Script(adapter=adapter, found={}, timeout=settings.options.lock_timeout)
+    script.write(context, f"{one.id}: rollback", [*phases.rollback, *journal.reach("rollback", State.ROLLED_BACK)])
 
 
 def _recorded(context: MigrationContext, settings: Settings) -> tuple[record.Recorded, Adapter]:
@@ -93,14 +108,8 @@ def _recorded(context: MigrationContext, settings: Settings) -> tuple[record.Rec
     return recorded, dialects.for_profile(recorded.profile)
 
 
-def _write(
-    context: MigrationContext,
-    title: str,
-    adapter: Adapter,
-    blocks: Sequence[Block],
-    found: record.FoundTables,
-    timeout: float,
-) -> None:
+def _check(blocks: Sequence[Block], adapter: Adapter, found: record.FoundTables) -> None:
+    """Raise ``CF304`` for a block that is more than SQL."""
     for block in blocks:
         if isinstance(block, Online) and isinstance(block.step, Backfill) and block.step.sync.opaque is not None:
             raise _not_possible(f"the opaque lens of {block.table} is Python code, which no SQL can stand for")
@@ -112,18 +121,33 @@ def _write(
             raise _not_possible(f"the swap of wider columns depends on how {block.table} looks by then")
         if takes_wider_types(block):
             raise _not_possible(f"a rollback has to look whether the rows of {block.table} fit the old type")
-    product = adapter.profile.product
-    output = context.impl.static_output
-    # Each block has a transaction of its own, where the server has them for DDL.
-    with context.autocommit_block():
-        version = ".".join(map(str, adapter.profile.version))
-        output(f"-- Contraflow {title}, for {product} {version}.\n-- No journal is written: see docs/alembic.md.")
-        for statement in _SESSION.get(product, ()):
-            output(f"{statement};")
-        for block in blocks:
-            output(f"-- {block.title}")
-            for text in _texts(adapter, block, found.get((block.schema, block.table)), timeout):
-                output(_delimited(text, product))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Script:
+    """What is written for one upgrade."""
+
+    adapter: Adapter
+    found: record.FoundTables
+    timeout: float
+
+    def write(self, context: MigrationContext, title: str, parts: Sequence[Block | str]) -> None:
+        """Blocks, and statements for the journal between them."""
+        profile = self.adapter.profile
+        output = context.impl.static_output
+        # Each block has a transaction of its own, where the server has them for DDL.
+        with context.autocommit_block():
+            version = ".".join(map(str, profile.version))
+            output(f"-- Contraflow {title}, for {profile.product} {version}.")
+            for statement in _SESSION.get(profile.product, ()):
+                output(f"{statement};")
+            for part in parts:
+                if isinstance(part, str):
+                    output(_delimited(part, profile.product))
+                    continue
+                output(f"-- {part.title}")
+                for text in _texts(self.adapter, part, self.found.get((part.schema, part.table)), self.timeout):
+                    output(_delimited(text, profile.product))
 
 
 def _texts(adapter: Adapter, block: Block, found: Found | None, timeout: float) -> Iterator[str]:

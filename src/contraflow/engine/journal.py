@@ -23,12 +23,12 @@ from contraflow.engine.report import State
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Installed
 
-__all__ = ["FORMAT", "TRANSITIONS", "Checkpoint", "Entry", "Event", "Journal", "Tables", "after"]
+__all__ = ["FORMAT", "OPEN", "TRANSITIONS", "Checkpoint", "Entry", "Event", "Journal", "Tables", "after", "values_of"]
 
 FORMAT = 1
 """The version of the journal's meaning. A database whose journal is newer is left alone (``CF003``)."""
 
-_OPEN = (State.PENDING, State.EXPANDED, State.MIGRATED, State.VERIFIED)
+OPEN = (State.PENDING, State.EXPANDED, State.MIGRATED, State.VERIFIED)
 
 TRANSITIONS: Mapping[str, Mapping[State, State]] = {
     "expand": {State.PENDING: State.EXPANDED, State.EXPANDED: State.EXPANDED},
@@ -40,7 +40,7 @@ TRANSITIONS: Mapping[str, Mapping[State, State]] = {
     "verify": {State.MIGRATED: State.VERIFIED, State.VERIFIED: State.VERIFIED},
     "differ": {State.MIGRATED: State.MIGRATED, State.VERIFIED: State.MIGRATED},
     "contract": {State.MIGRATED: State.CONTRACTED, State.VERIFIED: State.CONTRACTED},
-    "rollback": dict.fromkeys(_OPEN, State.ROLLED_BACK),
+    "rollback": dict.fromkeys(OPEN, State.ROLLED_BACK),
     "grow": {State.PENDING: State.PENDING, State.EXPANDED: State.PENDING},
 }
 """Verb (and the two inner events ``differ``: a verification found rows, ``grow``: revisions were added) to
@@ -210,7 +210,7 @@ class Entry:
     @property
     def open(self) -> bool:
         """Whether the upgrade is neither contracted nor rolled back."""
-        return self.state in _OPEN
+        return self.state in OPEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,13 +288,13 @@ class Journal:
         table = self.tables.journal
         last = connection.execute(sa.select(sa.func.max(table.c.number))).scalar()
         entry = replace(entry, number=(last or 0) + 1)
-        connection.execute(sa.insert(table).values(number=entry.number, created=entry.created, **_values(entry)))
+        connection.execute(sa.insert(table).values(number=entry.number, created=entry.created, **values_of(entry)))
         return entry
 
     def save(self, connection: sa.Connection, entry: Entry) -> None:
         """Write the present values of an upgrade's row."""
         table = self.tables.journal
-        connection.execute(sa.update(table).where(table.c.number == entry.number).values(**_values(entry)))
+        connection.execute(sa.update(table).where(table.c.number == entry.number).values(**values_of(entry)))
 
     # -- events ---
 
@@ -366,7 +366,8 @@ class Journal:
         connection.execute(sa.delete(table).where(table.c.number == entry.number))
 
 
-def _values(entry: Entry) -> dict[str, Any]:
+def values_of(entry: Entry) -> dict[str, Any]:
+    """The columns of the upgrade's row, but for its number and when it was created."""
     return {
         "format": entry.format,
         "library_version": entry.library,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,9 +21,9 @@ from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe, Widen
 __all__ = ["plan_report", "programs", "statements"]
 
 
-def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dict[str, Any]:
+def programs(adapter: Adapter, find: Callable[[str, str | None], Found | None], phases: Phases) -> dict[str, Any]:
     """The SQL of backfill, verification and repair, a table each, as plain data: what the phases after expand
-    work from.
+    work from. ``find`` tells what stands on a table (its name and schema).
     """
     fills, probes, repairs, opaque = [], [], [], []
     sides: tuple[Side, Side] = ("old", "new")
@@ -32,7 +32,7 @@ def programs(adapter: Adapter, connection: sa.Connection, phases: Phases) -> dic
             continue
         name = full_name(block.schema, block.table)
         if isinstance(block.step, Backfill):
-            found, sync = adapter.find(connection, block.table, block.schema), block.step.sync
+            found, sync = find(block.table, block.schema), block.step.sync
             if sync.opaque is not None:
                 stale = opaque_text(sync, sync.opaque, adapter.compiler).remaining
                 opaque.append({"name": name, "remaining": stale})

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -508,7 +509,7 @@ class Runner:
             new=upgrade.new,
             revisions=revisions_of(upgrade),
             installed=phases.installed,
-            programs=programs(self.adapter, work.connection, phases),
+            programs=programs(self.adapter, partial(self.adapter.find, work.connection), phases),
             profile=self.profile,
             library=registry.library_version(),
             created=now,
@@ -532,7 +533,7 @@ class Runner:
             new=upgrade.new,
             revisions=revisions_of(upgrade),
             installed=phases.installed,
-            programs=programs(self.adapter, work.connection, phases),
+            programs=programs(self.adapter, partial(self.adapter.find, work.connection), phases),
         )
 
     def _checked(self, work: Work, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
