@@ -38,6 +38,8 @@ latency_budget = 0.2
 batch_size = 10
 max_batch_size = 100
 pause = 0
+replicas = postgresql://a/x  postgresql://b/x
+max_lag = 2.5
 lease = 5
 node_ttl = 6.5
 """
@@ -52,6 +54,8 @@ node_ttl = 6.5
         batch_size=10,
         max_batch_size=100,
         pause=0,
+        replicas=("postgresql://a/x", "postgresql://b/x"),
+        max_lag=2.5,
         lease=5,
         node_ttl=6.5,
     )

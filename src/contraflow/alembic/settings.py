@@ -34,6 +34,8 @@ KEYS: dict[str, str] = {
     "batch_size": "rows in the first batch of a backfill (default 1000)",
     "max_batch_size": "rows in the largest batch of a backfill (default 20000)",
     "pause": "seconds of rest after each batch of a backfill (default 0)",
+    "replicas": "URLs of replicas, separated by spaces, whose lag a backfill watches",
+    "max_lag": "seconds a watched replica may be behind before a backfill pauses (default 10)",
     "lease": "seconds until the lock of a dead runner elsewhere is taken over (default 30)",
     "node_ttl": "seconds without a heartbeat after which a node counts as gone (default 30)",
 }
@@ -117,6 +119,8 @@ def _checked(found: Mapping[str, tuple[object, str]], here: Path) -> Settings:
             settings = replace(settings, profile=here / str(value))
         elif key == "journal_schema":
             options[_OPTION_OF[key]] = str(value) or None
+        elif key == "replicas":
+            options[key] = tuple(value if isinstance(value, list) else str(value).split())
         else:
             number = _number(value, types[key])
             if number is None or (number == 0 and key != "pause"):

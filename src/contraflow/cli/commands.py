@@ -202,7 +202,13 @@ def expand(session: Session) -> None:
     _report(session, "expand")
 
 
-@_command("migrate")
+_LAG = (
+    _common("--replica", "replicas", multiple=True, metavar="URL", help="Watch this replica's lag; repeatable."),
+    _common("--max-lag", type=click.FloatRange(min=0, min_open=True), help="Pause while it is more.  [default: 10]"),
+)
+
+
+@_command("migrate", *_LAG)
 def migrate(session: Session) -> None:
     """Fill the new shape for the rows that were there before, in short transactions.
 
@@ -212,11 +218,9 @@ def migrate(session: Session) -> None:
     \b
     Examples:
       contraflow migrate
+      contraflow migrate --replica postgresql://app@replica.internal/app --max-lag 5
     """
-    with session.runner() as runner:
-        needed = runner.needs_declaration
-    # What is Python code (an opaque lens) is not in the journal.
-    with session.runner(session.open_upgrade if needed and session.has_environment else None) as runner:
+    with session.migrating() as runner:
         runner.migrate()
     session.stamp()
     _report(session, "migrate")
@@ -309,6 +313,7 @@ def rollback(session: Session, force: str | None) -> None:
         type=click.Choice(["verify", "contract"]),
         help="How far to go.  [default: as configured, or verify]",
     ),
+    *_LAG,
 )
 def upgrade(session: Session, through: Any) -> None:
     """Expand, migrate and verify: what alembic upgrade head does, with progress. Goes on from wherever the upgrade

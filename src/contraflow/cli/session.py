@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import FrameType
 
@@ -42,6 +42,8 @@ class Common:
     arguments: tuple[str, ...] = ()
     revision: str | None = None
     as_json: bool = False
+    replicas: tuple[str, ...] = ()
+    max_lag: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -85,7 +87,16 @@ class Session:
     @property
     def options(self) -> Options:
         """The engine's options: the configuration's, if there is one."""
-        return self.environment.settings.options if self.has_environment else Options()
+        return self._watching(self.environment.settings.options if self.has_environment else Options())
+
+    def _watching(self, options: Options) -> Options:
+        """The options, with the replicas that the command line names."""
+        common = self.common
+        return replace(
+            options,
+            replicas=common.replicas or options.replicas,
+            max_lag=options.max_lag if common.max_lag is None else common.max_lag,
+        )
 
     @cached_property
     def database(self) -> Database:
@@ -184,12 +195,23 @@ class Session:
         with self._open(self.connectable, upgrade, self.options) as runner:
             yield runner
 
+    @contextmanager
+    def migrating(self) -> Iterator[Runner]:
+        """A runner for the open upgrade's data phases. It knows the declaration only where it must: what is Python code
+        (an opaque lens) is not in the journal.
+        """
+        with self.runner() as runner:
+            needed = runner.needs_declaration
+        with self.runner(self.open_upgrade if needed and self.has_environment else None) as runner:
+            yield runner
+
     def guide(self, *, through: Through | None = None, force: str | None = None) -> Guide:
         """The same, for the runner that a Change starts inside of Alembic."""
         return Guide(open=self._open, through=through, force=force)
 
     @contextmanager
     def _open(self, engine: sa.Engine | str, upgrade: Upgrade | None, options: Options) -> Iterator[Runner]:
+        options = self._watching(options)
         with (
             self._stoppable() as should_stop,
             self.output.progress() as progress,
@@ -227,7 +249,7 @@ class Session:
             self.environment.upgrade(self.target, **{ATTRIBUTE: self.guide(through=through)})
         through = through or self.through
         if is_open(self.past) and not (self.past.state is State.VERIFIED and through == "verify"):
-            with self.runner() as runner:
+            with self.migrating() as runner:
                 if self.past.state is not State.VERIFIED:
                     runner.migrate()
                     runner.verify()

@@ -184,7 +184,7 @@ class _Table:
         size, wrote = min(options.batch_size, options.max_batch_size), 0
         position: Mapping[str, Any] | None = None
         while True:
-            work.pause_point()
+            work.breathe()
             began = work.clock()
             page = self._typed(text.first_page if position is None else text.page).columns(*typed)
             rows = work.connection.execute(page, {"limit": size, **(position or {})}).all()

@@ -70,9 +70,13 @@ class Options:
     """How long after its last heartbeat a node counts as alive."""
     schema: str | None = None
     """The schema of the journal's tables; None for the connection's own."""
+    replicas: tuple[str, ...] = field(default=(), repr=False)
+    """URLs of replicas whose lag the data phases watch."""
+    max_lag: float = 10.0
+    """How far a watched replica may be behind; the backfill pauses while it is more."""
 
     def __post_init__(self) -> None:
-        for name in ("lock_timeout", "lock_patience", "latency_budget", "lease", "node_ttl"):
+        for name in ("lock_timeout", "lock_patience", "latency_budget", "lease", "node_ttl", "max_lag"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive")
         if self.pause < 0:

@@ -21,6 +21,7 @@ from contraflow.engine.connect import Database, locked, refused, unreachable
 from contraflow.engine.constraints import check_constraints
 from contraflow.engine.indexes import check_indexes
 from contraflow.engine.journal import Entry, Journal, Tables, after
+from contraflow.engine.lag import Replicas
 from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.matching import (
     contracted,
@@ -68,7 +69,8 @@ class Runner:
     journal alone. ``clock`` (seconds, monotonic) and ``sleep`` are the runner's own; ``progress`` is called
     from its thread. ``should_stop`` is asked between statements and batches: if true, the verb raises
     :class:`~contraflow.problems.Interrupted`, as it does on Ctrl-C, and the same verb resumes the work later.
-    ``before_statement`` sees every statement before it is sent.
+    ``before_statement`` sees every statement before it is sent. ``lag`` tells how many seconds replication is behind;
+    without it the replicas of ``options`` are asked. While it is more than ``options.max_lag``, data phases pause.
 
     Every verb raises :class:`~contraflow.problems.ProblemError`, before anything is changed where that can be
     known: ``CF001`` another runner is at work, ``CF003`` the journal is newer, ``CF004`` the verb is not
@@ -87,6 +89,7 @@ class Runner:
         progress: Callable[[Progress], None] = lambda _progress: None,
         should_stop: Callable[[], bool] = lambda: False,
         before_statement: Callable[[Statement], None] | None = None,
+        lag: Callable[[], float] | None = None,
     ) -> None:
         self.options = options or Options()
         self._declared = upgrade
@@ -97,6 +100,8 @@ class Runner:
         self._should_stop = should_stop
         self._before_statement = before_statement
         self._tables = Tables(self.options.schema)
+        self._replicas = Replicas(self.options.replicas)
+        self._lag = lag or self._replicas.lag
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +111,7 @@ class Runner:
 
     def close(self) -> None:
         """Give up what the runner holds on to. It can be used again."""
+        self._replicas.close()
         self._database.close()
 
     @property
@@ -450,6 +456,7 @@ class Runner:
                     sleep=self._sleep,
                     progress=self._progress,
                     should_stop=self._should_stop,
+                    lag=self._lag,
                 )
                 work.offset = self.adapter.server_time(connection) - self._clock()
                 work.entry = self._entry(connection)
@@ -471,7 +478,7 @@ class Runner:
             clock=self._clock,
             sleep=self._sleep,
             progress=self._progress,
-            pause_point=work.pause_point,
+            pause_point=work.breathe,
             fence=work.lease.renew,
         )
         began = self._clock()

@@ -26,6 +26,9 @@ __all__ = ["Work"]
 # A lock that was not had is tried for again after a rest, in lock timeouts: long enough for the writers that
 # queued to drain.
 _REST = (1.0, 3.0)
+_ASKS_AGAIN = 1.0
+"""Seconds between two looks at the replicas."""
+_LAG = "wait for replication"
 _INSISTS_AFTER = 5
 """Tries of an online step that writers made fail, before they have to wait for it."""
 _LONGEST_REST = 2.0  # seconds, unless the lock timeout itself is longer
@@ -45,6 +48,9 @@ class Work:
     sleep: Callable[[float], None]
     progress: Callable[[Progress], None]
     should_stop: Callable[[], bool]
+    lag: Callable[[], float] = lambda: 0.0
+    """How far replicas are behind, in seconds."""
+    asked: float = float("-inf")
     entry: Entry | None = None
     offset: float = 0.0
     """The server's clock less this runner's."""
@@ -141,6 +147,22 @@ class Work:
         if self.should_stop():
             raise Interrupted(f"stopped during {self.verb}; the same command goes on where it stands")
         self.lease.check(self.connection)
+
+    def breathe(self) -> None:
+        """Called between two batches: a pause point, at which replicas that are too far behind are waited for."""
+        self.pause_point()
+        if self.clock() - self.asked < _ASKS_AGAIN:
+            return
+        waited = False
+        while (lag := self.lag()) > self.options.max_lag:
+            behind = "does not answer or replicate" if lag == float("inf") else f"is {lag:.0f} s behind"
+            self.tell(_LAG, message=f"a replica {behind}")
+            waited = True
+            self.sleep(_ASKS_AGAIN)
+            self.pause_point()
+        self.asked = self.clock()
+        if waited:
+            self.tell(_LAG, finished=True)
 
     # -- blocks ---
 
