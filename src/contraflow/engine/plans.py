@@ -48,7 +48,7 @@ def programs(adapter: Adapter, find: Callable[[str, str | None], Found | None], 
                 )
                 repairs.append({**mend.as_dict(), "table": name, "side": side})
         elif isinstance(block.step, WidenColumns) and block.step.stage == "fill":
-            step, found = block.step, adapter.find(connection, block.table, block.schema)
+            step, found = block.step, find(block.table, block.schema)
             if shadows := adapter.fill_shadows(step, found):
                 fill = Target(name=f"{name}, shadows", title=block.title, key=step.key, text=shadows)
                 fills.append(fill.as_dict())
