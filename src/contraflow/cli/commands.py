@@ -462,6 +462,26 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Makes workload and faults repeatable."),
     click.option(
+        "--data",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE.sql",
+        help="Rows of your own for the old release's schema: INSERT statements.",
+    ),
+    *(
+        option
+        for release in ("old", "new")
+        for option in (
+            click.option(
+                f"--{release}-workload",
+                metavar="MODULE:FUNCTION",
+                help=f"What the {release} release does instead of generated statements: function(engine, random).",
+            ),
+            click.option(
+                f"--{release}-python", metavar="FILE", help=f"The interpreter of the {release} release's environment."
+            ),
+        )
+    ),
+    click.option(
         "--faults",
         default="none",
         show_default=True,
@@ -500,9 +520,14 @@ def rehearse(session: Session, revisions: str, on: tuple[str, ...], **options: A
       contraflow rehearse 09bc:a1f3 --on postgresql --on mysql --seconds 60
     """
     # Imported here: no other command needs it.
-    from contraflow.cli.rehearse import run
+    from contraflow.cli.rehearse import Workload, run
 
-    if not run(session, revisions=revisions, on=on, **options):
+    # One mapping for both releases: how each one's transactions are made and carried out.
+    workloads = {
+        release: Workload(call=options.pop(f"{release}_workload"), python=options.pop(f"{release}_python"))
+        for release in ("old", "new")
+    }
+    if not run(session, revisions=revisions, on=on, workloads=workloads, **options):
         sys.exit(1)
 
 

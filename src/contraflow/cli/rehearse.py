@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -13,9 +13,10 @@ from contraflow.cli.session import Session, ended_by_sigterm
 from contraflow.rehearsal import report
 from contraflow.rehearsal.faults import Fault, asked
 from contraflow.rehearsal.minimise import minimise
+from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.rehearse import Rehearsal
 
-__all__ = ["run"]
+__all__ = ["Workload", "run"]
 
 
 def run(
@@ -27,12 +28,16 @@ def run(
     workers: int,
     rows: int,
     seed: int,
+    data: Path | None,
+    workloads: Mapping[str, Workload],
     page: Path | None,
     faults: str,
     reproduce: Path | None,
 ) -> bool:
     """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
+    if (workloads["old"].call is None) != (workloads["new"].call is None):
+        raise click.UsageError("--old-workload and --new-workload go together: what one release does, both must know.")
     for option, path in (("--report", page), ("--reproduce", reproduce)):
         if path is not None and not path.parent.is_dir():
             raise click.BadParameter(f"the folder {str(path.parent)!r} does not exist.", param_hint=option)
@@ -44,6 +49,8 @@ def run(
             *([revisions] if revisions else []),
             *(*place, "--seconds", f"{seconds:g}", "--workers", str(workers), "--rows", str(rows), "--seed", str(seed)),
             *("--faults", faults),
+            *(["--data", str(data)] if data else []),
+            *(word for release in workloads for word in _words(release, workloads[release])),
         ]
         rehearsal = Rehearsal(
             config=common.config,
@@ -57,6 +64,9 @@ def run(
             rows=rows,
             seed=seed,
             faults=_faults(faults, kind if url is None else sa.make_url(url).get_backend_name(), url is None, seed),
+            data=data,
+            old_workload=workloads["old"],
+            new_workload=workloads["new"],
             command=shlex.join(words),
         )
         with ended_by_sigterm(), session.output.milestones() as tell:
@@ -80,6 +90,13 @@ def run(
     if page is not None:
         session.output.note(f"the report: {page}")
     return passed
+
+
+def _words(release: str, workload: Workload) -> Iterator[str]:
+    """What to type for a release's workload."""
+    for option, value in (("workload", workload.call), ("python", workload.python)):
+        if value is not None:
+            yield from (f"--{release}-{option}", value)
 
 
 def _faults(text: str, server: str, ours: bool, seed: int) -> tuple[Fault, ...]:

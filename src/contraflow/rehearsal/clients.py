@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
-from contraflow.rehearsal.history import History
+from contraflow.rehearsal.history import History, KeyHistory
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle
@@ -27,6 +27,8 @@ __all__ = ["Client", "Desk"]
 
 _HOT = 0.15
 """How many of the requests are for rows that everybody writes."""
+_LARGEST_TOKEN = 2**31 - 10_000_000
+"""Beyond that there may be no room in an INTEGER for those that follow."""
 _UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
 _REFUSED = frozenset(
     fault.value
@@ -45,7 +47,10 @@ class Desk:
         seed: int,
         clients: int,
         control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
+        calls: bool = False,
     ) -> None:
+        self.calls = calls
+        """The requests are calls of the releases' own workloads: rows belong to nobody, and cannot be foretold."""
         self.tables = tables
         self.history = history
         self.seed = seed
@@ -62,6 +67,11 @@ class Desk:
     def token(self) -> int:
         """A number that nobody else gets."""
         return next(self._tokens)
+
+    def reserve(self, numbers: Iterable[Any]) -> None:
+        """Let no token be one of these numbers, or below."""
+        low = max((one for one in numbers if isinstance(one, int) and one < _LARGEST_TOKEN), default=0)
+        self._tokens = itertools.count(max(next(self._tokens), low + 1))
 
     def close(self) -> None:
         """Return when every client stands between two requests."""
@@ -159,6 +169,9 @@ class Client:
     def _act(self) -> None:
         rng = self._rng
         release = rng.choice(sorted(self.desk.nodes))
+        if self.desk.calls:
+            self._call(release)
+            return
         chance = rng.random()
         if self.desk.hot and rng.random() < _HOT:
             self._act_on(release, rng.choice(self.desk.hot))
@@ -178,6 +191,23 @@ class Client:
                 busy += (parent for item in step.items for parent in item.parents)
                 steps.append(step)
         self._carry_out(release, steps)
+
+    def _call(self, release: Side) -> None:
+        """Let the release's own workload do one thing."""
+        history, sent = self.desk.history, self.desk.history.now()
+        try:
+            answer = self.desk.nodes[release].ask(self.number, {"seed": self._rng.getrandbits(48)})
+        except NodeGone as error:
+            answer = Answer(fault=Fault.OTHER.value, error=str(error), seconds=history.now() - sent)
+        history.request(release, sent, answer, "the release's own workload")
+        if answer.fault in _UNKNOWN:
+            history.count("commits of unknown outcome")
+        elif answer.ok:
+            history.count("calls of a workload")
+        else:
+            told = KeyHistory()
+            told.add(sent, release, self.name, "call", None, answer.error)
+            history.fail(release, f"the {release} release's workload failed: {answer.error}", table="", key="", of=told)
 
     def give_hot(self, table: TableName, rows: int) -> Iterator[HotRow]:
         """Give rows up, to be written by everybody from now on; they are never deleted."""

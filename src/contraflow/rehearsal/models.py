@@ -37,10 +37,12 @@ def models(phases: Phases, old: Shapes, new: Shapes) -> tuple[dict[TableName, Ta
             obstacle = "rows of it are kept in step with another table's, which verify alone compares"
         elif obstacle is None and len({shape.key for shape in shapes}) > 1:
             obstacle = "its primary key changes"
+        sync = next((syncs[each] for each in known if each in syncs), None)
+        if sync is not None and sync.opaque is not None:
+            obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
             continue
-        sync = next((syncs[each] for each in known if each in syncs), None)
         made[name] = TableOracle(old=before.get(name), new=new.get(name), sync=sync)
     return made, notes
 

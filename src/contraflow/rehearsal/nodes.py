@@ -107,13 +107,18 @@ class Node:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
         self._connections: list[Connection] = []
         with Listener(authkey=secret) as listener:
-            self.process = subprocess.Popen(
-                [workload.python or sys.executable, str(Path(__file__).with_name("node.py"))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                start_new_session=True,  # Ctrl-C is for the rehearsal, which stops its nodes in good order
-            )
+            python = workload.python or sys.executable
+            try:
+                self.process = subprocess.Popen(
+                    [python, str(Path(__file__).with_name("node.py"))],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._errors,
+                    start_new_session=True,  # Ctrl-C is for the rehearsal, which stops its nodes in good order
+                )
+            except OSError as error:
+                self._errors.close()
+                raise self._not_started(f"{python}: {error.strerror}") from error
             configuration = {
                 "address": listener.address,
                 "secret": secret.hex(),
@@ -167,8 +172,9 @@ class Node:
     def _tell(self, configuration: dict[str, Any]) -> None:
         pipe = self.process.stdin
         assert pipe is not None  # noqa: S101 - it is a pipe
-        pipe.write(json.dumps(configuration).encode() + b"\n")
-        pipe.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, as will be noticed when it does not call
+            pipe.write(json.dumps(configuration).encode() + b"\n")
+            pipe.flush()
 
     def _meet(self, listener: Listener, workers: int) -> None:
         """Accept the connection of each worker."""

@@ -38,6 +38,7 @@ from contraflow.rehearsal.proxy import FaultProxy
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
+from contraflow.rehearsal.script import run_script
 from contraflow.rehearsal.shapes import columns_of, stored
 
 __all__ = ["Meanwhile", "Rehearsal"]
@@ -51,6 +52,7 @@ _PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 33
 """Where a server listens if its URL does not say."""
 
 
+_RELEASES: tuple[Side, Side] = ("old", "new")
 _HOT_ROWS = 2
 """How many rows of each table every client writes."""
 
@@ -79,8 +81,10 @@ class Rehearsal:
     :ivar rows: how many rows each table has at least when the upgrade begins.
     :ivar seed: makes the clients' choices repeatable (not their interleaving).
     :ivar faults: what strikes meanwhile; see `contraflow.rehearsal.faults.plan` and ``parse``.
-    :ivar old_workload: how the old release's transactions are carried out.
-    :ivar new_workload: likewise.
+    :ivar data: a file of SQL statements, run in the old release's schema before anything else: rows of one's own.
+    :ivar old_workload: how the old release's transactions are made and carried out.
+    :ivar new_workload: likewise. Both or neither have a ``call``; with one, nobody can foretell a row: then a call that
+        raises is a finding, and at each check a row whose two sides do not agree.
     :ivar instead: carries out each verb instead of Contraflow, to compare other ways of upgrading; no fault strikes it.
     :ivar command: what to type to have the same again, for the record.
     """
@@ -96,6 +100,7 @@ class Rehearsal:
     rows: int = 200
     seed: int = 0
     faults: tuple[Fault, ...] = ()
+    data: str | Path | None = None
     old_workload: Workload = field(default_factory=Workload)
     new_workload: Workload = field(default_factory=Workload)
     instead: Callable[[Verb, sa.URL], None] | None = None
@@ -104,6 +109,8 @@ class Rehearsal:
     def __post_init__(self) -> None:
         if self.workers < 1 or self.rows < 0 or self.seconds <= 0:
             raise ValueError("a rehearsal needs a worker, seconds above 0 and rows of 0 or more")
+        if (self.old_workload.call is None) != (self.new_workload.call is None):
+            raise ValueError("a rehearsal needs the workload of both releases, or of neither")
 
     def run(self, *, progress: Progress = _silent, meanwhile: Meanwhile = _nothing) -> Record:
         """Rehearse the upgrade, and judge it.
@@ -124,6 +131,9 @@ class Rehearsal:
                 stack.callback(server.drop_database, urls[-1])
             progress(f"creating the schemas of {project.old} and {project.new} on {server.kind} {server.version}")
             project.prepare(urls[0], project.old)
+            if self.data is not None:
+                progress(f"loading {self.data}")
+                run_script(urls[0], Path(self.data).read_text(encoding="utf-8"))
             project.prepare(urls[1], project.old)
             project.prepare(urls[2], project.new)
             run = _Run(
@@ -186,6 +196,7 @@ class _Run:
         self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
         self._idle = threading.Event()
         self._started: list[Node] = []
+        self._broken: Exception | None = None
         self._injector = Injector(options.faults, self, source=project.source, seed=options.seed, sleep=self._sleep)
         hurt = {kinds.KINDS[fault.kind].needs for fault in options.faults}
         self.proxies: list[FaultProxy] = []
@@ -199,6 +210,7 @@ class _Run:
             seed=options.seed,
             clients=options.workers,
             control=control.fails,
+            calls=options.old_workload.call is not None,
         )
         self.clients = [Client(number, self.desk) for number in range(options.workers)]
 
@@ -251,7 +263,7 @@ class _Run:
             if self.options.rows and table.knows("old") and not any(client.items[name] for client in self.clients):
                 self.notes.append(f"{table.shape('old').title} has no row: it refuses what is generated for it")
         for name, table in self.desk.tables.items():
-            if table.knows("old"):
+            if table.knows("old") and not self.desk.calls:
                 self.desk.hot += self.clients[0].give_hot(name, _HOT_ROWS)
         for client in self.clients:
             client.start()
@@ -310,13 +322,17 @@ class _Run:
 
     def _node(self, release: Side) -> Node:
         options = self.options
-        node = Node(
-            release=release,
-            url=self._reach(),
-            tables=columns_of(table.shape(release) for table in self.desk.tables.values() if table.knows(release)),
-            workers=options.workers,
-            workload=options.old_workload if release == "old" else options.new_workload,
-        )
+        try:
+            node = Node(
+                release=release,
+                url=self._reach(),
+                tables=columns_of(table.shape(release) for table in self.desk.tables.values() if table.knows(release)),
+                workers=options.workers,
+                workload=options.old_workload if release == "old" else options.new_workload,
+            )
+        except ProblemError as error:
+            self._broken = error
+            raise
         self._started.append(node)
         return node
 
@@ -360,7 +376,11 @@ class _Run:
         for name, table in self.desk.tables.items():
             if table.knows("old"):
                 answer = node.ask(0, {"statements": [("all", table.shape("old").title)]})
-                for number, row in enumerate(answer.results[0] if answer.ok else ()):
+                shape = table.shape("old")
+                names = {*shape.key, *(name for columns in shape.unique for name in columns)}
+                rows = answer.results[0] if answer.ok else ()
+                self.desk.reserve(row[column] for row in rows for column in names)
+                for number, row in enumerate(rows):
                     self.clients[number % len(self.clients)].adopt(name, row)
 
     def _load(self) -> None:
@@ -401,6 +421,9 @@ class _Run:
     def _check_rows(self, moment: str) -> None:
         """Hold every row, as each release that serves reads it, against what is known."""
         with self._phase(f"checking every row {moment}"), self._standstill():
+            if self.desk.calls:
+                self._check_agreement()
+                return
             views: dict[HotRow, list[Mapping[str, Any]]] = {}
             for release, node in sorted(self.desk.nodes.items()):
                 for name, table in self.desk.tables.items():
@@ -409,6 +432,24 @@ class _Run:
             for hot, seen in views.items():
                 for what in hot.torn(seen):
                     self.history.find("differs", what, table=str(hot.table[1]), key=hot.title, of=hot.history)
+
+    def _check_agreement(self) -> None:
+        """Hold the two sides of every row against each other, as both releases read them."""
+        for table in self.desk.tables.values():
+            if not table.groups or len(self.desk.nodes) < len(_RELEASES):
+                continue
+            merged: dict[tuple[str, ...], dict[str, Any]] = {}
+            for release in _RELEASES:
+                shape = table.shape(release)
+                answer = self.desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
+                for row in answer.results[0] if answer.ok else ():
+                    merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
+            self.history.count("values checked", sum(map(len, merged.values())))
+            for row in merged.values():
+                for group in table.drifted(row):
+                    told = ", ".join(f"{cell.name} = {row[cell.name]!r}" for cell in (*group.old, *group.new))
+                    key = ", ".join(f"{name}={row[name]}" for name in table.shape("new").key)
+                    self.history.find("differs", f"{told} do not agree", table=table.shape("new").title, key=key)
 
     def _check_table(
         self,
@@ -456,12 +497,13 @@ class _Run:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _judge(self, refused: ContraflowError | None) -> Record:
-        errors = [client.error for client in self.clients if client.error is not None]
+        errors = [error for error in (self._broken, *(client.error for client in self.clients)) if error is not None]
         findings = self.history.findings
         verdict: Verdict = "passed"
-        reason = f"{self.history.requests} requests, none failed; every value is what was written or its image"
+        told = "the two sides of every row agree" if self.desk.calls else "every value is what was written or its image"
+        reason = f"{self.history.requests} requests, none failed; {told}"
         if errors:
-            verdict, reason = "error", f"the rehearsal broke: {type(errors[0]).__name__}: {errors[0]}"
+            verdict, reason = "error", f"the rehearsal broke: {_first_line(errors[0])}"
         elif refused is not None:
             verdict, reason = "failed", f"the upgrade was refused: {_first_line(refused)}"
         if findings and not errors:
@@ -523,10 +565,12 @@ def _moved(table: TableOracle, worlds: list[World], stage: Stage) -> list[World]
     return worlds
 
 
-def _first_line(error: ContraflowError) -> str:
+def _first_line(error: BaseException) -> str:
     if isinstance(error, ProblemError):
         return f"{error.problems[0].code}: {error.problems[0].what}"
-    return str(error).strip().splitlines()[-1]
+    if isinstance(error, ContraflowError):
+        return str(error).strip().splitlines()[-1]
+    return f"{type(error).__name__}: {error}"
 
 
 def _versions(url: sa.URL) -> dict[str, str]:
