@@ -18,7 +18,6 @@ from tests.cli.commandline import contraflow
 from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse
 
 WORK = """
-import sqlalchemy as sa
 from sqlalchemy import text
 
 
@@ -49,17 +48,21 @@ def workloads(folder: Path, old: str = "old", new: str = "new") -> dict[str, Wor
 
 def test_workloads_of_ones_own_are_called_and_rows_compared(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
-    settings = {"seconds": 1.0, "rows": 5, **workloads(project.folder)}
-    record = rehearse(server, project.ini, **settings).run()
+    record = rehearse(server, project.ini, seconds=0.6, rows=5, **workloads(project.folder)).run()
     assert record.verdict == "passed", explain(record)
     assert record.counts["calls of a workload"] > 0
     assert {bucket.release for bucket in record.buckets} == {"old", "new"}
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_two_sides_that_do_not_agree_are_found_whoever_wrote_them(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
 
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             drop_triggers(engine, "users")
 
-    record = rehearse(server, project.ini, **settings).run(meanwhile=meanwhile)
+    record = rehearse(server, project.ini, seconds=0.6, rows=5, **workloads(project.folder)).run(meanwhile=meanwhile)
     assert "differs" in {finding.kind for finding in record.findings}, explain(record)
 
 
