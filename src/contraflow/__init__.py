@@ -56,6 +56,7 @@ from contraflow.opaque import Opaque
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+from contraflow.operations.moves import MoveColumns
 from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
@@ -101,6 +102,7 @@ __all__ = [
     "InvalidData",
     "Lens",
     "LockTimeout",
+    "MoveColumns",
     "NoSuchColumn",
     "NoSuchDatabase",
     "NoSuchTable",

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow.constraints import Constraint, constraint_from_dict
+from contraflow.expressions import describe
 from contraflow.lens import Group
 from contraflow.opaque import Opaque
 
@@ -24,6 +25,7 @@ __all__ = [
     "AddAlias",
     "AddColumns",
     "Backfill",
+    "BackfillPair",
     "Block",
     "BuildConstraint",
     "BuildIndex",
@@ -34,15 +36,21 @@ __all__ = [
     "EnforceNotNull",
     "Hold",
     "Index",
+    "InstallPair",
     "InstallSync",
     "Installed",
+    "InstalledPair",
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
     "Online",
+    "Pair",
+    "PairTable",
     "Phases",
     "Probe",
+    "ProbePair",
     "RelaxNotNull",
+    "RemovePair",
     "RemoveSync",
     "RemoveTable",
     "RestoreNotNull",
@@ -118,6 +126,78 @@ class Sync:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairTable:
+    """One of the two tables of a pair."""
+
+    table: str
+    schema: str | None = None
+    key: tuple[SyncColumn, ...]
+    """The columns by which a row finds its row in the other table, in the order of the other table's; unique here."""
+    columns: Mapping[str, SyncColumn]
+    """The columns that the other table's determine, or that determine them."""
+    name: str
+    """The stem of the names of triggers and functions on this table; at most 50 bytes, unique in the schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Columns that stand in one table for the old release and in another one for the new release.
+
+    A row of ``main`` has at most one row in ``companion``. No row there means the same as one whose columns are all
+    NULL: ``to_main`` of NULLs is what the main row then holds.
+    """
+
+    main: PairTable
+    companion: PairTable
+    old: Literal["main", "companion"]
+    """Where the old release has the columns."""
+    to_companion: Mapping[str, sa.ColumnElement[Any]]
+    """An expression over the main table's columns for each of the companion's."""
+    to_main: Mapping[str, sa.ColumnElement[Any]]
+    """The reverse."""
+    follows: bool
+    """Only one release knows the companion table: its rows come and go with what the main table holds."""
+    marker: str
+    cascades: tuple[str, ...] = ()
+    """Foreign keys, in words, that change rows of one table by a cascade which the other one must hear of."""
+
+    @property
+    def old_table(self) -> PairTable:
+        """The table in which the old release has the columns."""
+        return self.main if self.old == "main" else self.companion
+
+    @property
+    def new_table(self) -> PairTable:
+        """The table in which the new release has the columns."""
+        return self.companion if self.old == "main" else self.main
+
+    def triggers(self, end: PairTable) -> str:
+        """The last letters of the names of the triggers on one of the tables, one each."""
+        deleted = "d" if end is self.companion or self.follows else ""
+        return f"ui{deleted}{'b' if end is self.old_table else ''}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the meaning of the pair changes; 16 hexadecimal digits."""
+        meaning = {
+            "tables": [
+                [
+                    [table.schema, table.table, [column.name for column in table.key]],
+                    [[column.name, repr(column.type), column.nullable] for _, column in sorted(table.columns.items())],
+                ]
+                for table in (self.main, self.companion)
+            ],
+            "old": self.old,
+            "images": [
+                {name: describe(image) for name, image in sorted(images.items())}
+                for images in (self.to_companion, self.to_main)
+            ],
+            "follows": self.follows,
+        }
+        return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AddColumns:
     """Add new columns: nullable, without default, hidden from ``SELECT *`` where the server can."""
 
@@ -155,6 +235,38 @@ class RemoveSync:
     name: str
     marker: str
     fill_defaults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallPair:
+    """Create the triggers of ``pair`` on one of its tables; both carry its marker column by then."""
+
+    pair: Pair
+    on: Literal["main", "companion"]
+
+    @property
+    def end(self) -> PairTable:
+        """The table the triggers stand on."""
+        return self.pair.main if self.on == "main" else self.pair.companion
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+        return self.end.table
+
+    @property
+    def schema(self) -> str | None:
+        """The table's schema."""
+        return self.end.schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovePair:
+    """Drop the triggers (and function) of a pair on one of its tables; its marker column stays."""
+
+    table: str
+    schema: str | None = None
+    name: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +327,22 @@ class Probe:
 
     sync: Sync
     not_null: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackfillPair:
+    """Have the triggers of a pair see every row of the old table that they never saw, in short transactions."""
+
+    pair: Pair
+    lens: Sync
+    """The pair as a lens of its old table, for the checks of values; new columns carry their table's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePair:
+    """Count rows that were never synced, and rows whose columns in the two tables disagree."""
+
+    pair: Pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,9 +570,11 @@ Step: TypeAlias = (
     | DropConstraints
     | DropIndexes
     | MakeConstraints
+    | InstallPair
     | MakeTable
     | MakeWay
     | InstallSync
+    | RemovePair
     | RemoveSync
     | RemoveTable
     | RelaxNotNull
@@ -452,8 +582,10 @@ Step: TypeAlias = (
     | EnforceNotNull
     | SetNotNull
     | Backfill
+    | BackfillPair
     | Probe
     | WidenColumns
+    | ProbePair
     | TakeName
 )
 
@@ -484,6 +616,35 @@ Block: TypeAlias = Hold | Online
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstalledPair:
+    """What one table carries of a pair."""
+
+    name: str
+    """The stem of the names of triggers and functions."""
+    marker: str
+    old: bool
+    """Whether the old release has the columns in this table."""
+    fingerprint: str = ""
+    triggers: str = ""
+    """The last letters of the names of its triggers, one each."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "name": self.name,
+            "marker": self.marker,
+            "old": self.old,
+            "fingerprint": self.fingerprint,
+            "triggers": self.triggers,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> InstalledPair:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(name=data["name"], marker=data["marker"], old=data["old"], fingerprint=data.get("fingerprint", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Installed:
     """What one table carries because of an upgrade: all that contract and rollback need, as plain data for the journal.
 
@@ -510,6 +671,8 @@ class Installed:
     """The sync's two sides are computed in Python: contract proves first that no marker is NULL."""
     widened: tuple[Widening, ...] = ()
     """Columns with a wider type than the old release declares."""
+    pairs: tuple[InstalledPair, ...] = ()
+    """The pairs of two tables that this one is a part of; all have one marker column."""
     created: bool = False
     """The table itself is new; ``fingerprint`` is of its definition."""
     removed: bool = False
@@ -542,6 +705,7 @@ class Installed:
             "replaced": [index.as_dict() for index in self.replaced],
             "opaque": self.opaque,
             "widened": [widening.as_dict() for widening in self.widened],
+            "pairs": [pair.as_dict() for pair in self.pairs],
             "created": self.created,
             "removed": self.removed,
             "renamed": self.renamed,
@@ -569,6 +733,7 @@ class Installed:
             replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
             opaque=bool(data.get("opaque", False)),
             widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
+            pairs=tuple(map(InstalledPair.from_dict, data.get("pairs", ()))),
             created=data.get("created", False),
             removed=data.get("removed", False),
             renamed=data.get("renamed"),

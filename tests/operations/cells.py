@@ -26,6 +26,7 @@ from contraflow import (
     DropTable,
     DropUnique,
     Lens,
+    MoveColumns,
     Opaque,
     OpaqueColumns,
     RenameColumn,
@@ -41,6 +42,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import (
     AddAlias,
     Backfill,
+    BackfillPair,
     Block,
     BuildConstraint,
     BuildIndex,
@@ -102,6 +104,7 @@ EXAMPLES: Sequence[Operation] = (
     ),
     DropTable(table="users"),
     RenameTable(table="users", new="people"),
+    MoveColumns(table="users", to="places", on={"id": "user_id"}, columns=["street"]),
     CreateIndex(table="users", name="ix_users_street", columns=["street"]),
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
@@ -127,7 +130,14 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
         sa.CheckConstraint("zone <> ''", name="ck_users_zone"),
         sa.Index("ix_users_zone", "zone"),
     )
-    change = Declared(revision="r", operations=(operation,))
+    places = sa.Table(
+        "places",
+        sa.MetaData(),
+        sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("street", text),
+    )
+    before = (CreateTable(definition=places),) if isinstance(operation, MoveColumns) else ()
+    change = Declared(revision="r", operations=(*before, operation))
     return plan(Upgrade(old=None, new="r", changes=(change,)), {(None, "users"): table}, write=adapter.condition)
 
 
@@ -150,7 +160,10 @@ def cell(operation: Operation, adapter: Adapter) -> str:
             return "refused"
         sent = " ".join(statement.sql for statement in statements(adapter, planned.expand))
         return "trigger" if " TRIGGER " in sent else "view"
-    if any(isinstance(block, Online) and isinstance(block.step, Backfill) for block in planned.migrate):
+    steps = [block.step for block in planned.migrate if isinstance(block, Online)]
+    if any(isinstance(step, BackfillPair) for step in steps):
+        return "trigger" if adapter.follows_tables else "refused"
+    if any(isinstance(step, Backfill) for step in steps):
         return "trigger"
     build = next(
         (

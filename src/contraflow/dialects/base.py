@@ -22,6 +22,7 @@ from contraflow.steps import (
     Index,
     Installed,
     Online,
+    Pair,
     Probe,
     Step,
     Sync,
@@ -159,6 +160,8 @@ class Adapter(ABC):
     """A table can be known under a second name, through which it is written (or SQLite's way of doing the same)."""
     rebuilds: ClassVar[bool] = False
     """A column gets a wider type by a shadow where it cannot get it in place."""
+    follows_tables: ClassVar[bool] = True
+    """Triggers of two tables can keep them in step."""
     marker_type: ClassVar[str] = "SMALLINT"
     longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
     """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
@@ -246,6 +249,20 @@ class Adapter(ABC):
         What a text means cannot be known: they may be none, or not all. Reads only.
         """
         return ()
+
+    def pair_problems(self, connection: sa.Connection, pair: Pair) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would let the two tables of ``pair`` drift apart, or fail writes. Reads only."""
+        if self.follows_tables:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"columns cannot move from {pair.old_table.table} to {pair.new_table.table} on this server.",
+                why="how triggers behave there that write a second table, which has triggers of its own, is not known.",
+                instead="add the columns to the other table (AddColumn), let a release write both, then drop them here"
+                " (DropColumn).",
+            )
+        ]
 
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the table of ``item`` from being created, dropped or renamed."""

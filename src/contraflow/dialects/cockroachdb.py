@@ -47,6 +47,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     exclusive: ClassVar[str] = _JOB
     row_exclusive: ClassVar[str] = _JOB
     has_virtual_columns = True
+    follows_tables: ClassVar[bool] = False
     writable_views: ClassVar[bool] = False  # https://www.cockroachlabs.com/docs/stable/views
 
     @classmethod

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.dialects import sqlite_text
+from contraflow.dialects.pair import PREFIX
 from contraflow.steps import Index
 
 __all__ = ["mysql_dependents", "postgresql_dependents", "postgresql_readers", "sqlite_dependents"]
@@ -58,6 +59,7 @@ def postgresql_dependents(
             " AND NOT coalesce(f.adrelid = :oid AND f.adnum = a.attnum, false)"
             " AND NOT coalesce(n.conrelid = :oid AND n.contype = 'n', false)"
             " AND NOT coalesce(starts_with(CAST(t.tgname AS text), CAST(:own AS text)), false)"
+            f" AND NOT coalesce(starts_with(CAST(t.tgname AS text), '{PREFIX}'), false)"
             " UNION SELECT attname, 'the parent table', NULL, NULL, NULL FROM pg_attribute"
             " WHERE attrelid = :oid AND attinhcount > 0 AND NOT attisdropped ORDER BY 1, 2"
         ),
@@ -76,7 +78,8 @@ def postgresql_dependents(
         sa.text(
             "SELECT t.tgname, p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid"
             " WHERE t.tgrelid = :oid AND NOT t.tgisinternal"
-            " AND NOT coalesce(starts_with(CAST(t.tgname AS text), CAST(:own AS text)), false) ORDER BY 1"
+            " AND NOT coalesce(starts_with(CAST(t.tgname AS text), CAST(:own AS text)), false)"
+            f" AND NOT starts_with(CAST(t.tgname AS text), '{PREFIX}') ORDER BY 1"
         ),
         {"oid": oid, "own": own},
     )
@@ -117,7 +120,7 @@ def mysql_dependents(
         " WHERE EVENT_OBJECT_SCHEMA = :database AND EVENT_OBJECT_TABLE = :table ORDER BY TRIGGER_NAME"
     )
     named = [(row["TRIGGER_NAME"], row["ACTION_STATEMENT"]) for row in triggers]
-    yield from _triggers([(name, text) for name, text in named if not (own and name.startswith(own))], columns, "`")
+    yield from _triggers([(name, text) for name, text in named if not _is_own(name, own)], columns, "`")
     short, full = _backticks(table), f"{_backticks(database)}.{_backticks(table)}"
     for row in schema.rows("SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS ORDER BY TABLE_NAME"):
         definition = str(row["VIEW_DEFINITION"] or "").lower()
@@ -184,7 +187,7 @@ def sqlite_dependents(
     ).all()
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         for name, sql in texts:
-            if (own and name.startswith(own)) or name in gone:
+            if _is_own(name, own) or name in gone:
                 continue
             if name == table:
                 sql = _without(sql, replaced)
@@ -231,6 +234,11 @@ def _triggers(triggers: Sequence[Any], columns: Sequence[str], mark: str) -> Dep
             pattern = rf"\b(?:new|old)\s*\.\s*{mark}?{re.escape(column)}{mark}?(?![\w$])"
             if re.search(pattern, str(text), re.IGNORECASE):
                 yield column, f"trigger {name}"
+
+
+def _is_own(name: str, own: str | None) -> bool:
+    """Whether a trigger is a sync's or a pair's."""
+    return name.startswith(PREFIX) or bool(own and name.startswith(own))
 
 
 def _backticks(name: str) -> str:

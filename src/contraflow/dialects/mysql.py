@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_widening, readers
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_pairs, mysql_widening, readers
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -32,6 +32,7 @@ from contraflow.dialects.kinds import Kind
 from contraflow.dialects.mysql_text import Grants, checks_time, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
+from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.remaining import Remaining, remaining, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
@@ -44,7 +45,9 @@ from contraflow.steps import (
     EnforceNotNull,
     Hold,
     Installed,
+    InstallPair,
     Online,
+    Pair,
     Probe,
     Sync,
     WidenColumns,
@@ -343,7 +346,7 @@ class MySQLAdapter(Adapter):
         """See :meth:`Adapter.hold`."""
         if not hold.locked:
             return MySQLTables(self.compiler, self.profile.version).statements(hold, found)
-        work = remaining(hold, found, lambda sync: self._texts(sync, found))
+        work = remaining(hold, found, lambda target: self._texts(target, found))
         quote = self.compiler.quote
         reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
         generated = () if found is None else found.details.get("generated", ())
@@ -411,8 +414,10 @@ class MySQLAdapter(Adapter):
         """
         return not column.isascii() and len(column.encode()) > 32
 
-    def _texts(self, sync: Sync, found: Found | None) -> list[TriggerText]:
-        return trigger_statements(sync, self.product, self._compiler_for(sync, found))
+    def _texts(self, target: Sync | InstallPair, found: Found | None) -> list[TriggerText]:
+        if isinstance(target, InstallPair):
+            return pair_triggers(target.pair, target.on, self.product, self.compiler)
+        return trigger_statements(target, self.product, self._compiler_for(target, found))
 
     def _compiler_for(self, sync: Sync, found: Found | None) -> Compiler:
         """A compiler that knows of utf8mb4 where all text is in it: a conversion of each value costs a trigger much."""
@@ -581,6 +586,10 @@ class MySQLAdapter(Adapter):
     ) -> list[Problem]:
         """See :meth:`Adapter.constraint_problems`."""
         return list(mysql_constraints.problems(connection, item, types, self.compiler))
+
+    def pair_problems(self, connection: sa.Connection, pair: Pair) -> list[Problem]:
+        """See :meth:`Adapter.pair_problems`."""
+        return list(mysql_pairs.problems(connection, pair))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""

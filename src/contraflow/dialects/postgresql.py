@@ -31,6 +31,7 @@ from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.opaque import trigger_statements
+from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
@@ -44,6 +45,7 @@ from contraflow.steps import (
     Hold,
     Index,
     Installed,
+    InstallPair,
     Online,
     Probe,
     Step,
@@ -416,8 +418,11 @@ class PostgreSQLAdapter(Adapter):
             return differ(widening, self.compiler, self.product)
         return super().misfits(widening, found)
 
-    def _texts(self, sync: Sync) -> list[TriggerText]:
-        return trigger_statements(sync, self.product, self.compiler)
+    def _texts(self, target: Sync | InstallPair) -> list[TriggerText]:
+        if isinstance(target, InstallPair):
+            schema = self.profile.settings.get("default_schema")
+            return pair_triggers(target.pair, target.on, self.product, self.compiler, default_schema=schema)
+        return trigger_statements(target, self.product, self.compiler)
 
     def _require_enums(self, work: Remaining, found: Found) -> None:
         """Raise CF116 for a column of an enumerated type that does not exist: a rollback could not tell whose it is."""

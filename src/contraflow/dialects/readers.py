@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
+from contraflow.dialects.pair import PREFIX
+
 __all__ = [
     "mysql_routines",
     "mysql_table_readers",
@@ -64,7 +66,8 @@ def postgresql_routines(connection: sa.Connection, *, table: str, columns: Seque
             "SELECT CAST(CAST(p.oid AS regprocedure) AS text), p.prosrc FROM pg_proc p"
             " JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang"
             " WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND l.lanname NOT IN ('c', 'internal')"
-            " AND NOT starts_with(CAST(p.proname AS text), 'cf_') ORDER BY 1"
+            " AND NOT starts_with(CAST(p.proname AS text), 'cf_')"
+            f" AND NOT starts_with(CAST(p.proname AS text), '{PREFIX}') ORDER BY 1"
         )
     )
     for name, text in found:
@@ -92,7 +95,7 @@ def mysql_table_readers(connection: sa.Connection, *, database: str, table: str,
         {"database": database, "table": table},
     )
     for name, text in triggers:
-        if names_table(str(text), table):
+        if names_table(str(text), table) and not str(name).startswith(PREFIX):
             yield f"trigger {name}"
 
 
@@ -132,7 +135,7 @@ def sqlite_table_readers(
     ).all()
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
         for name, sql in texts:
-            if not (own and name.startswith(own)) and name != renamed:
+            if not (own and name.startswith(own)) and not name.startswith(PREFIX) and name != renamed:
                 with contextlib.suppress(sqlite3.Error):  # a module or a collation that this connection does not have
                     copy.execute(sql)
         if renamed is not None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Constraint
 from contraflow.dialects.base import Found
+from contraflow.dialects.pair import pair_trigger_names
 from contraflow.dialects.sync import TriggerText
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
@@ -21,9 +22,11 @@ from contraflow.steps import (
     EnforceNotNull,
     Hold,
     Index,
+    InstallPair,
     InstallSync,
     MakeConstraints,
     RelaxNotNull,
+    RemovePair,
     RemoveSync,
     RestoreNotNull,
     SetNotNull,
@@ -74,7 +77,9 @@ class Remaining:
     drop_constraints: list[Constraint] = field(default_factory=list)
 
 
-def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequence[TriggerText]]) -> Remaining:
+def remaining(
+    hold: Hold, found: Found | None, triggers: Callable[[Sync | InstallPair], Sequence[TriggerText]]
+) -> Remaining:
     """What is left of ``hold``; everything if ``found`` is None.
 
     Of a table that does not exist, nothing is left to be taken away. Raises CF101 if something is to be put on it.
@@ -90,8 +95,10 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
                 DropColumns,
                 DropConstraints,
                 DropIndexes,
+                InstallPair,
                 MakeConstraints,
                 RelaxNotNull,
+                RemovePair,
                 RemoveSync,
                 RestoreNotNull,
                 SetNotNull,
@@ -102,33 +109,37 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync], Sequen
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
             taken = isinstance(step, WidenColumns) and step.stage in ("guard", "undo", "end")
-            if taken or isinstance(step, (DropColumns, DropConstraints, DropIndexes, RemoveSync, RestoreNotNull)):
+            going = (DropColumns, DropConstraints, DropIndexes, RemovePair, RemoveSync, RestoreNotNull)
+            if taken or isinstance(step, going):
                 continue
             raise _no_table(target.table)
         if isinstance(step, AddColumns):
             work.add += [op.column for op in step.columns if found is None or op.column.name not in found.columns]
         elif isinstance(step, InstallSync):
             _install(work, step.sync, found, triggers(step.sync))
+        elif isinstance(step, (InstallPair, RemovePair)):
+            _pair(work, step, found, triggers(step) if isinstance(step, InstallPair) else ())
         elif isinstance(step, SetNotNull):
             _final_shape(work, step, found)
         elif isinstance(step, (RelaxNotNull, RestoreNotNull)):
             _nullability(work, step, found)
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
-        elif isinstance(step, (DropConstraints, DropIndexes)):
-            _drop(work, step, found)
+        elif isinstance(step, (DropConstraints, DropIndexes, MakeConstraints)):
+            _held(work, step, found)
         elif isinstance(step, WidenColumns):
             work.widening.append(step)
         elif isinstance(step, DropColumns):
             work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
-        elif isinstance(step, MakeConstraints):
-            work.make_constraints += [
-                index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"
-            ]
     return work
 
 
-def _drop(work: Remaining, step: DropConstraints | DropIndexes, found: Found | None) -> None:
+def _held(work: Remaining, step: DropConstraints | DropIndexes | MakeConstraints, found: Found | None) -> None:
+    if isinstance(step, MakeConstraints):
+        work.make_constraints += [
+            index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"
+        ]
+        return
     if isinstance(step, DropIndexes):
         work.drop_indexes += [index for index in step.indexes if found is None or index_name(index, found)]
         return
@@ -155,6 +166,22 @@ def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[T
         work.create += texts
         return
     work.add_marker = None if marker else sync.marker
+    work.create += [text for text in texts if text not in current]
+
+
+def _pair(work: Remaining, step: InstallPair | RemovePair, found: Found | None, texts: Sequence[TriggerText]) -> None:
+    name = step.end.name if isinstance(step, InstallPair) else step.name
+    standing = {} if found is None else found.triggers
+    present = [trigger for trigger in pair_trigger_names(name) if trigger in standing]
+    if isinstance(step, RemovePair):
+        work.drop_triggers += pair_trigger_names(name) if found is None else present
+        work.drop_function = name
+        return
+    current = [text for text in texts if fingerprint(standing.get(text.name, "")) == step.pair.fingerprint]
+    if len(current) < len(present):  # of another pair: all of them anew
+        work.drop_triggers += present
+        work.drop_function = name
+        current = []
     work.create += [text for text in texts if text not in current]
 
 

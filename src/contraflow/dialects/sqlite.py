@@ -30,7 +30,8 @@ from contraflow.dialects.base import (
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.opaque import trigger_statements
-from contraflow.dialects.remaining import Remaining, index_name, remaining, require
+from contraflow.dialects.pair import PREFIX, pair_triggers
+from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
 from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText
 from contraflow.problems import Problem
@@ -42,6 +43,7 @@ from contraflow.steps import (
     Hold,
     Index,
     Installed,
+    InstallPair,
     Online,
     Probe,
     Step,
@@ -332,9 +334,11 @@ class SQLiteAdapter(Adapter):
             return SQLiteTables(self.compiler, self.profile.version).statements(hold, found)
         sql = None if found is None else found.details.get("sql")
 
-        def triggers(sync: Sync) -> list[TriggerText]:
+        def triggers(target: Sync | InstallPair) -> list[TriggerText]:
             without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
-            return trigger_statements(sync, self.product, self.compiler, without_rowid=without_rowid)
+            if isinstance(target, InstallPair):
+                return pair_triggers(target.pair, target.on, self.product, self.compiler, without_rowid=without_rowid)
+            return trigger_statements(target, self.product, self.compiler, without_rowid=without_rowid)
 
         work = remaining(
             replace(hold, steps=tuple(step for step in hold.steps if not self.in_hold(step))), found, triggers
@@ -366,7 +370,17 @@ class SQLiteAdapter(Adapter):
                 Statement(sql=f"ALTER TABLE {table} ADD COLUMN {quote(marker)} {self.marker_type}", lock=_RESERVED)
             )
         sent += [Statement(sql=text.create, lock=_RESERVED) for text in work.create]
+        if any(text.name.startswith(PREFIX) for text in work.create):
+            sent += self._renewed(work, found, prefix)
         return [*sent, *(self._drop(table, name) for name in work.drop)]
+
+    def _renewed(self, work: Remaining, found: Found | None, prefix: str) -> Iterator[Statement]:
+        """The triggers of the table's own sync, made anew: the newest fires first, and a pair wants its result."""
+        for name, text in found.triggers.items() if found else ():
+            if fingerprint(text) is not None and not name.startswith(PREFIX) and name not in work.drop_triggers:
+                yield Statement(sql=f"DROP TRIGGER {prefix}{self.compiler.quote(name)}", lock=_RESERVED)
+                # SQLite keeps the text without the schema's name.
+                yield Statement(sql=text.replace("CREATE TRIGGER ", f"CREATE TRIGGER {prefix}", 1), lock=_RESERVED)
 
     def _drop(self, table: str, name: str) -> Statement:
         return Statement(sql=f"ALTER TABLE {table} DROP COLUMN {self.compiler.quote(name)}", lock=_REWRITE)

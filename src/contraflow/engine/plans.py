@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, Found, Statement
 from contraflow.dialects.opaque import opaque_text
+from contraflow.dialects.pair import pair_backfill, pair_probe, pair_repair, pair_title
 from contraflow.dialects.repair import repair_text
 from contraflow.engine.backfill import Target
 from contraflow.engine.report import PlannedStatement, PlanReport
 from contraflow.engine.schema import full_name
 from contraflow.engine.verification import ProbeTarget
 from contraflow.lens import Side
-from contraflow.steps import Backfill, Block, Hold, Online, Phases, Probe, WidenColumns
+from contraflow.steps import Backfill, BackfillPair, Block, Hold, Online, Pair, Phases, Probe, ProbePair, WidenColumns
 
 __all__ = ["plan_report", "programs", "statements"]
 
+Find: TypeAlias = "Callable[[str, str | None], Found | None]"
+"""What stands on a table, by its name and schema; None shows everything, as on an untouched one."""
 
-def programs(adapter: Adapter, find: Callable[[str, str | None], Found | None], phases: Phases) -> dict[str, Any]:
+
+def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
     """The SQL of backfill, verification and repair, a table each, as plain data: what the phases after expand
     work from. ``find`` tells what stands on a table (its name and schema).
     """
@@ -52,11 +56,44 @@ def programs(adapter: Adapter, find: Callable[[str, str | None], Found | None], 
             if shadows := adapter.fill_shadows(step, found):
                 fill = Target(name=f"{name}, shadows", title=block.title, key=step.key, text=shadows)
                 fills.append(fill.as_dict())
+        elif isinstance(block.step, BackfillPair):
+            fills.append(_pair_fill(adapter, find, block.step.pair).as_dict())
+            repairs += _pair_repairs(adapter, find, block.step.pair)
         elif isinstance(block.step, Probe):
             is_opaque = block.step.sync.opaque is not None
             target = ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step), opaque=is_opaque)
             probes.append(target.as_dict())
+        elif isinstance(block.step, ProbePair):
+            compared = pair_probe(block.step.pair, adapter.compiler)
+            probes.append(ProbeTarget(name=name, title=block.title, text=compared).as_dict())
     return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
+
+
+def _pair_fill(adapter: Adapter, find: Find, pair: Pair) -> Target:
+    end = pair.old_table
+    text = adapter.backfill(pair_backfill(pair), find(end.table, end.schema))
+    return Target(
+        name=f"{full_name(end.schema, end.table)} to {pair.new_table.table}",
+        title=f"move columns of {end.table} to {pair.new_table.table}",
+        key=tuple(column.name for column in end.key),
+        text=text,
+    )
+
+
+def _pair_repairs(adapter: Adapter, find: Find, pair: Pair) -> Iterator[dict[str, Any]]:
+    """A pair is mended from either of its tables, by the name of either; the work walks over the main one."""
+    main = pair.main
+    estimate = adapter.backfill(pair_backfill(pair), find(main.table, main.schema)).estimate
+    sides: tuple[Side, Side] = ("old", "new")
+    for side, end in itertools.product(sides, (main, pair.companion)):
+        name = full_name(end.schema, end.table)
+        mend = Target(
+            name=f"{name}, from {side}, {pair.old_table.table} to {pair.new_table.table}",
+            title=f"repair {pair_title(pair)} from {side}",
+            key=tuple(column.name for column in main.key),
+            text=pair_repair(pair, side, adapter.profile.product, adapter.compiler, estimate=estimate),
+        )
+        yield {**mend.as_dict(), "table": name, "side": side}
 
 
 def plan_report(
@@ -119,8 +156,16 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         if shadows := adapter.fill_shadows(block.step, found):
             yield Statement(sql=_plain(shadows.fill), lock="the rows of one batch")
             yield Statement(sql=_plain(shadows.remaining))
-    elif isinstance(block.step, Probe):
-        probe = adapter.probe(block.step)
+    elif isinstance(block.step, BackfillPair):
+        fill = adapter.backfill(pair_backfill(block.step.pair), found)
+        yield Statement(sql=_plain(fill.fill), lock="the rows of one batch, and their rows in the other table")
+        yield Statement(sql=_plain(fill.remaining))
+    elif isinstance(block.step, (Probe, ProbePair)):
+        probe = (
+            adapter.probe(block.step)
+            if isinstance(block.step, Probe)
+            else pair_probe(block.step.pair, adapter.compiler)
+        )
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
             yield Statement(sql=_plain(query))
     elif adapter.in_hold(block.step):

@@ -51,7 +51,7 @@ from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, Block, BuildIndex, Hold, Installed, Online, Phases, Sync
+from contraflow.steps import Backfill, BackfillPair, Block, BuildIndex, Hold, Installed, Online, Phases, Sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -534,6 +534,8 @@ class Runner:
         phases = self._checked(work, upgrade, entry.installed)
         work.start(state=State.PENDING, pending="expand")
         changed = tuple(item for item in entry.installed if item not in phases.installed)
+        if any(item.pairs for item in changed):  # the triggers of the two tables need each other's markers
+            changed = tuple(item for item in entry.installed if item in changed or item.pairs)
         for block in plan_end(changed)[1]:
             work.run(block)
         work.save(
@@ -555,8 +557,13 @@ class Runner:
             for block in phases.migrate
             if isinstance(block, Online) and isinstance(block.step, Backfill)
         ]
+        pairs = [
+            block.step for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, BackfillPair)
+        ]
+        syncs += [step.lens for step in pairs]
         return [
             *self.adapter.preflight(connection, tables_of(upgrade)),
+            *(problem for step in pairs for problem in self.adapter.pair_problems(connection, step.pair)),
             *check_names(self.adapter, phases.installed),
             *check_tables(connection, self.adapter, phases),
             *check_indexes(connection, self.adapter, phases),
@@ -637,11 +644,12 @@ class Runner:
             work.tell(title, finished=True)
 
     def _missing(self, work: Work, item: Installed) -> list[str]:
-        """The triggers of a sync that do not stand, and the second name of a table."""
-        if item.sync is None and item.renamed is None:
+        """The triggers of a sync, or of a pair, that do not stand, and the second name of a table."""
+        names = [f"{item.sync}_i", f"{item.sync}_u"] if item.sync else []
+        names += [f"{pair.name}_{letter}" for pair in item.pairs for letter in pair.triggers]
+        if not names and item.renamed is None:
             return []
         found = self.adapter.find(work.connection, item.table, item.schema)
-        names = [f"{item.sync}_i", f"{item.sync}_u"] if item.sync else []
         missing = [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
         if item.renamed and item.renamed not in found.names:
             missing.append(f"the name {item.renamed} of {full_name(item.schema, item.table)}")

@@ -45,7 +45,7 @@ def old_shape(
                 )
             )
         item = known.get((schema, name))
-        hidden = {*item.added, item.marker} if item else set()
+        hidden = {*item.added, item.marker, *(pair.marker for pair in item.pairs)} if item else set()
         columns = [column["name"] for column in inspector.get_columns(name, schema=schema)]
         table = sa.Table(
             name,

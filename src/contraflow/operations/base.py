@@ -19,6 +19,7 @@ from contraflow.steps import Index
 __all__ = [
     "Condition",
     "Fragment",
+    "Move",
     "Operation",
     "Release",
     "Schema",
@@ -62,6 +63,19 @@ class Release:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Move:
+    """Columns of one table that become columns of another one's row."""
+
+    to: TableName
+    on: Mapping[str, str]
+    """Columns by which a row finds its row in the other table."""
+    columns: Mapping[str, str]
+    """The columns, with their names in the other table."""
+    missing: Mapping[str, Any]
+    """What a column of the main table holds while there is no row in the other table."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fragment:
     """What one operation means for one table."""
 
@@ -82,6 +96,8 @@ class Fragment:
     opaque: Opaque | None = None
     replans: bool = False
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
+    move: Move | None = None
+    """Where dropped columns go."""
     create: sa.Table | None = None
     """The table itself is new."""
     rename: str | None = None

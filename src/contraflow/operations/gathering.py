@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from contraflow.constraints import Constraint, ForeignKey
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Fragment, TableName
+from contraflow.operations.base import Condition, Fragment, Move, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -85,6 +85,8 @@ class Plans:
     removed: list[TablePlan] = field(default_factory=list)
     names: dict[TableName, TableName] = field(default_factory=dict)
     """Names that operations used, to those that took their place."""
+    moves: list[tuple[Move, TablePlan, TablePlan]] = field(default_factory=list)
+    """Columns that move, from which table to which."""
 
     def claim(self, name: TableName) -> None:
         """Raise ``CF120`` if a table of either release has the name."""

@@ -31,6 +31,7 @@ from contraflow.operations.held import (
     released_constraints,
     released_index,
 )
+from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of, plan_pairs_end
 from contraflow.operations.tables import RenameTable, describe_table
 from contraflow.operations.widening import (
     guard_blocks,
@@ -118,6 +119,7 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
     """The tables that the upgrade's operations touch, by all the names that they use."""
     operations = [operation for change in upgrade.changes for operation in change.operations]
     new = [(operation.schema, operation.new) for operation in operations if isinstance(operation, RenameTable)]
+    new += [(operation.schema, operation.to) for operation in operations if isinstance(operation, MoveColumns)]
     return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
 
@@ -173,6 +175,11 @@ def plan(
         installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any(problems)
+    for moved in (pairs := pairs_of(plans)):
+        expand.extend(moved.expand())
+        migrate.append(moved.migrate())
+        verify.append(moved.verify())
+    installed = installed_pairs(installed, pairs)
     migrate.extend(plan_builds(installed))
     contract, rollback = plan_end(installed)
     return Phases(
@@ -239,11 +246,13 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
         *(block for found in renamed for block in _take_name(found)),
         # Built already, and still so after a kill: by now the tables have their new names.
         *plan_builds([found for found in named if found.renamed], late=True),
+        *plan_pairs_end(installed),
         *_end(named)[0],
         *(_drop_table(found) for found in installed if found.removed),
     ]
     rollback = [
         *(_drop_alias(found) for found in renamed),
+        *plan_pairs_end(installed),
         *_end(installed)[1],
         *(_drop_table(found) for found in reversed(installed) if found.created),
     ]
@@ -294,10 +303,11 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
         backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
     if found.relaxed:
         backward.append(RestoreNotNull(**where, names=found.relaxed))
-    if found.dropped:
-        forward.append(DropColumns(**where, names=found.dropped))
-    if found.added:
-        backward.append(DropColumns(**where, names=found.added))
+    markers = tuple(sorted({pair.marker for pair in found.pairs}))
+    if dropped := (*found.dropped, *(() if found.removed else markers)):
+        forward.append(DropColumns(**where, names=dropped))
+    if added := (*found.added, *(() if found.created else markers)):
+        backward.append(DropColumns(**where, names=added))
     if found.widened:
         forward.append(widening_end(found, "end"))
         backward.append(widening_end(found, "undo"))
@@ -378,6 +388,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
         del found.columns[name]
     for column in fragment.add:
         found.columns[column.name] = column
+    move(fragment, plans)
     for wish in fragment.release:
         _release(found, wish)
     for index in fragment.build:

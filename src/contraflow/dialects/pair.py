@@ -1,0 +1,619 @@
+"""The sync between two tables, as trigger bodies and queries.
+
+Which table a statement writes tells the direction. What must be told apart is the sync's own write to the other table,
+which must not come back: it always changes the marker of the row it writes, which no application does. The values:
+
+====  ==================================================================================================
+NULL  in the old table: never synced, to be filled by the backfill; in the new one: as the application left it
+1     synced; a change to it (the backfill's) pushes the row to the other table
+2, 3  written by the sync; each of its writes changes one into the other
+4, 5  a change to one of them (the repair's) pushes the row to the other table, unless the two agree
+9     about to be deleted by the sync
+====  ==================================================================================================
+
+Every write to a synced column writes the other row too, changed or not: so two writers of the two rows wait for each
+other, or one of them is a deadlock's victim. Asking first whether they agree would let both pass, and then differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import BackfillText, ProbeText, escape
+from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.data import beyond, bounds
+from contraflow.dialects.sync import TriggerText
+from contraflow.expressions import references
+from contraflow.lens import Side
+from contraflow.steps import Backfill, Pair, PairTable, Sync, SyncColumn
+
+__all__ = ["PREFIX", "pair_backfill", "pair_probe", "pair_repair", "pair_title", "pair_trigger_names", "pair_triggers"]
+
+PREFIX = "zcf_"
+"""Names of a pair's triggers begin so: PostgreSQL fires in the order of names, and a main table's BEFORE DELETE must
+come after the application's own, any of which may call the delete off."""
+
+_SYNCED, _OWN, _OTHER_OWN, _REPAIR, _OTHER_REPAIR, _GOING = 1, 2, 3, 4, 5, 9
+_MARKER = sa.SmallInteger()
+On = Literal["main", "companion"]
+
+
+def pair_trigger_names(name: str) -> tuple[str, ...]:
+    """The triggers that a table of a pair may carry, in the order in which they can be dropped one by one."""
+    return tuple(f"{name}_{suffix}" for suffix in "bidu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Words:
+    """The parts of the statements that all servers spell alike, or as the compiler says."""
+
+    pair: Pair
+    compiler: Compiler
+    default_schema: str | None = None
+    """What an unqualified table is qualified with (PostgreSQL: functions that run as their owner need it)."""
+
+    @property
+    def marker(self) -> str:
+        return self.compiler.quote(self.pair.marker)
+
+    def table(self, end: PairTable) -> str:
+        return self.compiler.table(end.table, end.schema or self.default_schema)
+
+    def row(self, row: str, name: str) -> str:
+        return f"{row}.{self.compiler.quote(name)}"
+
+    # -- values --
+
+    def images(self, on: On, row: str | None) -> dict[str, str]:
+        """The images of one table's columns from the other's: from ``row``, or from NULLs if there is none."""
+        end = self.end(on)
+        images = self.pair.to_main if on == "main" else self.pair.to_companion
+
+        def ref(name: str) -> str:
+            return "NULL" if row is None else self.row(row, name)
+
+        return {name: self.compiler.image(image, end.columns[name], ref) for name, image in images.items()}
+
+    def end(self, on: On) -> PairTable:
+        return self.pair.main if on == "main" else self.pair.companion
+
+    def own(self, marker: str) -> str:
+        """The next value of the sync's own."""
+        return f"CASE WHEN {marker} = {_OWN} THEN {_OTHER_OWN} ELSE {_OWN} END"
+
+    def assigned(self, values: Mapping[str, str], marker: str | None = None) -> str:
+        """What SET says of an own write: the values, and the marker's change."""
+        parts = [f"{self.compiler.quote(name)} = {value}" for name, value in values.items()]
+        return ", ".join([*parts, f"{self.marker} = {self.own(marker or self.marker)}"])
+
+    # -- conditions --
+
+    @property
+    def same_marker(self) -> str:
+        """Whether the statement left the marker alone."""
+        return f"({self.compiler.same(f'NEW.{self.marker}', f'OLD.{self.marker}', _MARKER)})"
+
+    @property
+    def repaired(self) -> str:
+        """Whether a marker that has changed was changed by the repair."""
+        return f"NEW.{self.marker} IN ({_REPAIR}, {_OTHER_REPAIR})"
+
+    def inserted(self) -> str:
+        """Whether an INSERT is not the sync's own."""
+        return f"COALESCE(NEW.{self.marker}, {_SYNCED}) = {_SYNCED}"
+
+    def updated(self, on: On) -> str:
+        """Whether an UPDATE concerns the other table, and is not the sync's own."""
+        end = self.end(on)
+        keyed = on == "companion" or self.pair.follows
+        columns = tuple({**end.columns, **({column.name: column for column in end.key} if keyed else {})}.values())
+        pushed = f"NEW.{self.marker} IN ({_SYNCED}, {_REPAIR}, {_OTHER_REPAIR})"
+        return f"(({self.same_marker} AND {self.changed(columns)}) OR (NOT {self.same_marker} AND {pushed}))"
+
+    def found(self, end: PairTable, row: str, other: PairTable, prefix: str = "") -> str:
+        """The row of ``end`` that belongs to ``row``, a row of ``other``."""
+        pairs = zip(end.key, other.key, strict=True)
+        return " AND ".join(
+            f"{prefix}{self.compiler.quote(here.name)} = {self.row(row, there.name)}" for here, there in pairs
+        )
+
+    def changed(self, columns: Sequence[SyncColumn]) -> str:
+        """Whether the statement changed one of the columns."""
+        parts = [
+            f"({self.compiler.unchanged(self.row('NEW', column.name), self.row('OLD', column.name), column.type)})"
+            for column in columns
+        ]
+        return f"NOT ({' AND '.join(parts)})"
+
+    def empty(self, row: str) -> str:
+        """Whether the main row holds what it holds without a row in the companion table."""
+        parts = []
+        nothing = self.images("main", None)
+        for name, column in self.pair.main.columns.items():
+            value = self.row(row, name)
+            if nothing.get(name, "NULL") == "NULL":
+                parts.append(f"{value} IS NULL")
+                continue
+            is_nothing = f"({self.compiler.same(value, nothing[name], column.type)})"
+            # Not given yet: another trigger is about to fill it.
+            parts.append(is_nothing if column.nullable else f"({value} IS NULL OR {is_nothing})")
+        return f"({' AND '.join(parts)})"
+
+    def agree(self, main: str, companion: str) -> str:
+        """Whether the two rows agree in one direction."""
+        ways = [self._holds("companion", companion, main), self._holds("main", main, companion)]
+        return f"({' OR '.join(way for way in ways if way)})"
+
+    def _holds(self, on: On, target: str, source: str) -> str:
+        end = self.end(on)
+        parts = []
+        for name, image in self.images(on, source).items():
+            column = end.columns[name]
+            stored = self.compiler.coerced(image, column)
+            parts.append(f"({self.compiler.same(self.row(target, name), stored, column.type)})")
+        return f"({' AND '.join(parts)})" if parts else ""
+
+    @property
+    def deletes(self) -> bool:
+        """Whether the companion's row goes when the main row becomes empty: it may not hold the NULL that says so."""
+        nothing = self.images("main", None)
+        return self.pair.follows and any(
+            not self.pair.companion.columns[name].nullable
+            and all(nothing.get(source, "NULL") == "NULL" for source in references(image))
+            for name, image in self.pair.to_companion.items()
+        )
+
+
+# --- triggers of blocks: PostgreSQL, MySQL, MariaDB -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocks:
+    """Trigger bodies with IF ... END IF."""
+
+    words: _Words
+    upsert: Literal["on conflict", "on duplicate key"]
+
+    def main_written(self) -> list[str]:
+        """After an INSERT or UPDATE of the main row: its row in the companion table."""
+        words, companion = self.words, self.words.pair.companion
+        table, where = words.table(companion), words.found(companion, "NEW", words.pair.main)
+        images = words.images("companion", "NEW")
+        empty = words.empty("NEW")
+        if words.deletes:
+            emptied = self._delete("NEW")
+        else:
+            emptied = [f"UPDATE {table} SET {words.assigned(images)} WHERE {where};"]
+        return [f"IF {empty} THEN", *_in(emptied), "ELSE", *_in(self._put(table, where, images)), "END IF;"]
+
+    def _put(self, table: str, where: str, images: Mapping[str, str]) -> list[str]:
+        words, companion = self.words, self.words.pair.companion
+        quote = words.compiler.quote
+        if not words.pair.follows:
+            return [f"UPDATE {table} SET {words.assigned(images)} WHERE {where};"]
+        keys = [column.name for column in companion.key]
+        names = ", ".join([*map(quote, (*keys, *images)), words.marker])
+        values = ", ".join([*(words.row("NEW", key.name) for key in words.pair.main.key), *images.values(), str(_OWN)])
+        if self.upsert == "on duplicate key":
+            # One statement: a look of its own would be a snapshot's under REPEATABLE READ.
+            return [
+                f"INSERT INTO {table} ({names}) VALUES ({values})",
+                f"  ON DUPLICATE KEY UPDATE {words.assigned(images)};",
+            ]
+        return [
+            f"UPDATE {table} SET {words.assigned(images)} WHERE {where};",
+            "IF NOT FOUND THEN",
+            f"  INSERT INTO {table} AS cf_row ({names}) VALUES ({values})",
+            (
+                f"    ON CONFLICT ({', '.join(map(quote, keys))}) DO UPDATE"
+                f" SET {words.assigned(images, f'cf_row.{words.marker}')};"
+            ),
+            "END IF;",
+        ]
+
+    def main_updated(self) -> list[str]:
+        """After an UPDATE of the main row that is not the sync's own."""
+        words, main, companion = self.words, self.words.pair.main, self.words.pair.companion
+        lines: list[str] = []
+        if words.pair.follows:
+            moved = ", ".join(
+                f"{words.compiler.quote(there.name)} = {words.row('NEW', here.name)}"
+                for here, there in zip(main.key, companion.key, strict=True)
+            )
+            lines += [
+                f"IF {words.changed(main.key)} THEN",
+                (
+                    f"  UPDATE {words.table(companion)} SET {moved}, {words.marker} = {words.own(words.marker)}"
+                    f" WHERE {words.found(companion, 'OLD', main)};"
+                ),
+                "END IF;",
+            ]
+        pushed = f"NOT {words.same_marker}"
+        found = f"SELECT 1 FROM {words.table(companion)} cf_row WHERE {words.found(companion, 'NEW', main, 'cf_row.')}"
+        agreed = (
+            f"(EXISTS ({found} AND {words.agree('NEW', 'cf_row')}) OR ({words.empty('NEW')} AND NOT EXISTS ({found})))"
+        )
+        return [
+            *lines,
+            f"IF {words.changed(tuple(main.columns.values()))} OR {pushed} THEN",
+            f"  IF {pushed} AND {words.repaired} AND {agreed} THEN",
+            *_in(self.nothing(), 2),
+            "  ELSE",
+            *_in(self.main_written(), 2),
+            "  END IF;",
+            "END IF;",
+        ]
+
+    def nothing(self) -> list[str]:
+        return ["NULL;"] if self.upsert == "on conflict" else ["BEGIN END;"]
+
+    def _delete(self, row: str) -> list[str]:
+        words, companion = self.words, self.words.pair.companion
+        table, where = words.table(companion), words.found(companion, row, words.pair.main)
+        return [
+            f"UPDATE {table} SET {words.marker} = {_GOING} WHERE {where};",
+            f"DELETE FROM {table} WHERE {where};",
+        ]
+
+    def main_deleted(self) -> list[str]:
+        """Before a main row is deleted: its row in the companion table goes first, as a foreign key may want it."""
+        return self._delete("OLD")
+
+    def companion_written(self) -> list[str]:
+        """After an INSERT or UPDATE of the companion's row: the main row."""
+        words = self.words
+        main = words.pair.main
+        return [
+            (
+                f"UPDATE {words.table(main)} SET {words.assigned(words.images('main', 'NEW'))}"
+                f" WHERE {words.found(main, 'NEW', words.pair.companion)};"
+            )
+        ]
+
+    def companion_updated(self) -> list[str]:
+        """After an UPDATE of the companion's row that is not the sync's own."""
+        words = self.words
+        main, companion = words.pair.main, words.pair.companion
+        table = words.table(main)
+        # A foreign key that follows a changed key comes by here, too: then the two rows agree.
+        prefix = "cf_row." if self.upsert == "on conflict" else ""
+        alias = " AS cf_row" if prefix else ""
+        target = "cf_row" if prefix else words.compiler.quote(main.table)
+        moved = (
+            f"UPDATE {table}{alias} SET {words.assigned(words.images('main', 'NEW'), f'{target}.{words.marker}')}"
+            f" WHERE {words.found(main, 'NEW', companion, f'{target}.')} AND NOT {words.agree(target, 'NEW')};"
+        )
+        return [
+            f"IF {words.changed(companion.key)} THEN",
+            *_in([*self.companion_deleted(), moved]),
+            "END IF;",
+            f"IF {words.changed(tuple(companion.columns.values()))} OR NOT {words.same_marker} THEN",
+            *_in(self.companion_written()),
+            "END IF;",
+        ]
+
+    def companion_deleted(self) -> list[str]:
+        """After the companion's row is gone (from its key): the main row holds what it holds without one."""
+        words = self.words
+        main = words.pair.main
+        return [
+            (
+                f"UPDATE {words.table(main)} SET {words.assigned(words.images('main', None))}"
+                f" WHERE {words.found(main, 'OLD', words.pair.companion)};"
+            )
+        ]
+
+
+def _in(lines: Sequence[str], depth: int = 1) -> list[str]:
+    return [f"{'  ' * depth}{line}" for line in lines]
+
+
+def _functions(words: _Words, on: On, blocks: _Blocks) -> dict[str, list[str]]:
+    """What each event of a table does."""
+    if on == "main":
+        events = {"i": blocks.main_written(), "u": blocks.main_updated()}
+        return {**events, "d": blocks.main_deleted()} if words.pair.follows else events
+    return {"i": blocks.companion_written(), "u": blocks.companion_updated(), "d": blocks.companion_deleted()}
+
+
+def _postgresql(words: _Words, on: On) -> list[TriggerText]:
+    pair, end, quote = words.pair, words.end(on), words.compiler.quote
+    events = _functions(words, on, _Blocks(words=words, upsert="on conflict"))
+    marks = end is pair.old_table
+    body = ["BEGIN", f"  /* contraflow {pair.fingerprint} */"]
+    if marks:
+        body += ["  IF TG_WHEN = 'BEFORE' AND TG_OP = 'INSERT' THEN", f"    NEW.{words.marker} := {_SYNCED};"]
+        body += ["    RETURN NEW;", "  END IF;"]
+    for letter, event in (("i", "INSERT"), ("u", "UPDATE"), ("d", "DELETE")):
+        if letter in events:
+            body += [f"  IF TG_OP = '{event}' THEN", *_in(events[letter], 2), "  END IF;"]
+    body += ["  IF TG_OP = 'DELETE' THEN", "    RETURN OLD;", "  END IF;", "  RETURN NULL;", "END"]
+    text = "\n".join(body)
+    tag = "$contraflow$"
+    while tag in text:
+        tag = f"{tag[:-1]}_$"
+    schema = end.schema or words.default_schema
+    path = ", ".join(["pg_catalog", *([quote(schema)] if schema else []), "pg_temp"])
+    function = words.compiler.table(end.name, schema)
+    # With its owner's rights: the application's role may have none on a table that the other release does not know.
+    create = (
+        f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+        f" SET search_path = {path} AS {tag}\n{text}\n{tag}"
+    )
+    deleted = "" if on == "main" else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {_GOING}) "
+    shapes = {
+        "u": ("AFTER UPDATE", f"WHEN ({words.updated(on)}) "),
+        "d": ("BEFORE DELETE" if on == "main" else "AFTER DELETE", deleted),
+        "i": ("AFTER INSERT", f"WHEN ({words.inserted()}) "),
+        **({"b": ("BEFORE INSERT", f"WHEN (NEW.{words.marker} IS NULL) ")} if marks else {}),
+    }
+    table = words.compiler.table(end.table, schema)
+    return [
+        TriggerText(
+            name=f"{end.name}_{letter}",
+            event=event.split()[1].lower(),
+            create=f"CREATE TRIGGER {quote(f'{end.name}_{letter}')} {event} ON {table}"
+            f" FOR EACH ROW {when}EXECUTE FUNCTION {function}()",
+            function=create,
+        )
+        for letter, (event, when) in shapes.items()
+        if letter in events or letter == "b"
+    ]
+
+
+def _mysql(words: _Words, on: On) -> list[TriggerText]:
+    pair, end = words.pair, words.end(on)
+    events = _functions(words, on, _Blocks(words=words, upsert="on duplicate key"))
+    shapes = {
+        "u": ("AFTER UPDATE", words.updated(on)),
+        "d": ("BEFORE DELETE", "") if on == "main" else ("AFTER DELETE", f"NOT (OLD.{words.marker} <=> {_GOING})"),
+        "i": ("AFTER INSERT", words.inserted()),
+    }
+    texts = []
+    for letter, (event, when) in shapes.items():
+        if letter not in events:
+            continue
+        body = [f"IF {when} THEN", *_in(events[letter]), "END IF;"] if when else events[letter]
+        texts.append(_mysql_trigger(words, end, letter, event, body))
+    if end is pair.old_table:
+        # Last: a row that it marks must have the others'.
+        marking = [f"SET NEW.{words.marker} = COALESCE(NEW.{words.marker}, {_SYNCED});"]
+        texts.append(_mysql_trigger(words, end, "b", "BEFORE INSERT", marking))
+    return texts
+
+
+def _mysql_trigger(words: _Words, end: PairTable, letter: str, event: str, body: Sequence[str]) -> TriggerText:
+    name = words.compiler.table(f"{end.name}_{letter}", end.schema)
+    comment = f"/* contraflow {words.pair.fingerprint} */"
+    opening = f"CREATE TRIGGER {name} {event} ON {words.table(end)} FOR EACH ROW BEGIN {comment}"
+    return TriggerText(
+        name=f"{end.name}_{letter}",
+        event=event.split()[1].lower(),
+        create="\n".join([opening, *_in(body), "END"]),
+    )
+
+
+# --- triggers without blocks: SQLite ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Statements:
+    """Trigger bodies of plain statements, each with its condition in WHERE. One writer at a time: a look is enough."""
+
+    words: _Words
+
+    def main_updated(self) -> list[str]:
+        words, main, companion = self.words, self.words.pair.main, self.words.pair.companion
+        quote, table = words.compiler.quote, words.compiler.quote(companion.table)
+        where, empty = words.found(companion, "NEW", main), words.empty("NEW")
+        acting = f"({words.changed(tuple(main.columns.values()))} OR NOT {words.same_marker})"
+        repaired = f"(NOT {words.same_marker} AND {words.repaired} AND {words.agree('NEW', table)})"
+        images = words.images("companion", "NEW")
+        lines = []
+        if words.pair.follows:
+            moved = ", ".join(
+                f"{quote(there.name)} = {words.row('NEW', here.name)}"
+                for here, there in zip(main.key, companion.key, strict=True)
+            )
+            lines.append(
+                f"UPDATE {table} SET {moved}, {words.marker} = {words.own(words.marker)}"
+                f" WHERE {words.found(companion, 'OLD', main)} AND {words.changed(main.key)};"
+            )
+        written = f"UPDATE {table} SET {words.assigned(images)} WHERE {where} AND {acting} AND NOT {repaired}"
+        if words.deletes:
+            lines += [
+                (
+                    f"UPDATE {table} SET {words.marker} = {_GOING}"
+                    f" WHERE {where} AND {acting} AND {empty} AND NOT {repaired};"
+                ),
+                f"DELETE FROM {table} WHERE {where} AND {words.marker} = {_GOING};",
+                f"{written} AND NOT {empty};",
+            ]
+        else:
+            lines.append(f"{written};")
+        if words.pair.follows:
+            keys = [column.name for column in companion.key]
+            names = ", ".join([*map(quote, (*keys, *images)), words.marker])
+            values = ", ".join([*(words.row("NEW", key.name) for key in main.key), *images.values(), str(_OWN)])
+            lines.append(
+                f"INSERT INTO {table} ({names}) SELECT {values} WHERE {acting} AND NOT {empty}"
+                f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where});"
+            )
+        return lines
+
+    def main_deleted(self) -> list[str]:
+        return _Blocks(words=self.words, upsert="on conflict").main_deleted()
+
+    def companion_updated(self) -> list[str]:
+        words, main, companion = self.words, self.words.pair.main, self.words.pair.companion
+        table, moved = words.compiler.quote(main.table), words.changed(companion.key)
+        image = f"UPDATE {table} SET {words.assigned(words.images('main', 'NEW'))} WHERE"
+        here = words.found(main, "NEW", companion)
+        acting = f"({words.changed(tuple(companion.columns.values()))} OR NOT {words.same_marker})"
+        return [
+            (
+                f"UPDATE {table} SET {words.assigned(words.images('main', None))}"
+                f" WHERE {words.found(main, 'OLD', companion)} AND {moved};"
+            ),
+            f"{image} {here} AND {moved} AND NOT {words.agree(table, 'NEW')};",
+            f"{image} {here} AND {acting};",
+        ]
+
+    def companion_deleted(self) -> list[str]:
+        return _Blocks(words=self.words, upsert="on conflict").companion_deleted()
+
+
+def _sqlite(words: _Words, on: On, *, without_rowid: bool) -> list[TriggerText]:
+    end = words.end(on)
+    quote, table = words.compiler.quote, words.compiler.quote(end.table)
+    statements = _Statements(words=words)
+    self_keys = [quote(column.name) for column in end.key] if without_rowid else ["_rowid_"]
+    own = " AND ".join(f"{key} IS NEW.{key}" for key in self_keys)
+    # Only UPDATE of the marker: the UPDATE trigger then takes the row for pushed.
+    marking = [f"UPDATE {table} SET {words.marker} = {_SYNCED} WHERE {own};"]
+    shapes: dict[str, tuple[str, str, list[str]]] = {
+        "u": (
+            "AFTER UPDATE",
+            f"WHEN {words.updated(on)} ",
+            statements.main_updated() if on == "main" else statements.companion_updated(),
+        ),
+        "i": ("AFTER INSERT", f"WHEN NEW.{words.marker} IS NULL ", marking),
+    }
+    if on == "companion":
+        shapes["d"] = ("AFTER DELETE", f"WHEN OLD.{words.marker} IS NOT {_GOING} ", statements.companion_deleted())
+    elif words.pair.follows:
+        shapes["d"] = ("BEFORE DELETE", "", statements.main_deleted())
+    texts = []
+    for letter, (event, when, body) in shapes.items():
+        name = words.compiler.table(f"{end.name}_{letter}", end.schema)
+        opening = f"CREATE TRIGGER {name} {event} ON {table} FOR EACH ROW {when}BEGIN"
+        comment = f"/* contraflow {words.pair.fingerprint} */"
+        texts.append(
+            TriggerText(
+                name=f"{end.name}_{letter}",
+                event=event.split()[1].lower(),
+                create="\n".join([f"{opening} {comment}", *_in(body), "END"]),
+            )
+        )
+    return texts
+
+
+# --- the surface ------------------------------------------------------------------------------------------------------
+
+
+def pair_triggers(
+    pair: Pair,
+    on: On,
+    product: str,
+    compiler: Compiler,
+    *,
+    default_schema: str | None = None,
+    without_rowid: bool = False,
+) -> list[TriggerText]:
+    """The triggers of a pair on one of its tables, in an order of which every prefix is harmless.
+
+    ``default_schema`` is where PostgreSQL finds tables without a schema. ``without_rowid`` says that an SQLite table
+    has none.
+    """
+    words = _Words(pair=pair, compiler=compiler, default_schema=default_schema)
+    if product == "sqlite":
+        return _sqlite(words, on, without_rowid=without_rowid)
+    if product in ("mysql", "mariadb"):
+        return _mysql(words, on)
+    return _postgresql(words, on)
+
+
+def pair_backfill(pair: Pair) -> Backfill:
+    """The backfill of a pair: a change of the marker is all, the old table's triggers do the rest."""
+    end = pair.old_table
+    touched = Sync(
+        table=end.table,
+        schema=end.schema,
+        key=tuple(column.name for column in end.key),
+        key_types=tuple(column.type for column in end.key),
+        columns={},
+        groups=(),
+        marker=pair.marker,
+        name=end.name,
+    )
+    return Backfill(sync=touched)
+
+
+def pair_probe(pair: Pair, compiler: Compiler) -> ProbeText:
+    """The queries of a verification."""
+    words = _Words(pair=pair, compiler=compiler)
+    source, where = _differing(words)
+    keys = [f"m.{compiler.quote(column.name)}" for column in pair.main.key]
+    values = [
+        f"{alias}.{compiler.quote(name)} AS {compiler.quote(f'{end.table}.{name}')}"
+        for alias, end in (("m", pair.main), ("c", pair.companion))
+        for name in end.columns
+    ]
+    title = pair_title(pair)
+    unsynced = f"SELECT count(*) FROM {words.table(pair.old_table)} WHERE {words.marker} IS NULL"
+    return ProbeText(
+        unsynced=escape(unsynced),
+        differing=((title, escape(f"SELECT count(*) FROM {source} WHERE {where}")),),
+        show=((title, escape(f"SELECT {', '.join([*keys, *values])} FROM {source} WHERE {where}") + " LIMIT :limit"),),
+        nulls={},
+    )
+
+
+def _differing(words: _Words) -> tuple[str, str]:
+    """The two tables joined as m and c, and the condition under which they disagree."""
+    pair, quote = words.pair, words.compiler.quote
+    source = (
+        f"{words.table(pair.main)} m LEFT JOIN {words.table(pair.companion)} c"
+        f" ON {words.found(pair.companion, 'm', pair.main, 'c.')}"
+    )
+    missing = f"c.{quote(pair.companion.key[0].name)} IS NULL"
+    agree = f"CASE WHEN {missing} THEN {words.empty('m')} ELSE {words.agree('m', 'c')} END"
+    return source, f"NOT ({agree})"
+
+
+def pair_title(pair: Pair) -> str:
+    """The pair in words."""
+    sides = (f"{end.table}.({', '.join(end.columns)})" for end in (pair.old_table, pair.new_table))
+    return " -> ".join(sides)
+
+
+def pair_repair(pair: Pair, side: Side, product: str, compiler: Compiler, *, estimate: str) -> BackfillText:
+    """The statements that make the other table agree with that of ``side`` where the two disagree.
+
+    They walk over the main table. ``remaining`` counts the rows that disagree; on MySQL and MariaDB, where a statement
+    that reads the companion table could not have its triggers write it (error 1442), each row is asked by its trigger.
+    """
+    words = _Words(pair=pair, compiler=compiler)
+    quote, table = compiler.quote, words.table(pair.main)
+    source, where = _differing(words)
+    bare = quote(pair.main.table)
+    row = f"SELECT 1 FROM {words.table(pair.companion)} c WHERE {words.found(pair.companion, bare, pair.main, 'c.')}"
+    agree = f"CASE WHEN EXISTS ({row}) THEN EXISTS ({row} AND {words.agree(bare, 'c')}) ELSE {words.empty(bare)} END"
+    if (side == "old") == (pair.old == "main"):
+        push = f"{words.marker} = CASE WHEN {words.marker} = {_REPAIR} THEN {_OTHER_REPAIR} ELSE {_REPAIR} END"
+        update = f"UPDATE {table} SET {push} WHERE "
+        disagree = "1 = 1" if product in ("mysql", "mariadb") else f"NOT ({agree})"
+    else:
+        values = {
+            name: f"CASE WHEN EXISTS ({row}) THEN ({row.replace('SELECT 1', f'SELECT {image}', 1)}) ELSE {nothing} END"
+            for (name, image), nothing in zip(
+                words.images("main", "c").items(), words.images("main", None).values(), strict=True
+            )
+        }
+        update = f"UPDATE {table} SET {words.assigned(values)} WHERE "
+        disagree = f"NOT ({agree})"
+    columns = [escape(quote(column.name)) for column in pair.main.key]
+    first_bound, bound = bounds(compiler, table, columns)
+    fill = f"{escape(update + disagree)} AND {beyond(compiler, columns, '<=', 'u')}"
+    return BackfillText(
+        first_bound=first_bound,
+        bound=bound,
+        first_fill=fill,
+        fill=f"{fill} AND {beyond(compiler, columns, '>', 'k')}",
+        remaining=escape(f"SELECT count(*) FROM {source} WHERE {where}"),
+        estimate=estimate,
+    )
