@@ -135,6 +135,29 @@ def test_through_contract_runs_one_set_after_the_other(tmp_path: Path, database:
     assert [index["name"] for index in sa.inspect(database.engine).get_indexes("users")] == ["names"]
 
 
+def test_an_environment_for_several_databases_is_refused(tmp_path: Path) -> None:
+    """Alembic's multidb template: a Change would be carried out in each of them."""
+    project = Project(tmp_path / "service", "sqlite://", "multidb")
+    names = ("engine1", "engine2")
+    for name in names:
+        ini = project.ini.read_text()
+        head, _, rest = ini.partition(f"[{name}]\n")
+        _, _, rest = rest.partition("\n")
+        project.ini.write_text(f"{head}[{name}]\nsqlalchemy.url = sqlite:///{tmp_path}/{name}.db\n{rest}")
+    plain = "\n\ndef upgrade(engine_name):\n    op.create_table('users', sa.Column('mail', sa.String(9)))\n"
+    project.revision("0001", None, f"{plain}\n\ndef downgrade(engine_name):\n    pass\n")
+    project.upgrade()
+    project.revision("0002", "0001", RENAME_MAIL)
+    with pytest.raises(ChangeError) as error:
+        project.upgrade()
+    assert codes(error) == ["CF302"]
+    assert "several databases; this is engine1" in str(error.value)
+    for name in names:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/{name}.db")
+        assert [column["name"] for column in sa.inspect(engine).get_columns("users")] == ["mail"]
+        engine.dispose()
+
+
 ASYNCHRONOUS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgresql15": "postgresql+asyncpg"}
 
 

@@ -47,10 +47,11 @@ class Change:
     def __repr__(self) -> str:
         return f"Change({', '.join(map(repr, self._operations))})"
 
-    def upgrade(self, **_arguments: Any) -> None:
+    def upgrade(self, **arguments: Any) -> None:
         """Carry out the set that this Change belongs to, if this run has not done it yet. Called by Alembic.
 
-        Takes, and does not need, whatever ``env.py`` passes to ``context.run_migrations()``.
+        Takes, and does not need, whatever ``env.py`` passes to ``context.run_migrations()``; but refuses (``CF302``)
+        the ``engine_name`` of Alembic's multidb template.
 
         Raises :class:`~contraflow.alembic.running.ChangeError`: a ``ProblemError`` that Alembic reports without a
         traceback.
@@ -58,16 +59,16 @@ class Change:
         # Imported here: running finds Changes in revisions, and so needs this module.
         from contraflow.alembic import running
 
-        running.upgrade(self)
+        running.upgrade(self, arguments)
 
-    def downgrade(self, **_arguments: Any) -> None:
+    def downgrade(self, **arguments: Any) -> None:
         """Roll back the set that this Change belongs to, if this run has not done it yet. Called by Alembic.
 
         Raises :class:`~contraflow.alembic.running.ChangeError`, with ``CF303`` after contract.
         """
         from contraflow.alembic import running
 
-        running.downgrade(self)
+        running.downgrade(self, arguments)
 
 
 def change_of(script: Script) -> Change | None:

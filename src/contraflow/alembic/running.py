@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,24 +77,26 @@ class _Run:
 _runs: WeakKeyDictionary[MigrationContext, _Run] = WeakKeyDictionary()
 
 
-def upgrade(change: Change) -> None:
+def upgrade(change: Change, arguments: Mapping[str, Any]) -> None:
     """Carry out the set of ``change`` in the run that is under way, unless it was already.
 
     Raises :class:`ChangeError`.
     """
     with _reported():
+        _refuse_several(arguments)
         context = op.get_context()
         run = _runs.setdefault(context, _Run())
         if change not in run.done:
             run.done |= _upgrade(context, change)
 
 
-def downgrade(change: Change) -> None:
+def downgrade(change: Change, arguments: Mapping[str, Any]) -> None:
     """Roll back the set of ``change`` in the run that is under way, unless it was already.
 
     Raises :class:`ChangeError`.
     """
     with _reported():
+        _refuse_several(arguments)
         context = op.get_context()
         run = _runs.setdefault(context, _Run())
         if change not in run.done:
@@ -158,6 +160,21 @@ def _changes(directory: ScriptDirectory, revisions: Collection[str]) -> set[Chan
     """The Changes of these revisions."""
     known = (script for script in directory.walk_revisions() if script.revision in revisions)
     return {change for script in known if (change := change_of(script)) is not None}
+
+
+def _refuse_several(arguments: Mapping[str, Any]) -> None:
+    """``CF302`` in an ``env.py`` that runs each revision for several databases, as Alembic's multidb template does."""
+    if "engine_name" not in arguments:
+        return
+    raise ProblemError(
+        Problem(
+            code="CF302",
+            what=f"env.py runs the revisions for several databases; this is {arguments['engine_name']}.",
+            why="a Change is one upgrade of one database, and would be carried out in each of them.",
+            instead="give the database a migration environment of its own: a section with its script_location and URL,"
+            "\nthen alembic -n SECTION upgrade head.",
+        )
+    )
 
 
 # -- the run that is under way -------------------------------------------------------------------------------
