@@ -14,6 +14,7 @@ from contraflow.engine.journal import FORMAT, Journal, Tables
 from contraflow.engine.lease import Identity
 from contraflow.operations.columns import RenameColumn
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.operations.tables import CreateTable
 from contraflow.problems import Problem, ProblemError
 from tests.engine import service
 from tests.servers.shared import Database
@@ -242,6 +243,18 @@ def test_names_that_the_server_would_not_keep_whole(users: Database) -> None:
             else:
                 runner.run("contract")
                 assert column.new in {found["name"] for found in sa.inspect(users.engine).get_columns("users")}
+
+
+@pytest.mark.only_on("postgresql", "mysql")
+def test_names_in_a_new_table_that_the_server_would_not_keep_whole(users: Database) -> None:
+    long = "x" * 65
+    columns = sa.Column("id", sa.Integer, primary_key=True), sa.Column(f"{long}c", sa.Integer)
+    unique = sa.UniqueConstraint(f"{long}c", name=f"{long}u")
+    create = CreateTable(definition=sa.Table("people", sa.MetaData(), *columns, unique))
+    declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(create,)),))
+    with service.runner(users.url, declared) as runner:
+        found = [problem.what.split()[5] for problem in runner.check() if problem.code == "CF118"]
+    assert found == ["column", "constraint"]
 
 
 # -- rows that differ ---

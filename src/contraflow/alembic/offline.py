@@ -64,7 +64,7 @@ def upgrade(context: MigrationContext, one: Upgrade, settings: Settings, through
     wanted = tables_of(one)
     tables = {name: table for name, table in recorded.tables.items() if name in wanted}
     phases = plan(one, tables, write=adapter.condition)
-    ProblemError.raise_any(check_names(adapter, phases.installed))
+    ProblemError.raise_any(check_names(adapter, phases))
     blocks = (*phases.expand, *phases.migrate, *phases.verify)
     _check(blocks, adapter, recorded.found)
     journal = OfflineJournal(adapter, context.dialect, Tables(settings.options.schema), one)

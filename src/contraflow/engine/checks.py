@@ -24,7 +24,7 @@ from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.lens import Group, Side
 from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
-from contraflow.steps import Installed, Sync, SyncColumn
+from contraflow.steps import Hold, Installed, MakeTable, Phases, Sync, SyncColumn
 
 __all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain", "misfit"]
 
@@ -112,28 +112,41 @@ def check_routines(connection: sa.Connection, adapter: Adapter, installed: Seque
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def check_names(adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+def check_names(adapter: Adapter, phases: Phases) -> list[Problem]:
     """``CF118`` for each new column, index or constraint whose name the server would cut or refuse."""
     if adapter.longest_name is None:
         return []
     limit, unit = adapter.longest_name
     problems = []
-    for item in installed:
-        named = [("column", name) for name in item.added]
-        named += [("index", str(index.name)) for index in item.built]
-        for kind, name in named:
-            length = len(name.encode()) if unit == "bytes" else len(name)
-            if length > limit:
-                problems.append(
-                    Problem(
-                        code="CF118",
-                        what=f"the name of the new {kind} {name} of {item.table} has {length} {unit};"
-                        f" {adapter.profile.product} keeps {limit}.",
-                        why="a name that is cut is not the one which the new release asks for, and may meet another.",
-                        instead=f"choose a name of at most {limit} {unit}.",
-                    )
+    for table, kind, name in _new_names(phases):
+        length = len(name.encode()) if unit == "bytes" else len(name)
+        if length > limit:
+            problems.append(
+                Problem(
+                    code="CF118",
+                    what=f"the name of the new {kind} {name} of {table} has {length} {unit};"
+                    f" {adapter.profile.product} keeps {limit}.",
+                    why="a name that is cut is not the one which the new release asks for, and may meet another.",
+                    instead=f"choose a name of at most {limit} {unit}.",
                 )
+            )
     return problems
+
+
+def _new_names(phases: Phases) -> Iterator[tuple[str, str, str]]:
+    """Table, kind and name of all that an upgrade makes and the declaration names."""
+    for item in phases.installed:
+        yield from ((item.table, "column", name) for name in item.added)
+        yield from ((item.table, "index", str(index.name)) for index in item.built)
+        yield from ((item.table, "constraint", one.name) for one in item.constrained if one.name)
+    for block in phases.expand:
+        for step in block.steps if isinstance(block, Hold) else (block.step,):
+            if not isinstance(step, MakeTable):
+                continue
+            made = step.definition
+            yield from ((made.name, "column", column.name) for column in made.columns)
+            yield from ((made.name, "index", str(index.name)) for index in made.indexes)
+            yield from ((made.name, "constraint", str(one.name)) for one in made.constraints if one.name)
 
 
 def _constraint_of(reader: str) -> tuple[str, str] | None:

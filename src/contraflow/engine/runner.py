@@ -564,7 +564,7 @@ class Runner:
         return [
             *self.adapter.preflight(connection, tables_of(upgrade)),
             *(problem for step in pairs for problem in self.adapter.pair_problems(connection, step.pair)),
-            *check_names(self.adapter, phases.installed),
+            *check_names(self.adapter, phases),
             *check_tables(connection, self.adapter, phases),
             *check_indexes(connection, self.adapter, phases),
             *check_widenings(connection, self.adapter, phases),
