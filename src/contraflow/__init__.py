@@ -55,6 +55,7 @@ from contraflow.lens import Lens
 from contraflow.opaque import Opaque
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+from contraflow.operations.enums import AddEnumValues
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.moves import MoveColumns
 from contraflow.operations.opaque import OpaqueColumns
@@ -68,6 +69,7 @@ from contraflow.writer import OpaqueWriter
 __all__ = [
     "AddCheck",
     "AddColumn",
+    "AddEnumValues",
     "AddForeignKey",
     "AddUnique",
     "AlreadyExists",

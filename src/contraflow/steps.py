@@ -34,12 +34,14 @@ __all__ = [
     "DropConstraints",
     "DropIndexes",
     "EnforceNotNull",
+    "ExtendEnums",
     "Hold",
     "Index",
     "InstallPair",
     "InstallSync",
     "Installed",
     "InstalledPair",
+    "Labels",
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
@@ -560,6 +562,38 @@ class DropConstraints:
     constraints: tuple[Constraint, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Values that an enumerated type of the server's own gets."""
+
+    column: str
+    values: tuple[str, ...]
+    type_name: str = ""
+    """The name of the type, where it has one (PostgreSQL)."""
+    native: bool = True
+    """The server knows the values; else the column is plain text to it."""
+    type_schema: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {**asdict(self), "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Labels:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        known = {one.name: data[one.name] for one in fields(cls) if one.name in data}
+        return cls(**{**known, "values": tuple(data["values"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendEnums:
+    """Add values to enumerated types, behind those they have. It cannot be taken back on every server."""
+
+    table: str
+    schema: str | None = None
+    labels: tuple[Labels, ...]
+
+
 Step: TypeAlias = (
     AddAlias
     | AddColumns
@@ -580,6 +614,7 @@ Step: TypeAlias = (
     | RelaxNotNull
     | RestoreNotNull
     | EnforceNotNull
+    | ExtendEnums
     | SetNotNull
     | Backfill
     | BackfillPair
@@ -687,6 +722,8 @@ class Installed:
     """The old release's, which contract drops."""
     mirror: str = ""
     """The stem of the names of what keeps their shadows."""
+    labels: tuple[Labels, ...] = ()
+    """Values that contract adds to enumerated types."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -713,6 +750,7 @@ class Installed:
             "constrained": [constraint.as_dict() for constraint in self.constrained],
             "released": [constraint.as_dict() for constraint in self.released],
             "mirror": self.mirror,
+            "labels": [labels.as_dict() for labels in self.labels],
         }
 
     @classmethod
@@ -741,6 +779,7 @@ class Installed:
             constrained=tuple(map(constraint_from_dict, data.get("constrained", ()))),
             released=tuple(map(constraint_from_dict, data.get("released", ()))),
             mirror=data.get("mirror", ""),
+            labels=tuple(map(Labels.from_dict, data.get("labels", ()))),
         )
 
 

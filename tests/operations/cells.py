@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddCheck,
     AddColumn,
+    AddEnumValues,
     AddForeignKey,
     AddUnique,
     ChangeType,
@@ -46,6 +47,7 @@ from contraflow.steps import (
     Block,
     BuildConstraint,
     BuildIndex,
+    ExtendEnums,
     Hold,
     Online,
     Phases,
@@ -94,6 +96,7 @@ EXAMPLES: Sequence[Operation] = (
         lens=Opaque(old=["street"], new=["sealed"], forward=dict, backward=dict),
     ),
     WidenColumn(table="users", column="city", type=sa.String(63), replans=True),
+    AddEnumValues(table="users", column="state", values=["suspended"]),
     CreateTable(
         definition=sa.Table(
             "orders",
@@ -125,6 +128,7 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
         sa.Column("id", sa.Integer, primary_key=True),
         *(sa.Column(name, text, nullable=name == "street") for name in ("city", "street", "mail", "zone")),
         *(sa.Column(name, sa.Integer) for name in ("realm", "group")),
+        sa.Column("state", sa.String(6) if adapter.product == "sqlite" else sa.Enum("active", name="state")),
         sa.UniqueConstraint("mail", name="uq_users_mail"),
         sa.ForeignKeyConstraint(["group"], ["groups.id"], name="fk_users_group", ondelete="CASCADE"),
         sa.CheckConstraint("zone <> ''", name="ck_users_zone"),
@@ -148,7 +152,7 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
             yield from adapter.hold(block, None)
         elif adapter.in_hold(block.step):
             yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
-        elif isinstance(block.step, (BuildConstraint, BuildIndex)):
+        elif isinstance(block.step, (BuildConstraint, BuildIndex, ExtendEnums)):
             yield from adapter.online(block, None)
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddCheck,
     AddColumn,
+    AddEnumValues,
     AddForeignKey,
     AddUnique,
     CreateIndex,
@@ -216,6 +217,15 @@ LIVES = (
         seed=["INSERT INTO users (id, name) VALUES (1, 'Ada')"],
         old_writes=["INSERT INTO users (id, name) VALUES (10, 'old')", "DELETE FROM users WHERE id = 10"],
         new_writes=[f"INSERT INTO users (id, name) VALUES (20, '{'n' * 200}')", "DELETE FROM users WHERE id = 20"],
+    ),
+    Life(
+        name="an enumerated column gets more values",
+        old=[_key(), sa.Column("state", sa.Enum("active", "gone", name="state"), nullable=False)],
+        new=[_key(), sa.Column("state", sa.Enum("active", "gone", "suspended", name="state"), nullable=False)],
+        operations=[AddEnumValues(table=TABLE, column="state", values=["suspended"])],
+        seed=["INSERT INTO users (id, state) VALUES (1, 'active')"],
+        old_writes=["INSERT INTO users (id, state) VALUES (10, 'gone')", "DELETE FROM users WHERE id = 10"],
+        new_writes=["INSERT INTO users (id, state) VALUES (20, 'active')", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
         name="a column gets a wider type by a second column",

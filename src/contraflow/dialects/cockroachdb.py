@@ -25,11 +25,13 @@ from contraflow.steps import (
     BuildConstraint,
     BuildIndex,
     EnforceNotNull,
+    ExtendEnums,
     Hold,
     Index,
     Installed,
     Online,
     Step,
+    WidenColumns,
 )
 
 __all__ = ["CockroachDBAdapter"]
@@ -188,6 +190,8 @@ class CockroachDBAdapter(PostgreSQLAdapter):
             return self._build(step, found)
         if isinstance(step, BuildConstraint):
             return [Statement(sql=statement.sql, lock=_JOB) for statement in self._build_constraint(step, found)]
+        if isinstance(step, (ExtendEnums, WidenColumns)):
+            return [Statement(sql=statement.sql, lock=_JOB) for statement in super().online(online, found)]
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         table = self.compiler.table(step.table, step.schema)

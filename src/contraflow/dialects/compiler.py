@@ -260,6 +260,10 @@ class PostgreSQLCompiler(Compiler):
         text = super().image(expression, target, ref)
         if not isinstance(expression, Ref) and getattr(target.type, "timezone", False):
             return f"timezone('UTC', {text})"
+        if isinstance(target.type, sa.types.Enum) and target.type.native_enum:
+            same = isinstance(expression, Ref) and getattr(expression.type, "name", None) == target.type.name
+            # A statement does not take text for an enumerated value, as an assignment in a trigger does.
+            return text if same else f"CAST(CAST({text} AS text) AS {self.type_text(target.type)})"
         return text
 
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:

@@ -29,6 +29,7 @@ from contraflow.dialects.base import (
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind
+from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_text import Grants, checks_time, filler, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
@@ -43,6 +44,7 @@ from contraflow.steps import (
     BuildConstraint,
     BuildIndex,
     EnforceNotNull,
+    ExtendEnums,
     Hold,
     Installed,
     InstallPair,
@@ -527,6 +529,8 @@ class MySQLAdapter(Adapter):
             return mysql_indexes.build(step, found, self.compiler)
         if isinstance(step, BuildConstraint):
             return mysql_constraints.build(step, found, self.compiler)
+        if isinstance(step, ExtendEnums):
+            return mysql_labels(step, found, self.compiler)
         if isinstance(step, WidenColumns) and step.stage == "prove":
             return mysql_widening.prove(self._widened(step, found))
         if not isinstance(step, EnforceNotNull):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Grants", "checks_time", "filler", "literal_default", "redefined", "retyped", "type_part"]
+__all__ = ["Grants", "checks_time", "declared_type", "filler", "literal_default", "redefined", "retyped", "type_part"]
 
 _TOKEN = re.compile(
     r"""
@@ -128,10 +128,15 @@ def retyped(create: str, column: str, type_text: str) -> str:
     return f"{type_part(create, column, type_text)} {kept}".rstrip()
 
 
+def declared_type(create: str, column: str) -> str:
+    """The column's type as it stands in a SHOW CREATE TABLE, with its character set and collation."""
+    type_, *_ = _parts(_definition(create, column))
+    return "".join(token.text for token in type_).strip()
+
+
 def type_part(create: str, column: str, type_text: str) -> str:
     """``type_text`` with the character set and collation that the column has, unless it says its own."""
-    type_, *_ = _parts(_definition(create, column))
-    charset = re.search(r"\b(CHARACTER SET|COLLATE)\b.*", "".join(token.text for token in type_), re.DOTALL)
+    charset = re.search(r"\b(CHARACTER SET|COLLATE)\b.*", declared_type(create, column), re.DOTALL)
     said = re.search(r"\b(CHARACTER SET|COLLATE)\b", type_text)
     return f"{type_text} {charset[0].strip()}" if charset and not said else type_text
 

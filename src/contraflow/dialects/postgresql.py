@@ -30,6 +30,7 @@ from contraflow.dialects.base import (
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.dialects.kinds import Kind
+from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
@@ -42,6 +43,7 @@ from contraflow.steps import (
     BuildConstraint,
     BuildIndex,
     EnforceNotNull,
+    ExtendEnums,
     Hold,
     Index,
     Installed,
@@ -298,6 +300,10 @@ class PostgreSQLAdapter(Adapter):
             " LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
             " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
         )
+        labels = rows(
+            "SELECT a.attname, e.enumlabel FROM pg_attribute a JOIN pg_enum e ON e.enumtypid = a.atttypid"
+            " WHERE a.attrelid = :oid AND a.attnum > 0 ORDER BY a.attnum, e.enumsortorder"
+        )
         constraints = rows(
             "SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype IN ('c', 'f')"
         )
@@ -325,6 +331,7 @@ class PostgreSQLAdapter(Adapter):
                 "comments": {str(name): str(comment) for name, *_, comment in columns if comment is not None},
                 "default_texts": {str(name): str(text) for name, *_, text, _ in columns if text is not None},
                 "defaults": frozenset(str(name) for name, _, has_default, *_ in columns if has_default),
+                "labels": _grouped(labels),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
             },
@@ -580,6 +587,8 @@ class PostgreSQLAdapter(Adapter):
             return self._build(step, found)
         if isinstance(step, BuildConstraint):
             return self._build_constraint(step, found)
+        if isinstance(step, ExtendEnums):
+            return postgresql_labels(step, found, self.compiler)
         if isinstance(step, WidenColumns) and step.stage == "prove":
             return postgresql_widening.prove(self._widened(step, found), _check_name)
         if not isinstance(step, EnforceNotNull):
@@ -677,6 +686,13 @@ class PostgreSQLAdapter(Adapter):
 def _state(error: BaseException) -> str | None:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+
+
+def _grouped(pairs: Iterable[tuple[Any, Any]]) -> dict[str, tuple[str, ...]]:
+    grouped: dict[str, tuple[str, ...]] = {}
+    for name, value in pairs:
+        grouped[str(name)] = (*grouped.get(str(name), ()), str(value))
+    return grouped
 
 
 def _begin(timeout: float) -> list[Statement]:

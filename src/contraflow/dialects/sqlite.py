@@ -40,6 +40,7 @@ from contraflow.steps import (
     BuildConstraint,
     BuildIndex,
     EnforceNotNull,
+    ExtendEnums,
     Hold,
     Index,
     Installed,
@@ -488,7 +489,7 @@ class SQLiteAdapter(Adapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
-        if isinstance(step, WidenColumns):
+        if isinstance(step, (ExtendEnums, WidenColumns)):
             return []
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")

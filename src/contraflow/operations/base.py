@@ -14,7 +14,7 @@ from contraflow.constraints import ForeignKey
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index
+from contraflow.steps import Index, Labels
 
 __all__ = [
     "Condition",
@@ -93,6 +93,8 @@ class Fragment:
     """Those it no longer has: named, or told by their columns."""
     widen: tuple[sa.Column[Any], ...] = ()
     """Columns that get a wider type under their own name, in their final shape."""
+    extend: tuple[Labels, ...] = ()
+    """Values that enumerated types get."""
     opaque: Opaque | None = None
     replans: bool = False
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""

@@ -17,7 +17,7 @@ from contraflow.operations.base import Condition, Fragment, Move, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index
+from contraflow.steps import Index, Labels
 
 __all__ = ["Plans", "TablePlan", "order", "stem"]
 
@@ -49,6 +49,8 @@ class TablePlan:
     released: list[Index] = field(default_factory=list)
     widened: dict[str, bool] = field(default_factory=dict)
     """Columns of the old shape that get a wider type, and whether the application replans."""
+    labels: list[Labels] = field(default_factory=list)
+    """Values that columns of the old shape get."""
     constrain: list[ForeignKey | Condition] = field(default_factory=list)
     unconstrained: list[Constraint] = field(default_factory=list)
     created: bool = False

@@ -17,6 +17,7 @@ from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.lens import Group, combine
 from contraflow.opaque import Opaque
 from contraflow.operations.base import Condition, Operation, Release, TableName, constant_default, default_text
+from contraflow.operations.enums import label_blocks, label_problems
 from contraflow.operations.gathering import Plans, stem
 from contraflow.operations.gathering import TablePlan as _TablePlan
 from contraflow.operations.held import (
@@ -277,6 +278,8 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
+    # Last: some servers cannot take a value away again.
+    contract += [block for found in installed if found.labels for block in label_blocks(found)]
     references = _drop_references([(found, found.constrained) for found in installed])
     return tuple(contract), (*guard_blocks(installed), *references, *reversed(rollback))
 
@@ -384,6 +387,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
         found.columns[column.name] = column
         if column.name in found.original:
             found.widened[column.name] = found.widened.get(column.name, True) and fragment.replans
+    found.labels.extend(one for one in fragment.extend if one.column in found.original)
     for name in fragment.drop:
         del found.columns[name]
     for column in fragment.add:
@@ -580,6 +584,7 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
         opaque=bool(found.opaque),
         widened=widenings_of(found),
         mirror=mirror_of(found),
+        labels=tuple(one for one in found.labels if one.native and one.column in found.columns),
         renamed=found.renamed,
         alias=stem(found.name) if found.renamed else None,
         constrained=tuple(_constraint(found, sync, made, write) for made in found.constrain),
@@ -634,6 +639,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
         *_held_columns(found, sync),
         *_new_column_problems(found),
         *widening_problems(found, sync.columns if sync else ()),
+        *label_problems(found),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]
     if MARKER in found.original:
