@@ -14,7 +14,14 @@ from tests.rehearsal.browser import Browser, Page
 
 Scheme = Literal["light", "dark"]
 
-SIZES: list[tuple[int, Scheme]] = [(360, "light"), (360, "dark"), (700, "light"), (1280, "light"), (1280, "dark")]
+SIZES: list[tuple[int, Scheme]] = [
+    (360, "light"),
+    (360, "dark"),
+    (700, "light"),
+    (800, "light"),
+    (1280, "light"),
+    (1280, "dark"),
+]
 
 OVERFLOWING = """
 [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && !(e instanceof SVGElement)
