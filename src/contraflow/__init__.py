@@ -58,6 +58,7 @@ from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck
 from contraflow.operations.enums import AddEnumValues
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.moves import MoveColumns
+from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
 from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.planning import Declared, Upgrade
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
@@ -104,6 +105,7 @@ __all__ = [
     "InvalidData",
     "Lens",
     "LockTimeout",
+    "LoosenNotNull",
     "MoveColumns",
     "NoSuchColumn",
     "NoSuchDatabase",
@@ -130,6 +132,7 @@ __all__ = [
     "State",
     "StatementTimeout",
     "Status",
+    "TightenNotNull",
     "TransactionAborted",
     "TransactionMisused",
     "TransformColumns",

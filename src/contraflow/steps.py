@@ -24,6 +24,7 @@ from contraflow.opaque import Opaque
 __all__ = [
     "AddAlias",
     "AddColumns",
+    "AllowNull",
     "Backfill",
     "BackfillPair",
     "Block",
@@ -35,6 +36,8 @@ __all__ = [
     "DropIndexes",
     "EnforceNotNull",
     "ExtendEnums",
+    "FillNulls",
+    "ForgetNotNull",
     "Hold",
     "Index",
     "InstallPair",
@@ -45,6 +48,7 @@ __all__ = [
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
+    "Mend",
     "Online",
     "Pair",
     "PairTable",
@@ -287,6 +291,55 @@ class RestoreNotNull:
     table: str
     schema: str | None = None
     names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowNull:
+    """Let old NOT NULL columns hold NULLs, on every server, beside the writers; :class:`RestoreNotNull`,
+    :class:`EnforceNotNull` and :class:`SetNotNull` undo it.
+    """
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetNotNull:
+    """Columns that :class:`AllowNull` let hold NULLs do so for good: nothing is left to restore."""
+
+    table: str
+    schema: str | None = None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mend:
+    """What is written into the NULLs of a column."""
+
+    column: str
+    text: str
+    """The value in the server's own SQL, over the table's own row."""
+    key: tuple[str, ...]
+    """The columns of the primary key."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "text": self.text, "key": list(self.key)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Mend:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], text=data["text"], key=tuple(data["key"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillNulls:
+    """Write a value into the NULLs of a column, in short transactions."""
+
+    table: str
+    schema: str | None = None
+    mend: Mend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -597,6 +650,9 @@ class ExtendEnums:
 Step: TypeAlias = (
     AddAlias
     | AddColumns
+    | AllowNull
+    | FillNulls
+    | ForgetNotNull
     | BuildConstraint
     | BuildIndex
     | DropAlias
@@ -724,6 +780,12 @@ class Installed:
     """The stem of the names of what keeps their shadows."""
     labels: tuple[Labels, ...] = ()
     """Values that contract adds to enumerated types."""
+    tightened: tuple[str, ...] = ()
+    """Columns that contract makes NOT NULL under their own name."""
+    loosened: tuple[str, ...] = ()
+    """Old NOT NULL columns that may hold NULLs once the upgrade is migrated."""
+    mends: tuple[Mend, ...] = ()
+    """What contract writes into the NULLs of tightened columns, and rollback into those of loosened ones."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -751,6 +813,9 @@ class Installed:
             "released": [constraint.as_dict() for constraint in self.released],
             "mirror": self.mirror,
             "labels": [labels.as_dict() for labels in self.labels],
+            "tightened": list(self.tightened),
+            "loosened": list(self.loosened),
+            "mends": [mend.as_dict() for mend in self.mends],
         }
 
     @classmethod
@@ -780,6 +845,9 @@ class Installed:
             released=tuple(map(constraint_from_dict, data.get("released", ()))),
             mirror=data.get("mirror", ""),
             labels=tuple(map(Labels.from_dict, data.get("labels", ()))),
+            tightened=tuple(data.get("tightened", ())),
+            loosened=tuple(data.get("loosened", ())),
+            mends=tuple(map(Mend.from_dict, data.get("mends", ()))),
         )
 
 

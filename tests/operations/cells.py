@@ -27,11 +27,13 @@ from contraflow import (
     DropTable,
     DropUnique,
     Lens,
+    LoosenNotNull,
     MoveColumns,
     Opaque,
     OpaqueColumns,
     RenameColumn,
     RenameTable,
+    TightenNotNull,
     TransformColumns,
     Upgrade,
     WidenColumn,
@@ -42,11 +44,13 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from contraflow.steps import (
     AddAlias,
+    AllowNull,
     Backfill,
     BackfillPair,
     Block,
     BuildConstraint,
     BuildIndex,
+    EnforceNotNull,
     ExtendEnums,
     Hold,
     Online,
@@ -116,6 +120,8 @@ EXAMPLES: Sequence[Operation] = (
     DropForeignKey(table="users", columns=["group"]),
     AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
     DropCheck(table="users", name="ck_users_zone"),
+    TightenNotNull(table="users", column="street"),
+    LoosenNotNull(table="users", column="city"),
 )
 
 
@@ -152,7 +158,7 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
             yield from adapter.hold(block, None)
         elif adapter.in_hold(block.step):
             yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
-        elif isinstance(block.step, (BuildConstraint, BuildIndex, ExtendEnums)):
+        elif isinstance(block.step, (AllowNull, BuildConstraint, BuildIndex, EnforceNotNull, ExtendEnums)):
             yield from adapter.online(block, None)
 
 
@@ -173,7 +179,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         (
             block
             for block in (*planned.migrate, *planned.contract)
-            if isinstance(block, Online) and isinstance(block.step, (BuildConstraint, BuildIndex))
+            if isinstance(block, Online)
+            and isinstance(block.step, (AllowNull, BuildConstraint, BuildIndex, EnforceNotNull))
         ),
         None,
     )
@@ -183,6 +190,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         return "in place"
     locks = " ".join(statement.lock for statement in statements(adapter, [build]))
     way = "online" if "writers go on" in locks or "online" in locks else "in place, writers wait"
+    if isinstance(build, Online) and isinstance(build.step, AllowNull) and way != "online":
+        way = "in place"  # one short statement
     return f"{way}, at contract" if build not in planned.migrate else way
 
 

@@ -22,9 +22,11 @@ from contraflow import (
     DropForeignKey,
     DropIndex,
     DropUnique,
+    LoosenNotNull,
     Options,
     RenameColumn,
     Runner,
+    TightenNotNull,
     Upgrade,
     WidenColumn,
 )
@@ -336,6 +338,44 @@ LIVES = (
         mend=["DELETE FROM users WHERE id = 10"],
         obstacle="CF016: .* 1 row of users violates the check constraint ck_users_mail.*id=10, mail='ab'",
         refused=["UPDATE users SET mail = 'ab' WHERE id = 1"],
+    ),
+    Life(
+        name="a column becomes NOT NULL, and gets a value where it has none",
+        old=[_key(), _text("city", nullable=True), _text("street", nullable=True)],
+        new=[_key(), _text("city"), _text("street", nullable=True)],
+        operations=[
+            TightenNotNull(
+                table=TABLE, column="city", reads=["street"], fill=lambda row: sa.func.coalesce(row["street"], "none")
+            )
+        ],
+        seed=["INSERT INTO users (id, city, street) VALUES (1, NULL, 'Via'), (2, 'Rom', NULL), (3, NULL, NULL)"],
+        old_writes=["INSERT INTO users (id, city) VALUES (10, NULL)", "DELETE FROM users WHERE id = 10"],
+        new_writes=["UPDATE users SET city = 'Ulm' WHERE id = 2", "UPDATE users SET city = 'Rom' WHERE id = 2"],
+        refused=["UPDATE users SET city = NULL WHERE id = 1", "INSERT INTO users (id, city) VALUES (30, NULL)"],
+    ),
+    Life(
+        name="a column becomes NOT NULL",
+        old=[_key(), _text("city", nullable=True), sa.Column("born", sa.Integer, nullable=True)],
+        new=[_key(), _text("city"), sa.Column("born", sa.Integer, nullable=True)],
+        operations=[TightenNotNull(table=TABLE, column="city")],
+        seed=["INSERT INTO users (id, city) VALUES (1, 'Rom')"],
+        old_writes=["DELETE FROM users WHERE id = 10", "INSERT INTO users (id, born) VALUES (10, 7)"],
+        new_writes=["UPDATE users SET city = 'Ulm' WHERE id = 1"],
+        mend=["DELETE FROM users WHERE id = 10"],
+        obstacle="CF013: .* users.city is NULL in 1 row",
+        refused=["UPDATE users SET city = NULL WHERE id = 1"],
+    ),
+    Life(
+        name="a column may hold NULLs",
+        old=[_key(), _text("city"), sa.Column("zone", sa.Integer, nullable=False, server_default="7")],
+        new=[_key(), _text("city", nullable=True), sa.Column("zone", sa.Integer, server_default="7")],
+        operations=[
+            LoosenNotNull(table=TABLE, column="city", value=lambda _row: sa.literal("none")),
+            LoosenNotNull(table=TABLE, column="zone", value=lambda _row: sa.literal(9)),
+        ],
+        seed=["INSERT INTO users (id, city) VALUES (1, 'Rom')"],
+        old_writes=["INSERT INTO users (id, city) VALUES (10, 'Rom')", "DELETE FROM users WHERE id = 10"],
+        new_writes=["UPDATE users SET city = NULL, zone = NULL WHERE id = 1", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
         name="a constraint goes",

@@ -65,7 +65,13 @@ class Load:
         names = {"old": _columns(life.old), "new": _columns(life.new)}
         self.shapes = names
         renamed = {operation.old: operation.new for operation in life.operations if isinstance(operation, RenameColumn)}
-        self.renamed = {old: renamed.get(old, old) for old in names["old"] if renamed.get(old, old) in names["new"]}
+        self.renamed = {
+            old: new
+            for old in names["old"]
+            # A NULL that the upgrade fills is not what its writer wrote.
+            if (new := renamed.get(old, old)) in names["new"]
+            and (names["new"][new].nullable or not names["old"][old].nullable)
+        }
         """The old release's columns of which the new one has plain copies, or the same."""
         self.whole = any(
             isinstance(operation, (AddColumn, DropColumn)) and operation.keep == "track"

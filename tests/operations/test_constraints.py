@@ -17,11 +17,13 @@ from contraflow import (
     DropForeignKey,
     DropUnique,
     Lens,
+    LoosenNotNull,
     Options,
     ProblemError,
     RenameColumn,
     RenameTable,
     Runner,
+    TightenNotNull,
     TransformColumns,
     Upgrade,
 )
@@ -166,6 +168,21 @@ def test_a_renamed_table_gets_its_constraints_later() -> None:
     assert "in which that table is renamed" in found["CF116"]
 
 
+def test_not_null_that_does_not_change_or_is_changed_back() -> None:
+    assert "NULLable already" in refused(pets(), LoosenNotNull(table="pets", column="name"))["CF116"]
+    assert "in the primary key" in refused(pets(), LoosenNotNull(table="pets", column="id"))["CF116"]
+    there, back = TightenNotNull(table="pets", column="name"), LoosenNotNull(table="pets", column="name")
+    phases = planned(pets(), there, back)
+    assert phases.migrate == phases.contract == ()
+    with pytest.raises(ProblemError, match="CF102"):
+        TightenNotNull(table="pets", column="name", fill=lambda row: row.owner_id)
+
+
+def test_not_null_of_a_column_that_is_synced_or_renamed_is_left_to_another_upgrade() -> None:
+    tighten = TightenNotNull(table="pets", column="name")
+    assert "also syncs" in refused(pets(), tighten, RenameColumn(table="pets", old="name", new="title"))["CF116"]
+
+
 # --- SQLite's texts ---
 
 TEXT = """CREATE TABLE pets (
@@ -219,6 +236,22 @@ def test_a_constraint_is_put_into_the_text_once() -> None:
 
 
 # --- on servers ---
+
+
+def test_rollback_is_refused_while_nothing_says_what_the_old_release_reads(database: Database) -> None:
+    life = next(life for life in LIVES if life.name == "a column may hold NULLs")
+    create(database.engine, life.old)
+    send(database.engine, life.seed)
+    before = exact(database.engine)
+    with Runner(database.url, upgrade(LoosenNotNull(table="users", column="city"))) as run:
+        run.upgrade()
+        send(database.engine, ["UPDATE users SET city = NULL"])
+        with pytest.raises(ProblemError, match=r"cannot rollback .* users\.city is NULL in 1 row"):
+            run.rollback()
+        assert run.status().pending is None
+        send(database.engine, ["UPDATE users SET city = 'Ulm'"])
+        run.rollback()
+    assert exact(database.engine) == before
 
 
 def upgrade(*operations: Operation) -> Upgrade:

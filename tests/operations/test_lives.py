@@ -14,7 +14,7 @@ from contraflow.problems import ProblemError
 from tests.operations.lives import LIVES, Killed, Life, create, exact, runner, send, shape, writing
 from tests.servers.shared import Database, new_engine
 
-REFUSALS = (Fault.DUPLICATE_KEY, Fault.FOREIGN_KEY, Fault.CHECK)
+REFUSALS = (Fault.DUPLICATE_KEY, Fault.FOREIGN_KEY, Fault.NOT_NULL, Fault.CHECK)
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name)

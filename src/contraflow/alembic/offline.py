@@ -21,10 +21,12 @@ from contraflow.engine.widening import takes_wider_types
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
+    AllowNull,
     Backfill,
     Block,
     BuildConstraint,
     BuildIndex,
+    FillNulls,
     Hold,
     MakeConstraints,
     Online,
@@ -157,9 +159,13 @@ def _texts(adapter: Adapter, block: Block, found: Found | None, timeout: float) 
         fill = adapter.backfill(whole, found).fill
         yield re.sub(r"(?<!\\):limit\b", _EVERY_ROW, fill).replace("\\:", ":")
         return
+    if isinstance(block, Online) and isinstance(block.step, FillNulls):
+        yield adapter.mend(replace(block.step, mend=replace(block.step.mend, key=()))).fill.replace("\\:", ":")
+        return
     # An index may stand on columns that expand adds: what was recorded says nothing of them.
     after_expand = isinstance(
-        block.step if isinstance(block, Online) else block.steps[0], (BuildConstraint, BuildIndex, MakeConstraints)
+        block.step if isinstance(block, Online) else block.steps[0],
+        (AllowNull, BuildConstraint, BuildIndex, MakeConstraints),
     )
     yield from (statement.sql for statement in statements(adapter, block, None if after_expand else found, timeout))
 

@@ -18,6 +18,7 @@ from contraflow.problems import Problem
 from contraflow.steps import (
     Backfill,
     BuildIndex,
+    FillNulls,
     Hold,
     Index,
     Installed,
@@ -345,6 +346,12 @@ class Adapter(ABC):
     def violating(self, table: str, schema: str | None, constraint: Constraint) -> str:
         """What stands behind FROM to get the rows, called ``contraflow_row``, that violate the constraint."""
         return violating(table, schema, constraint, self.compiler)
+
+    def mend(self, step: FillNulls) -> BackfillText:
+        """The statements that write a value into the NULLs of a column."""
+        from contraflow.dialects.mend import mend_text  # it needs this module
+
+        return mend_text(step, self.compiler)
 
     def in_hold(self, step: Step) -> bool:  # noqa: ARG002 - for SQLite
         """Whether an online step needs a hold here, and is sent by :meth:`hold`."""

@@ -21,6 +21,7 @@ from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.remaining import Remaining, still_nullable
 from contraflow.problems import Problem
 from contraflow.steps import (
+    AllowNull,
     Backfill,
     BuildConstraint,
     BuildIndex,
@@ -188,6 +189,8 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
+        if isinstance(step, AllowNull):
+            return self._allow_null(step, found)
         if isinstance(step, BuildConstraint):
             return [Statement(sql=statement.sql, lock=_JOB) for statement in self._build_constraint(step, found)]
         if isinstance(step, (ExtendEnums, WidenColumns)):

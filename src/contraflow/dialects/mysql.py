@@ -40,6 +40,7 @@ from contraflow.dialects.tables import MySQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
+    AllowNull,
     Backfill,
     BuildConstraint,
     BuildIndex,
@@ -533,6 +534,8 @@ class MySQLAdapter(Adapter):
             return mysql_labels(step, found, self.compiler)
         if isinstance(step, WidenColumns) and step.stage == "prove":
             return mysql_widening.prove(self._widened(step, found))
+        if isinstance(step, AllowNull):
+            return mysql_constraints.allow_null(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         names = still_nullable(step, found)

@@ -17,11 +17,12 @@ from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.constraint_text import clause
+from contraflow.dialects.mysql_text import redefined
 from contraflow.dialects.remaining import Remaining, require
 from contraflow.problems import Problem
-from contraflow.steps import BuildConstraint, Installed
+from contraflow.steps import AllowNull, BuildConstraint, Installed
 
-__all__ = ["build", "drop", "find", "problems"]
+__all__ = ["allow_null", "build", "drop", "find", "problems"]
 
 _ONLINE = (
     "SHARED_UPGRADABLE metadata lock, EXCLUSIVE metadata lock for a moment at both ends;"
@@ -94,6 +95,23 @@ def build(step: BuildConstraint, found: Found | None, compiler: Compiler) -> lis
         Statement(sql=f"{add}, ALGORITHM=INPLACE, LOCK=NONE", lock=_ONLINE),
         Statement(sql="SET SESSION foreign_key_checks = DEFAULT"),
     ]
+
+
+def allow_null(step: AllowNull, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statement that lets columns hold NULLs, which rebuilds the table beside the writers."""
+    if found is not None:
+        require(found, step.table, step.names)
+    parts = []
+    for name in step.names:
+        if found is None:
+            parts.append(f"MODIFY COLUMN {compiler.quote(name)} <its definition> NULL")
+        elif not found.columns[name]:
+            definition = redefined(found.details["create"], name, not_null=False, default=None)
+            parts.append(f"MODIFY COLUMN {compiler.quote(name)} {definition}")
+    if not parts:
+        return []
+    sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)}, ALGORITHM=INPLACE, LOCK=NONE"
+    return [Statement(sql=sql, lock=_ONLINE)]
 
 
 def drop(work: Remaining, found: Found | None, compiler: Compiler) -> list[Statement]:

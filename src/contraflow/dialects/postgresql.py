@@ -39,6 +39,7 @@ from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
+    AllowNull,
     Backfill,
     BuildConstraint,
     BuildIndex,
@@ -507,6 +508,13 @@ class PostgreSQLAdapter(Adapter):
         also = f"; also on {', '.join(sorted(targets))}" if targets else ""
         return [Statement(sql=statement.sql, lock=f"{statement.lock}{also}") for statement in statements]
 
+    def _allow_null(self, step: AllowNull, found: Found | None) -> list[Statement]:
+        if found is not None:
+            require(found, step.table, step.names)
+        names = [name for name in step.names if found is None or not found.columns[name]]
+        table = self.compiler.table(step.table, step.schema)
+        return self._alter_all(table, [f"ALTER COLUMN {self.compiler.quote(name)} DROP NOT NULL" for name in names])
+
     def _build_constraint(self, step: BuildConstraint, found: Found | None) -> list[Statement]:
         """In two steps: the first checks new rows from now on, the second reads those that are there, beside writers.
 
@@ -591,6 +599,8 @@ class PostgreSQLAdapter(Adapter):
             return postgresql_labels(step, found, self.compiler)
         if isinstance(step, WidenColumns) and step.stage == "prove":
             return postgresql_widening.prove(self._widened(step, found), _check_name)
+        if isinstance(step, AllowNull):
+            return self._allow_null(step, found)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         table = self.compiler.table(step.table, step.schema)

@@ -20,6 +20,7 @@ from contraflow.steps import (
     DropConstraints,
     DropIndexes,
     EnforceNotNull,
+    ForgetNotNull,
     Hold,
     Index,
     InstallPair,
@@ -74,6 +75,8 @@ class Remaining:
     make_constraints: list[Index] = field(default_factory=list)
     widening: list[WidenColumns] = field(default_factory=list)
     """Stages of widening columns, as they are: what is left of one is the server's own to tell."""
+    forget: list[str] = field(default_factory=list)
+    """Columns whose NOT NULL need not be restored any more."""
     drop_constraints: list[Constraint] = field(default_factory=list)
 
 
@@ -96,6 +99,7 @@ def remaining(
                 DropConstraints,
                 DropIndexes,
                 InstallPair,
+                ForgetNotNull,
                 MakeConstraints,
                 RelaxNotNull,
                 RemovePair,
@@ -121,7 +125,7 @@ def remaining(
             _pair(work, step, found, triggers(step) if isinstance(step, InstallPair) else ())
         elif isinstance(step, SetNotNull):
             _final_shape(work, step, found)
-        elif isinstance(step, (RelaxNotNull, RestoreNotNull)):
+        elif isinstance(step, (ForgetNotNull, RelaxNotNull, RestoreNotNull)):
             _nullability(work, step, found)
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
@@ -217,8 +221,10 @@ def _final_shape(work: Remaining, step: SetNotNull, found: Found | None) -> None
     work.show += [name for name in step.names if name in found.details.get("invisible", ())]
 
 
-def _nullability(work: Remaining, step: RelaxNotNull | RestoreNotNull, found: Found | None) -> None:
-    if isinstance(step, RelaxNotNull):
+def _nullability(work: Remaining, step: ForgetNotNull | RelaxNotNull | RestoreNotNull, found: Found | None) -> None:
+    if isinstance(step, ForgetNotNull):
+        work.forget += step.names
+    elif isinstance(step, RelaxNotNull):
         work.relax += [name for name in step.names if found is None or not found.columns.get(name, True)]
     else:
         work.restore += [name for name in step.names if found is None or found.columns.get(name, False)]

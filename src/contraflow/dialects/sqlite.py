@@ -36,6 +36,7 @@ from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText
 from contraflow.problems import Problem
 from contraflow.steps import (
+    AllowNull,
     Backfill,
     BuildConstraint,
     BuildIndex,
@@ -210,7 +211,7 @@ class SQLiteAdapter(Adapter):
 
     def in_hold(self, step: Step) -> bool:
         """See :meth:`Adapter.in_hold`: the table's text is changed in a transaction."""
-        return isinstance(step, BuildConstraint)
+        return isinstance(step, (AllowNull, BuildConstraint))
 
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
@@ -346,6 +347,8 @@ class SQLiteAdapter(Adapter):
         )
         work.table, work.schema = hold.table, hold.schema
         made = [step.constraint for step in hold.steps if isinstance(step, BuildConstraint)]
+        allowed = [name for step in hold.steps if isinstance(step, AllowNull) for name in step.names]
+        work.relax += [name for name in allowed if found is None or not found.columns.get(name, True)]
         table = self.compiler.table(work.table, work.schema)
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -394,7 +397,7 @@ class SQLiteAdapter(Adapter):
         made = [index for index in work.drop_indexes if _is_made(index, found)]
         types = self._types(work, found)
         named = [*made, *constraints, *work.drop_constraints, *types]
-        if not (work.relax or work.restore or work.not_null or work.defaults or named):
+        if not (work.relax or work.restore or work.forget or work.not_null or work.defaults or named):
             return []
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -406,6 +409,7 @@ class SQLiteAdapter(Adapter):
                 text = _retyped(text, name, type_, key=name in found.details["key"])
             text = sqlite_text.relax(text, work.relax)
             text = sqlite_text.restore(text, work.restore)
+            text = sqlite_text.forget(text, work.forget)
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
             for index in made:
                 text = sqlite_text.drop_unique(text, index.columns)

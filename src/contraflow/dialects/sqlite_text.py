@@ -20,6 +20,7 @@ __all__ = [
     "counts",
     "drop_constraint",
     "drop_unique",
+    "forget",
     "indexed",
     "named",
     "options",
@@ -138,6 +139,14 @@ def restore(sql: str, names: Iterable[str]) -> str:
         start, end = _extent(sql, name)
         inner = _HIDDEN.sub(lambda match: match.group(1).replace("%2A", "*").replace("%25", "%"), sql[start:end])
         sql = f"{sql[:start]}{inner}{sql[end:]}"
+    return sql
+
+
+def forget(sql: str, names: Iterable[str]) -> str:
+    """The text after :func:`relax`, without what :func:`restore` would need."""
+    for name in names:
+        start, end = _extent(sql, name)
+        sql = f"{sql[:start]}{_HIDDEN.sub('', sql[start:end])}{sql[end:]}"
     return sql
 
 

@@ -17,7 +17,19 @@ from contraflow.engine.report import PlannedStatement, PlanReport
 from contraflow.engine.schema import full_name
 from contraflow.engine.verification import ProbeTarget
 from contraflow.lens import Side
-from contraflow.steps import Backfill, BackfillPair, Block, Hold, Online, Pair, Phases, Probe, ProbePair, WidenColumns
+from contraflow.steps import (
+    Backfill,
+    BackfillPair,
+    Block,
+    FillNulls,
+    Hold,
+    Online,
+    Pair,
+    Phases,
+    Probe,
+    ProbePair,
+    WidenColumns,
+)
 
 __all__ = ["plan_report", "programs", "statements"]
 
@@ -168,6 +180,10 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         )
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
             yield Statement(sql=_plain(query))
+    elif isinstance(block.step, FillNulls):
+        mend = adapter.mend(block.step)
+        yield Statement(sql=_plain(mend.fill), lock="the rows of one batch")
+        yield Statement(sql=_plain(mend.remaining))
     elif adapter.in_hold(block.step):
         hold = Hold(title=block.title, table=block.table, schema=block.schema, steps=(block.step,))
         yield from statements(adapter, hold, found, timeout)

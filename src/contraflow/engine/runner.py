@@ -43,6 +43,7 @@ from contraflow.engine.verification import (
     ProbeTarget,
     find_alike,
     find_differences,
+    find_nulls,
     find_violations,
     refuse,
 )
@@ -51,7 +52,18 @@ from contraflow.engine.work import Work
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, BackfillPair, Block, BuildIndex, Hold, Installed, Online, Phases, Sync
+from contraflow.steps import (
+    Backfill,
+    BackfillPair,
+    Block,
+    BuildIndex,
+    FillNulls,
+    Hold,
+    Installed,
+    Online,
+    Phases,
+    Sync,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -268,7 +280,7 @@ class Runner:
                 # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
                 for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
                     try:
-                        work.run(block)
+                        self._carry_out(work, entry, block)
                     except sa.exc.DBAPIError as error:
                         if not error.connection_invalidated:
                             self._verify(work, entry, show=3)  # tells what came in between
@@ -278,7 +290,7 @@ class Runner:
             for block in plan_end(entry.installed)[0]:
                 found = work.find(block)
                 try:
-                    work.run(block)
+                    self._carry_out(work, entry, block)
                 except (ProblemError, sa.exc.DBAPIError) as error:
                     if whole and _left_as_it_was(work, block, found, error):
                         work.save(pending=None)  # no lock, nothing dropped: rollback stays possible
@@ -306,12 +318,14 @@ class Runner:
             if entry.pending != "rollback":
                 self._gate(work, entry, force)
                 ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
+                if nulls := [null for item in entry.installed for null in self._nulls(work, item, item.loosened)]:
+                    raise refuse(nulls, upgrade=entry.id, verb=work.verb)
                 work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:
                 if takes_wider_types(block):
                     # Once more: from here on such values are refused, where they would be lost.
                     ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
-                work.run(block)
+                self._carry_out(work, entry, block)
             work.reach(state)
 
     def upgrade(self) -> None:
@@ -609,6 +623,7 @@ class Runner:
         for item in entry.installed:
             differences += self._alike(work, item, show=show)
             differences += self._violations(work, item, show=show)
+            differences += self._nulls(work, item, item.tightened)
         if differences:
             if (state := after("differ", entry.state)) is not entry.state and state is not None:
                 work.save(state=state)
@@ -642,6 +657,26 @@ class Runner:
             if found := find_violations(work.connection, self.adapter, constraint, **where, show=show):
                 yield found
             work.tell(title, finished=True)
+
+    def _nulls(self, work: Work, item: Installed, names: Sequence[str]) -> Iterator[Difference]:
+        """NULLs where they may not stand, of columns for which nothing says what is written into these."""
+        mended = {mend.column for mend in item.mends}
+        for name in names:
+            if name not in mended:
+                work.pause_point()
+                where: dict[str, Any] = {"table": item.table, "schema": item.schema}
+                if found := find_nulls(work.connection, self.adapter, name, **where):
+                    yield found
+
+    def _carry_out(self, work: Work, entry: Entry, block: Block) -> None:
+        """A block of DDL, or the filling of NULLs."""
+        if not isinstance(block, Online) or not isinstance(block.step, FillNulls):
+            work.run(block)
+            return
+        name = f"{full_name(block.schema, block.table)}, {block.step.mend.column}"
+        if work.find(block).exists:
+            text = self.adapter.mend(block.step)
+            self._fill(work, entry, Target(name=name, title=block.title, key=block.step.mend.key, text=text))
 
     def _missing(self, work: Work, item: Installed) -> list[str]:
         """The triggers of a sync, or of a pair, that do not stand, and the second name of a table."""

@@ -55,7 +55,7 @@ def old_shape(
             include_columns=[column for column in columns if column not in hidden],
             resolve_fks=False,
         )
-        for column in item.relaxed if item else ():
+        for column in (*item.relaxed, *item.loosened) if item else ():
             if column in table.c:
                 table.c[column].nullable = False
         details = adapter.find(connection, name, schema).details

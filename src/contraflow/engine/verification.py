@@ -15,7 +15,7 @@ from contraflow.engine.schema import full_name
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import BuildIndex
 
-__all__ = ["ProbeTarget", "find_alike", "find_differences", "find_violations", "refuse"]
+__all__ = ["ProbeTarget", "find_alike", "find_differences", "find_nulls", "find_violations", "refuse"]
 
 
 _UNSYNCED = "never synced"
@@ -130,6 +130,16 @@ def find_violations(
         count=count,
         examples=tuple(dict(row) for row in examples),
     )
+
+
+def find_nulls(
+    connection: sa.Connection, adapter: Adapter, column: str, *, table: str, schema: str | None
+) -> Difference | None:
+    """The NULLs of a column, counted; None if there are none."""
+    name = escape(adapter.compiler.quote(column))
+    rows = escape(adapter.compiler.table(table, schema))
+    count = int(connection.execute(sa.text(f"SELECT count(*) FROM {rows} WHERE {name} IS NULL")).scalar_one())
+    return Difference(code="CF013", table=full_name(schema, table), title=column, count=count) if count else None
 
 
 def _values(row: sa.RowMapping) -> dict[str, Any]:

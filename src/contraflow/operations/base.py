@@ -20,6 +20,7 @@ __all__ = [
     "Condition",
     "Fragment",
     "Move",
+    "Nullability",
     "Operation",
     "Release",
     "Schema",
@@ -76,6 +77,17 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nullability:
+    """A column that may hold NULLs in one release, and not in the other."""
+
+    column: str
+    nullable: bool
+    """In the new release."""
+    value: Any = None
+    """What is written into NULLs where they may not stand: an expression in the language of lenses, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fragment:
     """What one operation means for one table."""
 
@@ -112,6 +124,7 @@ class Fragment:
     """Foreign keys and checks the new release has."""
     unconstrain: tuple[Release, ...] = ()
     """Those it no longer has."""
+    nullability: Nullability | None = None
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from contraflow.constraints import Constraint, ForeignKey
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Fragment, Move, TableName
+from contraflow.operations.base import Condition, Fragment, Move, Nullability, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -53,6 +53,8 @@ class TablePlan:
     """Values that columns of the old shape get."""
     constrain: list[ForeignKey | Condition] = field(default_factory=list)
     unconstrained: list[Constraint] = field(default_factory=list)
+    nullability: dict[str, Nullability] = field(default_factory=dict)
+    """Columns of the old shape that change their NOT NULL."""
     created: bool = False
     renamed: str | None = None
     restricts: bool = False

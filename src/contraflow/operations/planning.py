@@ -16,7 +16,15 @@ from contraflow import expressions
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.lens import Group, combine
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Operation, Release, TableName, constant_default, default_text
+from contraflow.operations.base import (
+    Condition,
+    Fragment,
+    Operation,
+    Release,
+    TableName,
+    constant_default,
+    default_text,
+)
 from contraflow.operations.enums import label_blocks, label_problems
 from contraflow.operations.gathering import Plans, stem
 from contraflow.operations.gathering import TablePlan as _TablePlan
@@ -33,6 +41,7 @@ from contraflow.operations.held import (
     released_index,
 )
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of, plan_pairs_end
+from contraflow.operations.nullability import change_nullability, mends, nullability_problems
 from contraflow.operations.tables import RenameTable, describe_table
 from contraflow.operations.widening import (
     guard_blocks,
@@ -47,6 +56,7 @@ from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddAlias,
     AddColumns,
+    AllowNull,
     Backfill,
     Block,
     BuildConstraint,
@@ -56,6 +66,8 @@ from contraflow.steps import (
     DropConstraints,
     DropIndexes,
     EnforceNotNull,
+    FillNulls,
+    ForgetNotNull,
     Hold,
     Index,
     Installed,
@@ -231,7 +243,19 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
             if made.late is late:
                 title = f"make {made.title.removeprefix('the ')} of {found.table}"
                 blocks.append(Online(title=title, step=BuildConstraint(**where, constraint=made), **where))
+        if found.loosened and not late:
+            allow = AllowNull(**where, names=found.loosened)
+            blocks.append(Online(title=f"let columns of {found.table} hold NULLs", step=allow, **where))
+        if late:
+            blocks += _fill_nulls(found, found.tightened)
     return tuple(blocks)
+
+
+def _fill_nulls(found: Installed, names: Sequence[str]) -> Iterator[Block]:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    for mend in found.mends:
+        if mend.column in names:
+            yield Online(title=f"fill {found.table}.{mend.column}", step=FillNulls(**where, mend=mend), **where)
 
 
 def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
@@ -270,6 +294,9 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             defaults = {name: text for name, text in found.defaults.items() if name in found.not_null}
             step = EnforceNotNull(**where, names=found.not_null, defaults=defaults)
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
+        if found.tightened:
+            step = EnforceNotNull(**where, names=found.tightened)
+            contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
     contract += _drop_references([(found, found.released) for found in installed])
     for found in installed:
         where = {"table": found.table, "schema": found.schema}
@@ -278,6 +305,10 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
+        if found.loosened:
+            step = EnforceNotNull(**where, names=found.loosened)
+            rollback.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
+            rollback += _fill_nulls(found, found.loosened)
     # Last: some servers cannot take a value away again.
     contract += [block for found in installed if found.labels for block in label_blocks(found)]
     references = _drop_references([(found, found.constrained) for found in installed])
@@ -311,6 +342,14 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
         forward.append(DropColumns(**where, names=dropped))
     if added := (*found.added, *(() if found.created else markers)):
         backward.append(DropColumns(**where, names=added))
+    if found.tightened:
+        forward.append(SetNotNull(**where, not_null=found.tightened))
+    if found.loosened:
+        forward.append(ForgetNotNull(**where, names=found.loosened))
+        backward += [
+            RestoreNotNull(**where, names=found.loosened),
+            SetNotNull(**where, not_null=found.loosened),
+        ]
     if found.widened:
         forward.append(widening_end(found, "end"))
         backward.append(widening_end(found, "undo"))
@@ -392,7 +431,13 @@ def _apply(operation: Operation, plans: Plans) -> None:
         del found.columns[name]
     for column in fragment.add:
         found.columns[column.name] = column
+    if fragment.nullability is not None:
+        change_nullability(found, fragment.nullability)
+    _apply_constraints(found, fragment)
     move(fragment, plans)
+
+
+def _apply_constraints(found: _TablePlan, fragment: Fragment) -> None:
     for wish in fragment.release:
         _release(found, wish)
     for index in fragment.build:
@@ -589,6 +634,9 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
         alias=stem(found.name) if found.renamed else None,
         constrained=tuple(_constraint(found, sync, made, write) for made in found.constrain),
         released=tuple(found.unconstrained),
+        tightened=tuple(name for name, change in found.nullability.items() if not change.nullable),
+        loosened=tuple(name for name, change in found.nullability.items() if change.nullable),
+        mends=mends(found, write),
     )
 
 
@@ -640,6 +688,7 @@ def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
         *_new_column_problems(found),
         *widening_problems(found, sync.columns if sync else ()),
         *label_problems(found),
+        *nullability_problems(found, sync),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]
     if MARKER in found.original:
