@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import AddColumn, DropColumn, Fault, RenameColumn, classify
+from contraflow import AddColumn, DropColumn, Fault, RenameColumn, TightenNotNull, classify
 from tests.operations.lives import TABLE, Life
 from tests.servers.shared import Database, new_engine
 
@@ -73,6 +73,12 @@ class Load:
             and (names["new"][new].nullable or not names["old"][old].nullable)
         }
         """The old release's columns of which the new one has plain copies, or the same."""
+        self.given = {
+            operation.column
+            for operation in life.operations
+            if isinstance(operation, TightenNotNull) and operation.fill is None
+        }
+        """Columns that no release leaves NULL any more: nothing would fill them."""
         self.whole = any(
             isinstance(operation, (AddColumn, DropColumn)) and operation.keep == "track"
             for operation in life.operations
@@ -297,7 +303,7 @@ class Writer(threading.Thread):
         """Values that no other row has, where that can matter, and that every constraint of a life allows."""
         row: Row = {}
         for name, column in self.columns.items():
-            if column.nullable and number % 3 == 0:
+            if column.nullable and name not in self.load.given and number % 3 == 0:
                 row[name] = None
             elif isinstance(column.type, sa.types.String):
                 row[name] = f"{number}@{self.release}"
