@@ -53,6 +53,7 @@ from contraflow.faults import (
 from contraflow.install import install
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
+from contraflow.operations.attributes import ChangeDefault
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
 from contraflow.operations.enums import AddEnumValues
@@ -78,6 +79,7 @@ __all__ = [
     "BadSyntax",
     "Cancelled",
     "Change",
+    "ChangeDefault",
     "ChangeType",
     "CheckViolation",
     "CommitUnknown",

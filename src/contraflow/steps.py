@@ -30,6 +30,7 @@ __all__ = [
     "Block",
     "BuildConstraint",
     "BuildIndex",
+    "DefaultChange",
     "DropAlias",
     "DropColumns",
     "DropConstraints",
@@ -60,6 +61,7 @@ __all__ = [
     "RemoveSync",
     "RemoveTable",
     "RestoreNotNull",
+    "SetDefaults",
     "SetNotNull",
     "Step",
     "Sync",
@@ -522,6 +524,35 @@ class WidenColumns:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DefaultChange:
+    """Another server default of a column under its own name; SQL texts, None for none."""
+
+    column: str
+    old: str | None
+    new: str | None
+    late: bool
+    """Not before contract."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "old": self.old, "new": self.new, "late": self.late}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DefaultChange:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], old=data["old"], new=data["new"], late=data["late"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetDefaults:
+    """Give columns other server defaults, or none. No row changes."""
+
+    table: str
+    schema: str | None = None
+    defaults: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MakeTable:
     """Create a table, with its indexes. Only the new release will know it."""
 
@@ -671,6 +702,7 @@ Step: TypeAlias = (
     | RestoreNotNull
     | EnforceNotNull
     | ExtendEnums
+    | SetDefaults
     | SetNotNull
     | Backfill
     | BackfillPair
@@ -764,6 +796,7 @@ class Installed:
     """Columns with a wider type than the old release declares."""
     pairs: tuple[InstalledPair, ...] = ()
     """The pairs of two tables that this one is a part of; all have one marker column."""
+    redefaulted: tuple[DefaultChange, ...] = ()
     created: bool = False
     """The table itself is new; ``fingerprint`` is of its definition."""
     removed: bool = False
@@ -805,6 +838,7 @@ class Installed:
             "opaque": self.opaque,
             "widened": [widening.as_dict() for widening in self.widened],
             "pairs": [pair.as_dict() for pair in self.pairs],
+            "redefaulted": [change.as_dict() for change in self.redefaulted],
             "created": self.created,
             "removed": self.removed,
             "renamed": self.renamed,
@@ -837,6 +871,7 @@ class Installed:
             opaque=bool(data.get("opaque", False)),
             widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
             pairs=tuple(map(InstalledPair.from_dict, data.get("pairs", ()))),
+            redefaulted=tuple(map(DefaultChange.from_dict, data.get("redefaulted", ()))),
             created=data.get("created", False),
             removed=data.get("removed", False),
             renamed=data.get("renamed"),

@@ -16,6 +16,7 @@ from contraflow import (
     AddEnumValues,
     AddForeignKey,
     AddUnique,
+    ChangeDefault,
     ChangeType,
     CreateIndex,
     CreateTable,
@@ -94,6 +95,7 @@ EXAMPLES: Sequence[Operation] = (
     ),
     AddColumn(table="users", column=sa.Column("locale", sa.String(9), nullable=False, server_default="en")),
     DropColumn(table="users", column="street"),
+    ChangeDefault(table="users", column="street", default="", omitted="old"),
     OpaqueColumns(
         table="users",
         columns=[sa.Column("sealed", sa.Text)],

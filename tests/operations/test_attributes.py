@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from contraflow import (
     AddColumn,
+    ChangeDefault,
     Declared,
     DropColumn,
     Options,
@@ -17,8 +18,10 @@ from contraflow import (
     State,
     Upgrade,
 )
+from contraflow.dialects.sqlite_text import set_default
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
+from contraflow.steps import DefaultChange, Installed
 from tests.operations.lives import send, writing
 from tests.servers.shared import Database
 
@@ -150,3 +153,68 @@ def test_a_table_s_own_triggers_stay(database: Database) -> None:
         run.upgrade()
         run.contract()
         sizes("terms", 5)
+
+
+# --- defaults ---
+
+DEFAULTED = (
+    "CREATE TABLE words (id INTEGER PRIMARY KEY, a INTEGER NOT NULL, b INTEGER DEFAULT -1,"
+    " c CHAR(9) DEFAULT 'it''s' NOT NULL)"
+)
+CHANGES = (
+    ChangeDefault(table="words", column="a", default=sa.text("5")),
+    ChangeDefault(table="words", column="b", default=None, omitted="new"),
+    ChangeDefault(table="words", column="c", default=None),
+)
+
+
+def test_defaults_change_for_the_release_that_counts(database: Database) -> None:
+    engine = database.engine
+    send(engine, [DEFAULTED])
+    before = sa.inspect(engine).get_columns("words")
+    with runner(database, *CHANGES) as run:
+        assert run.check() == []
+        run.expand()
+        run.expand()
+        run.rollback()
+        assert str(sa.inspect(engine).get_columns("words")) == str(before)
+        with writing(engine, ["INSERT INTO words (id, a) VALUES (9, 1)", "DELETE FROM words WHERE id = 9"]):
+            run.upgrade()
+        send(engine, ["INSERT INTO words (id) VALUES (1)"])
+        with engine.connect() as connection:
+            row = connection.exec_driver_sql("SELECT a, b, c FROM words WHERE id = 1").one()
+        assert (row.a, row.b, str(row.c).strip()) == (5, None, "it's")
+        run.contract()
+    with pytest.raises(sa.exc.DBAPIError):
+        send(engine, ["INSERT INTO words (id) VALUES (2)"])
+    send(engine, ["INSERT INTO words (id, c) VALUES (2, 'c')"])
+
+
+def test_the_journal_keeps_both_defaults() -> None:
+    table = sa.Table("words", sa.MetaData(), sa.Column("a", sa.Integer, nullable=False, server_default="1"))
+    phases = plan(upgrade_of(ChangeDefault(table="words", column="a", default=None)), {(None, "words"): table})
+    (installed,) = phases.installed
+    assert Installed.from_dict(installed.as_dict()) == installed
+    assert installed.redefaulted == (DefaultChange(column="a", old="'1'", new=None, late=True),)
+    assert phases.expand == ()
+
+
+def test_defaults_that_are_asked_for() -> None:
+    assert refused(ChangeDefault(table="words", column="n", default="1")) == {"CF106"}
+    assert refused(ChangeDefault(table="words", column="none", default="1", omitted="old")) == {"CF101"}
+
+
+@pytest.mark.parametrize(
+    ("column", "default", "changed"),
+    [
+        ("n INT", "1", "n INT DEFAULT 1"),
+        ("n INT DEFAULT 1 NOT NULL", "-2.5", "n INT DEFAULT -2.5 NOT NULL"),
+        ("n INT DEFAULT -12.50 NOT NULL", None, "n INT NOT NULL"),
+        ("n TEXT DEFAULT ('a' || (1)) UNIQUE", "'b'", "n TEXT DEFAULT 'b' UNIQUE"),
+        ("n TEXT DEFAULT 'x, DEFAULT'", "upper('b')", "n TEXT DEFAULT (upper('b'))"),
+        ("n TEXT NOT NULL", None, "n TEXT NOT NULL"),
+    ],
+)
+def test_the_default_in_sqlite_s_text(column: str, default: str | None, changed: str) -> None:
+    text = f"CREATE TABLE t (id INT, {column}, z TEXT DEFAULT 'z')"
+    assert set_default(text, "n", default) == f"CREATE TABLE t (id INT, {changed}, z TEXT DEFAULT 'z')"

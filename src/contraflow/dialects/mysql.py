@@ -30,7 +30,7 @@ from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
-from contraflow.dialects.mysql_text import Grants, checks_time, filler, redefined
+from contraflow.dialects.mysql_text import Grants, checks_time, filler, literal_default, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
@@ -308,6 +308,7 @@ class MySQLAdapter(Adapter):
                 "invisible": frozenset(
                     str(column) for column, _, _, extra, *_ in columns if "INVISIBLE" in str(extra).upper()
                 ),
+                "default_texts": {str(name): _words(text) for name, _, text, *_ in columns if text is not None},
                 "generated": frozenset(
                     str(column) for column, _, _, extra, *_ in columns if " GENERATED" in str(extra).upper()
                 ),
@@ -367,6 +368,7 @@ class MySQLAdapter(Adapter):
             *mysql_constraints.drop(work, found, self.compiler),
             *mysql_indexes.drop(work, self.compiler),
             *(statement for step in work.widening for statement in mysql_widening.hold(self._widened(step, found))),
+            *self._alter(work, [self._default(name, text, found) for name, text in work.set_defaults.items()], found),
             *self._drop_triggers(work, found),
             *self._alter(work, reset, found),
             *self._alter(work, self._additions(work), found),
@@ -509,6 +511,19 @@ class MySQLAdapter(Adapter):
             for name in names
             if name not in work.drop
         }
+
+    def _default(self, name: str, text: str | None, found: Found | None) -> str:
+        column = self.compiler.quote(name)
+        nullable = found is None or found.columns[name]
+        if text is None:
+            # Dropped, the default of a nullable column would not be NULL but none (error 1364).
+            return f"ALTER COLUMN {column} {'SET DEFAULT NULL' if nullable else 'DROP DEFAULT'}"
+        type_ = "" if found is None else str(found.details["types"][name])
+        literal = literal_default(text, type_.partition("(")[0].lower())
+        if literal[0] in "'(-+0123456789" or found is None:
+            return f"ALTER COLUMN {column} SET DEFAULT {literal}"
+        # The present time may stand there only where the column is defined.
+        return self._modify(name, found, not_null=not nullable, default=text)
 
     def _modify(self, name: str, found: Found | None, *, not_null: bool, default: str | None) -> str:
         if found is None:

@@ -375,6 +375,7 @@ class PostgreSQLAdapter(Adapter):
                 for step in work.widening
                 for statement in postgresql_widening.hold(self._widened(step, found), _check_name)
             ),
+            *self._set_defaults(work, table),
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
             *(
@@ -474,6 +475,16 @@ class PostgreSQLAdapter(Adapter):
                     Statement(sql=f"COMMENT ON COLUMN {table}.{text} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
                 )
         return sent
+
+    def _set_defaults(self, work: Remaining, table: str) -> list[Statement]:
+        quote = self.compiler.quote
+        return self._alter_all(
+            table,
+            [
+                f"ALTER COLUMN {quote(name)} {'DROP DEFAULT' if text is None else f'SET DEFAULT {text}'}"
+                for name, text in work.set_defaults.items()
+            ],
+        )
 
     def _fill_defaults(self, work: Remaining, table: str) -> list[Statement]:  # noqa: ARG002 - for subclasses
         """Nothing: no writer sees the table between two statements of a transaction."""

@@ -30,6 +30,7 @@ from contraflow.steps import (
     RemovePair,
     RemoveSync,
     RestoreNotNull,
+    SetDefaults,
     SetNotNull,
     Sync,
     WidenColumns,
@@ -68,6 +69,8 @@ class Remaining:
     restore: list[str] = field(default_factory=list)
     not_null: list[str] = field(default_factory=list)
     defaults: dict[str, str] = field(default_factory=dict)
+    set_defaults: dict[str, str | None] = field(default_factory=dict)
+    """Columns that have another default by then, or none."""
     show: list[str] = field(default_factory=list)
     """Hidden columns to be made visible."""
     fill_defaults: list[str] = field(default_factory=list)
@@ -105,6 +108,7 @@ def remaining(
                 RemovePair,
                 RemoveSync,
                 RestoreNotNull,
+                SetDefaults,
                 SetNotNull,
                 WidenColumns,
             ),
@@ -113,7 +117,15 @@ def remaining(
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
             taken = isinstance(step, WidenColumns) and step.stage in ("guard", "undo", "end")
-            going = (DropColumns, DropConstraints, DropIndexes, RemovePair, RemoveSync, RestoreNotNull)
+            going = (
+                DropColumns,
+                DropConstraints,
+                DropIndexes,
+                RemovePair,
+                RemoveSync,
+                RestoreNotNull,
+                SetDefaults,
+            )
             if taken or isinstance(step, going):
                 continue
             raise _no_table(target.table)
@@ -129,16 +141,44 @@ def remaining(
             _nullability(work, step, found)
         elif isinstance(step, RemoveSync):
             _remove(work, step, found)
-        elif isinstance(step, (DropConstraints, DropIndexes, MakeConstraints)):
+        elif isinstance(step, (DropColumns, DropConstraints, DropIndexes, MakeConstraints)):
             _held(work, step, found)
+        elif isinstance(step, SetDefaults):
+            work.set_defaults.update(_defaults(step, found))
         elif isinstance(step, WidenColumns):
             work.widening.append(step)
-        elif isinstance(step, DropColumns):
-            work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
     return work
 
 
-def _held(work: Remaining, step: DropConstraints | DropIndexes | MakeConstraints, found: Found | None) -> None:
+def _defaults(step: SetDefaults, found: Found | None) -> dict[str, str | None]:
+    if found is None:
+        return dict(step.defaults)
+    texts = found.details["default_texts"]
+    return {
+        name: text
+        for name, text in step.defaults.items()
+        if name in found.columns and not _same_default(texts.get(name), text)
+    }
+
+
+def _same_default(one: str | None, other: str | None) -> bool:
+    """Whether two texts of a default are one to a server, as far as they show it: it spells them its own way."""
+
+    def bare(text: str | None) -> str:
+        plain = re.sub(r"::[\w\s\"]+(\(\d+\))?", "", text or "NULL").strip()
+        while plain.startswith("(") and plain.endswith(")"):
+            plain = plain[1:-1].strip()
+        return plain.strip("'").lower()
+
+    return bare(one) == bare(other)
+
+
+def _held(
+    work: Remaining, step: DropColumns | DropConstraints | DropIndexes | MakeConstraints, found: Found | None
+) -> None:
+    if isinstance(step, DropColumns):
+        work.drop[:0] = [name for name in step.names if found is None or name in found.columns]
+        return
     if isinstance(step, MakeConstraints):
         work.make_constraints += [
             index for index in step.indexes if found is None or found.indexes.get(str(index.name)) == "index"

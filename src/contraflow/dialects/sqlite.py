@@ -256,13 +256,14 @@ class SQLiteAdapter(Adapter):
         names = frozenset(str(name) for (name,) in around)
         if sql is None:
             return Found(exists=False, names=names)
-        columns, types, defaults, generated, key = {}, {}, set(), set(), {}
+        columns, types, generated, key = {}, {}, set(), {}
+        defaults: dict[str, str] = {}
         rows = connection.exec_driver_sql(f"PRAGMA {prefix}table_xinfo({self.compiler.quote(table)})")
         for row in rows.mappings():
             columns[str(row["name"])] = not row["notnull"]
             types[str(row["name"])] = _type_text(sql, str(row["name"]), str(row["type"]))
             if row["dflt_value"] is not None:
-                defaults.add(str(row["name"]))
+                defaults[str(row["name"])] = str(row["dflt_value"])
             if row["hidden"] in (2, 3):
                 generated.add(str(row["name"]))
             if row["pk"]:
@@ -290,6 +291,7 @@ class SQLiteAdapter(Adapter):
                 "types": types,
                 "schema_version": int(version),
                 "defaults": frozenset(defaults),
+                "default_texts": defaults,
                 "unnamed": unnamed,
                 "collations": sqlite_text.collations(sql),
             },
@@ -397,7 +399,9 @@ class SQLiteAdapter(Adapter):
         made = [index for index in work.drop_indexes if _is_made(index, found)]
         types = self._types(work, found)
         named = [*made, *constraints, *work.drop_constraints, *types]
-        if not (work.relax or work.restore or work.forget or work.not_null or work.defaults or named):
+        if not (
+            work.relax or work.restore or work.forget or work.set_defaults or work.not_null or work.defaults or named
+        ):
             return []
         quote = self.compiler.quote
         prefix = f"{quote(work.schema)}." if work.schema else ""
@@ -410,6 +414,8 @@ class SQLiteAdapter(Adapter):
             text = sqlite_text.relax(text, work.relax)
             text = sqlite_text.restore(text, work.restore)
             text = sqlite_text.forget(text, work.forget)
+            for name, default in work.set_defaults.items():
+                text = sqlite_text.set_default(text, name, default)
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
             for index in made:
                 text = sqlite_text.drop_unique(text, index.columns)

@@ -27,6 +27,7 @@ __all__ = [
     "relax",
     "restore",
     "retype",
+    "set_default",
     "set_final",
     "type_of",
 ]
@@ -172,6 +173,36 @@ def set_final(sql: str, *, not_null: Iterable[str], defaults: Mapping[str, str])
         if not _not_null(_column(sql, name)):
             sql = _append(sql, name, " NOT NULL")
     return sql
+
+
+def set_default(sql: str, name: str, default: str | None) -> str:
+    """The text with another default (SQL text) of the column, in the place of the one it has; None for none."""
+    item = _column(sql, name)
+    if default is not None and not (_SIMPLE_DEFAULT.fullmatch(default) or _is_enclosed(default)):
+        default = f"({default})"
+    places = _default(item)
+    if places is None:
+        return sql if default is None else _append(sql, name, f" DEFAULT {default}")
+    start, end = item[places[0]].start, item[places[1]].end
+    if default is not None:
+        return f"{sql[:start]}DEFAULT {default}{sql[end:]}"
+    return f"{sql[:start].rstrip()}{sql[end:]}"
+
+
+def _default(item: list[_Token]) -> tuple[int, int] | None:
+    """The first and the last token of the column's DEFAULT."""
+    depth = 0
+    first = None
+    for place, token in enumerate(item):
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if first is None:
+            first = place if depth == 0 and token.upper == "DEFAULT" else None
+        elif depth == 0 and token.text not in ("+", "-"):
+            # Digits and points are tokens of their own.
+            following = item[place + 1] if place + 1 < len(item) else None
+            if token.text == ")" or following is None or following.start != token.end:
+                return first, place
+    return None
 
 
 _CONSTRAINTS = frozenset(

@@ -62,6 +62,10 @@ def old_shape(
         spell_types(table, details.get("types", {}))
         if item:
             spell_types(table, {one.column: one.old for one in item.widened})
+        for change in item.redefaulted if item else ():
+            if change.column in table.c:
+                clause = None if change.old is None else sa.DefaultClause(sa.text(change.old.replace(":", "\\:")))
+                table.c[change.column].server_default = clause
         _complete(table, details.get("unnamed", {}).values())
         _collate(table, details.get("collations", {}))
         made = {made.name for made in (*item.built, *item.constrained)} if item else set()

@@ -112,6 +112,8 @@ class Fragment:
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
     move: Move | None = None
     """Where dropped columns go."""
+    redefault: tuple[tuple[sa.Column[Any], bool], ...] = ()
+    """Columns that get another default under their own name, in their final shape; whether not before contract."""
     create: sa.Table | None = None
     """The table itself is new."""
     rename: str | None = None

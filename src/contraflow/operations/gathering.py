@@ -55,6 +55,8 @@ class TablePlan:
     unconstrained: list[Constraint] = field(default_factory=list)
     nullability: dict[str, Nullability] = field(default_factory=dict)
     """Columns of the old shape that change their NOT NULL."""
+    redefaulted: dict[str, bool] = field(default_factory=dict)
+    """Columns of the old shape that get another default, and whether not before contract."""
     created: bool = False
     renamed: str | None = None
     restricts: bool = False

@@ -61,6 +61,7 @@ from contraflow.steps import (
     Block,
     BuildConstraint,
     BuildIndex,
+    DefaultChange,
     DropAlias,
     DropColumns,
     DropConstraints,
@@ -82,6 +83,7 @@ from contraflow.steps import (
     RemoveSync,
     RemoveTable,
     RestoreNotNull,
+    SetDefaults,
     SetNotNull,
     Step,
     Sync,
@@ -350,10 +352,19 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
             RestoreNotNull(**where, names=found.loosened),
             SetNotNull(**where, not_null=found.loosened),
         ]
+    _end_defaults(found, forward, backward)
     if found.widened:
         forward.append(widening_end(found, "end"))
         backward.append(widening_end(found, "undo"))
     return tuple(forward), tuple(backward)
+
+
+def _end_defaults(found: Installed, forward: list[Step], backward: list[Step]) -> None:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    if late := {change.column: change.new for change in found.redefaulted if change.late}:
+        forward.append(SetDefaults(**where, defaults=late))
+    if early := {change.column: change.old for change in found.redefaulted if not change.late}:
+        backward.append(SetDefaults(**where, defaults=early))
 
 
 def _drop_references(constraints: Sequence[tuple[Installed, Sequence[Constraint]]]) -> Iterator[Block]:
@@ -422,11 +433,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
         found.lenses.append((fragment.lens, fragment.once))
     if fragment.opaque is not None:
         found.opaque.append(fragment.opaque)
-    for column in fragment.widen:
-        found.columns[column.name] = column
-        if column.name in found.original:
-            found.widened[column.name] = found.widened.get(column.name, True) and fragment.replans
-    found.labels.extend(one for one in fragment.extend if one.column in found.original)
+    _reshape(found, fragment)
     for name in fragment.drop:
         del found.columns[name]
     for column in fragment.add:
@@ -447,6 +454,19 @@ def _apply_constraints(found: _TablePlan, fragment: Fragment) -> None:
     for constraint in fragment.constrain:
         new_name(fragment.table[1], _taken(found), constraint.name)
         found.constrain.append(constraint)
+
+
+def _reshape(found: _TablePlan, fragment: Fragment) -> None:
+    """Columns that keep their names."""
+    for column, late in fragment.redefault:
+        found.columns[column.name] = column
+        if column.name in found.original:
+            found.redefaulted[column.name] = late
+    for column in fragment.widen:
+        found.columns[column.name] = column
+        if column.name in found.original:
+            found.widened[column.name] = found.widened.get(column.name, True) and fragment.replans
+    found.labels.extend(one for one in fragment.extend if one.column in found.original)
 
 
 def _taken(found: _TablePlan) -> set[str]:
@@ -584,6 +604,8 @@ def _sync_column(column: sa.Column[Any]) -> SyncColumn:
 def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
     schema, table = found.name
     steps: list[Step] = []
+    if early := {change.column: change.new for change in _redefaulted(found) if not change.late}:
+        steps.append(SetDefaults(table=table, schema=schema, defaults=early))
     if widening := widening_stage(found, "begin"):
         steps.append(widening)
     if found.added:
@@ -610,6 +632,19 @@ def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
     return Online(title=f"{verb} {sync.table}", table=sync.table, schema=sync.schema, step=step)
 
 
+def _redefaulted(found: _TablePlan) -> tuple[DefaultChange, ...]:
+    return tuple(
+        DefaultChange(
+            column=name,
+            old=default_text(found.original[name]),
+            new=default_text(found.columns[name]),
+            late=late,
+        )
+        for name, late in found.redefaulted.items()
+        if name in found.columns
+    )
+
+
 def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expressions.Expression], str]) -> Installed:
     schema, table = found.name
     defaults = {column.name: default_text(column) for column in found.added}
@@ -628,6 +663,7 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
         replaced=tuple(found.released),
         opaque=bool(found.opaque),
         widened=widenings_of(found),
+        redefaulted=_redefaulted(found),
         mirror=mirror_of(found),
         labels=tuple(one for one in found.labels if one.native and one.column in found.columns),
         renamed=found.renamed,
