@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import sqlalchemy as sa
 
+from contraflow.dialects.base import Violated
 from contraflow.problems import ProblemError
 from contraflow.steps import RemoveSync
 from tests.dialects.support import RENAME, TIMEOUT, Case, connected, fill, rows, run, run_online, send
@@ -68,7 +69,7 @@ def test_a_null_is_found_by_the_proof_and_not_by_the_hold(database: Database) ->
     with connected(database.engine) as (connection, adapter):
         send(connection, CREATE, "INSERT INTO users (id, fullname) VALUES (1, 'Ada')")
         run(connection, adapter, CASE.expand)
-        with pytest.raises(sa.exc.IntegrityError):
+        with pytest.raises(Violated):
             run_online(connection, adapter, CASE.enforce)
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "0"
 

@@ -56,6 +56,7 @@ from contraflow.steps import (
     Hold,
     Online,
     Phases,
+    Step,
     WidenColumns,
 )
 
@@ -102,6 +103,7 @@ EXAMPLES: Sequence[Operation] = (
         lens=Opaque(old=["street"], new=["sealed"], forward=dict, backward=dict),
     ),
     WidenColumn(table="users", column="city", type=sa.String(63), replans=True),
+    WidenColumn(table="users", column="realm", type=sa.BigInteger, replans=True),
     AddEnumValues(table="users", column="state", values=["suspended"]),
     CreateTable(
         definition=sa.Table(
@@ -186,6 +188,9 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         ),
         None,
     )
+    fill = next((block.step for block in planned.migrate if isinstance(block, Online) and _is_fill(block.step)), None)
+    if isinstance(fill, WidenColumns) and adapter.fill_shadows(fill, None):
+        return "trigger, then a swap" if adapter.rebuilds else "refused"
     if any(isinstance(step, WidenColumns) for block in planned.expand for step in getattr(block, "steps", ())):
         return "in place, at expand"
     if build is None:
@@ -197,16 +202,23 @@ def cell(operation: Operation, adapter: Adapter) -> str:
     return f"{way}, at contract" if build not in planned.migrate else way
 
 
+def _is_fill(step: Step) -> bool:
+    return isinstance(step, WidenColumns) and step.stage == "fill"
+
+
+def title(operation: Operation) -> str:
+    """The operation's name, and what tells two examples of one apart."""
+    name = f"`{type(operation).__name__}`"
+    return f"{name} to {operation.type}" if isinstance(operation, WidenColumn) else name
+
+
 def table() -> str:
     """The table, in Markdown."""
     adapters = [for_profile(profile) for profile in PROFILES]
     rows = [
         ["operation", *(TITLES[adapter.product] for adapter in adapters)],
         ["---"] * (len(adapters) + 1),
-        *(
-            [f"`{type(operation).__name__}`", *(cell(operation, adapter) for adapter in adapters)]
-            for operation in EXAMPLES
-        ),
+        *([title(operation), *(cell(operation, adapter) for adapter in adapters)] for operation in EXAMPLES),
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

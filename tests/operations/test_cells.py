@@ -34,7 +34,7 @@ def test_a_cell_says_what_is_sent() -> None:
             assert sent, f"{operation} does nothing on {profile.product}"
             triggers = any(" TRIGGER " in statement.sql for statement in sent)
             how = cell(operation, adapter)
-            assert how == "refused" or triggers is (how == "trigger")
+            assert how == "refused" or triggers is how.startswith("trigger")
 
 
 def test_cockroachdb() -> None:

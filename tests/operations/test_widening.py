@@ -212,6 +212,8 @@ def test_a_rebuild(database: Database) -> None:
     large = "INSERT INTO users (id, n, m, price, nick) VALUES (3000, 3000000000, -3000000000, 9999.0001, 'n')"
     with running(database, *wider) as run:
         assert run.check() == []
+        planned = [one.statement.sql for one in run.plan().phases["migrate"]]
+        assert any("RENAME COLUMN" in sql or "CHANGE COLUMN" in sql for sql in planned)
         run.expand()
         send(engine, old)
         run.rollback()
