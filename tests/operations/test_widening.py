@@ -12,7 +12,17 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from contraflow import Declared, Options, RenameColumn, Runner, Upgrade, WidenColumn, run_transaction
+from contraflow import (
+    ChangeDefault,
+    Declared,
+    LoosenNotNull,
+    Options,
+    RenameColumn,
+    Runner,
+    Upgrade,
+    WidenColumn,
+    run_transaction,
+)
 from contraflow.dialects.base import Statement
 from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.operations.base import Operation
@@ -412,6 +422,11 @@ def test_what_is_no_widening(database: Database) -> None:
     with running(database, widen("name", sa.String(60)), RenameColumn(table="users", old="name", new="nick")) as run:
         problems = run.check()
     assert [problem.code for problem in problems if problem.code != "CF111"] == ["CF116"]
+    for other in (
+        LoosenNotNull(table="users", column="name", value=lambda _row: ""),
+        ChangeDefault(table="users", column="name", default="y", omitted="old"),
+    ):
+        assert codes(database, widen("name", sa.String(60)), other) == ["CF116"]
 
 
 def test_an_upgrade_grows(database: Database) -> None:
