@@ -20,8 +20,8 @@ STALL_MS = 100.0
 """What counts as a wait at all."""
 EVENTS = 30
 """How many of the last events of a key are kept."""
-FINDINGS = 200
-"""How many findings are kept; the rest is counted."""
+FINDINGS = 20
+"""How many findings of one kind in one table are kept; the rest is counted. A flood of one must not hide another."""
 
 
 class KeyHistory:
@@ -69,6 +69,7 @@ class History:
         self._seconds: dict[tuple[int, Side], _Second] = defaultdict(_Second)
         self._stalls: list[Stall] = []
         self._findings: list[Finding] = []
+        self._found: Counter[tuple[str, str]] = Counter()
         self._counts: Counter[str] = Counter()
 
     def request(self, release: Side, sent: float, answer: Answer, what: str) -> None:
@@ -105,7 +106,8 @@ class History:
         """The same, told in full."""
         with self._lock:
             self._counts[f"findings: {finding.kind}"] += 1
-            if len(self._findings) < FINDINGS:
+            self._found[finding.kind, finding.table] += 1
+            if self._found[finding.kind, finding.table] <= FINDINGS:
                 self._findings.append(finding)
 
     @property
