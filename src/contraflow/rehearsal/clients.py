@@ -215,6 +215,8 @@ class Client:
         shape = oracle.shape("old")
         if set(shape.key) <= {name for link in shape.links for name in link.columns}:
             return  # what refers to others only must be known to whoever refers to them next
+        if oracle.conditions:
+            return  # whether a row meets them, nobody can tell who does not know the whole of it
         for item in self.items[table][:rows]:
             values = item.worlds[0].values
             if len(item.worlds) == 1 and values is not None:

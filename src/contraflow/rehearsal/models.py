@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from contraflow.expressions import Expression, Ref, validate
+from contraflow.lens import Row
 from contraflow.operations.base import TableName
+from contraflow.operations.constraints import AddCheck
+from contraflow.operations.planning import Upgrade
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.shapes import TableShape
 from contraflow.steps import Backfill, Block, Hold, Phases, Step, Sync
@@ -15,10 +19,16 @@ __all__ = ["models"]
 Shapes = Mapping[TableName, TableShape]
 
 
-def models(phases: Phases, old: Shapes, new: Shapes) -> tuple[dict[TableName, TableOracle], list[str]]:
+def models(
+    upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes
+) -> tuple[dict[TableName, TableOracle], list[str]]:
     """The model of each table that the generated workload can write, under the new release's name for it.
 
-    :param phases: what the upgrade does.
+    Rows that the old release may write and the new one may not have, by a constraint that the upgrade makes, keep every
+    such upgrade from contracting. So the generated ones of the old release obey the new constraints, too.
+
+    :param upgrade: what is declared.
+    :param phases: what that does.
     :param old: the old release's tables.
     :param new: the new release's.
     :returns: the models; and for each table that is left out, a sentence that says why.
@@ -43,7 +53,11 @@ def models(phases: Phases, old: Shapes, new: Shapes) -> tuple[dict[TableName, Ta
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
             continue
-        made[name] = TableOracle(old=before.get(name), new=new.get(name), sync=sync)
+        earlier, later = before.get(name), new.get(name)
+        if earlier is not None and later is not None:
+            earlier = _obeying(earlier, later, sync)
+        conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
+        made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
     return made, notes
 
 
@@ -51,6 +65,39 @@ def _known_as(shape: TableShape, renamed: Mapping[TableName, TableName]) -> Tabl
     """An old release's table, and those that it refers to, under the new release's names."""
     links = tuple(replace(link, table=renamed.get(link.table, link.table)) for link in shape.links)
     return replace(shape, name=renamed.get(shape.name, shape.name), physical=shape.name, links=links)
+
+
+def _obeying(old: TableShape, new: TableShape, sync: Sync | None) -> TableShape:
+    """The old release's table with the new one's constraints on columns that both have, under whichever names."""
+    former = {name: name for name in new.columns if name in old.columns}
+    for group in sync.groups if sync else ():
+        for name, image in group.forward.items():
+            if isinstance(image, Ref) and image.name in old.columns:
+                former[name] = image.name
+    for name, column in new.columns.items():
+        if name in old.columns and not column.nullable:
+            old.columns[name].nullable = False
+    unique = {tuple(former.get(name, "") for name in columns) for columns in new.unique}
+    links = [
+        replace(link, columns=tuple(former[name] for name in link.columns))
+        for link in new.links
+        if all(name in former for name in link.columns)
+    ]
+    known = [link.columns for link in old.links]
+    return replace(
+        old,
+        unique=(*old.unique, *sorted(columns for columns in unique - set(old.unique) if "" not in columns)),
+        links=(*old.links, *(link for link in links if link.columns not in known)),
+    )
+
+
+def _checks(upgrade: Upgrade) -> Iterator[AddCheck]:
+    for change in upgrade.changes:
+        yield from (operation for operation in change.operations if isinstance(operation, AddCheck))
+
+
+def _condition(check: AddCheck) -> Expression:
+    return validate(check.condition(Row({name: Ref(name) for name in check.columns})))
 
 
 def _steps(phases: Phases) -> Iterator[tuple[Block, Step]]:

@@ -56,9 +56,18 @@ class TableOracle:
     :param old: its old shape, None if the old release does not know it.
     :param new: its new shape, likewise.
     :param sync: what the upgrade keeps in step on it, None if nothing.
+    :param conditions: checks that the new release has, and the old one has not.
     """
 
-    def __init__(self, *, old: TableShape | None, new: TableShape | None, sync: Sync | None) -> None:
+    def __init__(
+        self,
+        *,
+        old: TableShape | None,
+        new: TableShape | None,
+        sync: Sync | None,
+        conditions: Sequence[expressions.Expression] = (),
+    ) -> None:
+        self.conditions = conditions
         self._shapes: dict[Side, TableShape | None] = {"old": old, "new": new}
         self.groups = tuple(_group(sync, group) for group in sync.groups) if sync else ()
         self._store = {
@@ -149,6 +158,15 @@ class TableOracle:
     def backfilled(self, worlds: Iterable[World]) -> list[World]:
         """The row once migrate is done: the backfill has been everywhere."""
         return _distinct(self.filled(world)[-1] for world in worlds)
+
+    def breaks(self, worlds: Iterable[World]) -> bool:
+        """Whether the row, once it is filled, would violate a check that the upgrade makes."""
+        return any(
+            expressions.evaluate(condition, world.values) is False
+            for condition in self.conditions
+            for world in self.backfilled(worlds)
+            if world.values is not None
+        )
 
     def contracted(self, worlds: Iterable[World]) -> list[World]:
         """The row without its old columns."""

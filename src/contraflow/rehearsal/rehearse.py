@@ -414,7 +414,7 @@ class _Run:
         upgrade = self.project.upgrade
         with Runner(self.url) as runner, self._engine.connect() as connection:
             phases = plan(upgrade, old_shape(connection, runner.adapter, tables_of(upgrade)))
-        made, notes = models(phases, self.control.shapes["old"], self.control.shapes["new"])
+        made, notes = models(upgrade, phases, self.control.shapes["old"], self.control.shapes["new"])
         self.notes += notes
         return made
 

@@ -119,13 +119,16 @@ class Drawer:
             name: value_for(shape.columns[name], rng, token=self._token() if name in once else None)
             for name in rng.sample(free, rng.randint(1, min(len(free), 4)))
         }
+        after = tuple(_after(oracle, item, values, stage) for item in items)
+        if any(map(oracle.breaks, after)):
+            return []
         keys = [item.key for item in items]
         return [
             Step(
                 statement=("update", shape.title, keys, values),
                 items=tuple(items),
                 values=(values,) * len(items),
-                after=tuple(_after(oracle, item, values, stage) for item in items),
+                after=after,
             )
         ]
 
@@ -153,12 +156,16 @@ class Drawer:
             return []
         assigned = self._rng.sample(free, self._rng.randint(1, min(len(free), 3)))
         written = {name: values[name] for name in assigned}
+        # The row that is proposed is looked at, too, although it is not stored.
+        after = _after(oracle, item, written, stage)
+        if oracle.breaks(after) or oracle.breaks(oracle.insert(values, stage)):
+            return []
         return [
             Step(
                 statement=("upsert", shape.title, values, assigned),
                 items=(item,),
                 values=(written,),
-                after=(_after(oracle, item, written, stage),),
+                after=(after,),
             )
         ]
 
@@ -206,7 +213,10 @@ class Drawer:
             # The rows of one statement give the same columns.
             values = {name: values.get(name, self._value(shape, name)) for name in others[0][1]}
         key = {name: values.get(name) for name in shape.key}
-        return Item(table=table, key=key, worlds=oracle.insert(values, stage), parents=tuple(parents)), values
+        worlds = oracle.insert(values, stage)
+        if oracle.breaks(worlds):
+            return None
+        return Item(table=table, key=key, worlds=worlds, parents=tuple(parents)), values
 
     def _values(self, oracle: TableOracle, release: Side, given: Mapping[str, Any]) -> dict[str, Any]:
         """Values for every column that is not left to its default, besides those that are given."""

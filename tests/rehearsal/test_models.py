@@ -1,0 +1,78 @@
+"""Which tables a rehearsal writes, and what the old release's rows obey because of the new one's schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from contraflow.rehearsal.servers import Server
+from tests.alembic.project import Project
+from tests.rehearsal.test_rehearse import explain, rehearse
+
+TABLES = """
+def upgrade():
+    op.create_table(
+        "owners",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("name", sa.String(40)),
+    )
+    op.create_table(
+        "things",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("owner", sa.Integer()),
+        sa.Column("code", sa.String(20)),
+        sa.Column("size", sa.Integer()),
+        sa.Column("price", sa.SmallInteger()),
+    )
+    op.create_table("drafts", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("body", sa.Text()))
+
+
+def downgrade():
+    pass
+"""
+
+CHANGES = """
+from contraflow import AddCheck, AddForeignKey, AddUnique, CreateTable, DropTable, RenameTable, WidenColumn
+
+invoices = sa.Table(
+    "invoices",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer(), primary_key=True),
+    sa.Column("owner", sa.Integer(), sa.ForeignKey("owners.id", ondelete="CASCADE")),
+    sa.Column("body", sa.String(40), nullable=False),
+)
+change = Change(
+    AddForeignKey(table="things", name="fk_owner", columns=["owner"], target="owners", target_columns=["id"]),
+    RenameColumn(table="things", old="code", new="label"),
+    AddUnique(table="things", columns=["label"], name="uq_label"),
+    AddCheck(table="things", name="ck_size", columns=["size"], condition=lambda row: row.size >= 0, copies=True),
+    WidenColumn(table="things", column="price", type=sa.BigInteger(), replans=True),
+    DropTable(table="drafts"),
+    CreateTable(definition=invoices),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+RENAMED = """
+from contraflow import RenameTable
+
+change = Change(RenameTable(table="owners", new="people"), RenameColumn(table="people", old="name", new="title"))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_constraints_types_and_whole_tables_change_under_load(server: Server, tmp_path: Path) -> None:
+    project = Project(tmp_path / "service", "sqlite://")
+    project.revision("0001", None, TABLES)
+    project.revision("0002", "0001", CHANGES)
+    record = rehearse(server, project.ini).run()
+    assert record.verdict == "passed", explain(record)
+    assert not [key for key in record.options if key.startswith("note")]
+
+
+def test_a_table_is_renamed_under_load(server: Server, tmp_path: Path) -> None:
+    project = Project(tmp_path / "service", "sqlite://")
+    project.revision("0001", None, TABLES)
+    project.revision("0002", "0001", RENAMED)
+    record = rehearse(server, project.ini).run()
+    assert record.verdict == "passed", explain(record)
+    assert not [key for key in record.options if key.startswith("note")]
