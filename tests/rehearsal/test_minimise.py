@@ -93,14 +93,24 @@ def test_a_rehearsal_that_passed_has_nothing_to_minimise() -> None:
         minimise(LARGE, PASSED)
 
 
-def test_a_script_names_what_was_chosen() -> None:
-    chosen = replace(LARGE, faults=FAULTS[:2], new_workload=Workload(call="shop.work:act", folder=Path("/srv")))
+def test_a_script_names_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql://ann:secret@db.example/postgres"
+    chosen = replace(
+        LARGE,
+        url=url,
+        faults=FAULTS[:2],
+        data="rows.sql",
+        old_workload=Workload(call="shop.work:old", folder=Path("/srv")),
+        new_workload=Workload(call="shop.work:new", folder=Path("/srv"), python="/srv/bin/python"),
+    )
     text = script(chosen, FAILED)
+    assert "secret" not in text
+    monkeypatch.setenv("CONTRAFLOW_URL", url)
     namespace: dict[str, object] = {}
     exec(compile(text.partition("\nrecord =")[0], "script", "exec"), namespace)
     made = namespace["rehearsal"]
     assert isinstance(made, Rehearsal)
-    assert made == replace(chosen, config=Path("alembic.ini").absolute())
+    assert made == replace(chosen, config=Path("alembic.ini").absolute(), data=Path("rows.sql").absolute())
     assert "# a row\n# is lost" in text
 
 

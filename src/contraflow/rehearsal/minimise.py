@@ -78,16 +78,23 @@ def minimise(
 def script(rehearsal: Rehearsal, record: Record) -> str:
     """A Python script that carries out ``rehearsal`` again, tells what it finds, and ends with 1 if it fails.
 
-    It names the project's configuration by its full path, and needs Contraflow and nothing else.
+    It names files by their full paths, and needs Contraflow and nothing else. A server's URL, which may hold a
+    password, is left out: it is taken from the environment (``CONTRAFLOW_URL``).
     """
     usual = Rehearsal()
     chosen = {
         name: getattr(rehearsal, name)
         for name in (field.name for field in dataclasses.fields(Rehearsal))
-        if name not in ("config", "faults", "command") and getattr(rehearsal, name) != getattr(usual, name)
+        if name not in _APART and getattr(rehearsal, name) != getattr(usual, name)
     }
-    chosen = {"config": Path(rehearsal.config or "alembic.ini").absolute(), **chosen}
+    chosen = {"config": Path(rehearsal.config or "alembic.ini"), **chosen}
     lines = [f"    {name}={_code(value)}," for name, value in chosen.items()]
+    standard = ["from pathlib import Path"]
+    if rehearsal.data is not None:
+        lines.append(f"    data={_code(Path(rehearsal.data))},")
+    if rehearsal.url is not None:
+        standard.insert(0, "import os")
+        lines.append("    url=os.environ['CONTRAFLOW_URL'],")
     imports = ["from contraflow.rehearsal.rehearse import Rehearsal"]
     if any(isinstance(value, Workload) for value in chosen.values()):
         imports.insert(0, "from contraflow.rehearsal.nodes import Workload")
@@ -101,7 +108,7 @@ def script(rehearsal: Rehearsal, record: Record) -> str:
             f"# Rehearses {record.old}:{record.new} again, on {record.server} {record.server_version}. What was found:",
             *found,
             "",
-            "from pathlib import Path",
+            *standard,
             "",
             *imports,
             "",
@@ -112,6 +119,9 @@ def script(rehearsal: Rehearsal, record: Record) -> str:
         ]
     )
 
+
+_APART = frozenset({"config", "data", "url", "faults", "command", "instead"})
+"""What a script writes in a way of its own, or not at all."""
 
 _REST = """\
 record = rehearsal.run(progress=print)
@@ -127,9 +137,9 @@ raise SystemExit(record.verdict != "passed")
 def _code(value: object) -> str:
     """An expression that yields ``value``."""
     if isinstance(value, Path):
-        return f"Path({str(value)!r})"
+        return f"Path({str(value.absolute())!r})"
     if isinstance(value, Workload):
-        given = {"python": value.python, "call": value.call, "folder": value.folder.absolute()}
+        given = {"python": value.python, "call": value.call, "folder": value.folder}
         return f"Workload({', '.join(f'{name}={_code(one)}' for name, one in given.items())})"
     return repr(value)
 
