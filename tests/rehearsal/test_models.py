@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import Project
 from tests.rehearsal.test_rehearse import explain, rehearse
@@ -76,3 +77,32 @@ def test_a_table_is_renamed_under_load(server: Server, tmp_path: Path) -> None:
     record = rehearse(server, project.ini).run()
     assert record.verdict == "passed", explain(record)
     assert not [key for key in record.options if key.startswith("note")]
+
+
+SPLIT = """
+from contraflow import CreateTable, MoveColumns
+
+sizes = sa.Table(
+    "sizes",
+    sa.MetaData(),
+    sa.Column("thing_id", sa.Integer(), sa.ForeignKey("things.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("size", sa.Integer()),
+)
+change = Change(
+    CreateTable(definition=sizes),
+    MoveColumns(table="things", to="sizes", on={"id": "thing_id"}, columns=["size"]),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_what_cannot_be_judged_does_not_pass(tmp_path: Path) -> None:
+    project = Project(tmp_path / "service", "sqlite://")
+    project.revision("0001", None, TABLES)
+    project.revision("0002", "0001", SPLIT)
+    record = Rehearsal(config=project.ini, seconds=0.4, rows=3).run()
+    assert record.verdict == "error", explain(record)
+    assert "own workload" in record.reason
+    assert not record.findings
+    notes = [str(value) for key, value in record.options.items() if key.startswith("note")]
+    assert [note.partition(" ")[0] for note in notes] == ["sizes", "things"]

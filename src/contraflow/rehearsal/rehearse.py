@@ -506,6 +506,9 @@ class _Run:
             verdict, reason = "error", f"the rehearsal broke: {_first_line(errors[0])}"
         elif refused is not None:
             verdict, reason = "failed", f"the upgrade was refused: {_first_line(refused)}"
+        elif not self.desk.calls and not self._touched():
+            verdict = "error"
+            reason = "no table that the upgrade changes was written (see the notes): give both releases' own workload"
         if findings and not errors:
             more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
             verdict, reason = "failed", f"{findings[0].kind}: {findings[0].what}{more}"
@@ -539,6 +542,12 @@ class _Run:
             verdict=verdict,
             reason=reason,
         )
+
+    def _touched(self) -> bool:
+        """Whether the workload has written a table that the upgrade changes."""
+        changed = set(self.tables)
+        shapes = (table.shape(each) for table in self.desk.tables.values() for each in _RELEASES if table.knows(each))
+        return any({shape.name, shape.physical} & changed for shape in shapes)
 
     def _at(self, moment: float) -> str:
         """The phase that was under way."""
