@@ -198,10 +198,10 @@ def widening_problems(found: TablePlan, synced: Collection[str]) -> Iterator[Pro
                 instead="give the other column the wider type at once: ChangeType(...) or TransformColumns(...);"
                 "\nor widen it in an upgrade of its own.",
             )
-        if name in found.nullability or name in found.redefaulted:
+        if name in found.redefaulted:
             yield Problem(
                 code="CF116",
-                what=f"{table}.{name} gets a wider type, and another default or NOT NULL, in one upgrade.",
+                what=f"{table}.{name} gets a wider type and another default in one upgrade.",
                 why="a second column may take its place, which would have the one and not the other.",
                 instead="make it two upgrades.",
             )
