@@ -300,6 +300,29 @@ def test_a_row_written_past_the_sync_is_found_and_filled(users: Database) -> Non
         runner.verify()
 
 
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_a_null_behind_the_last_look_is_told_at_once(users: Database) -> None:
+    """By the proof, which is no lock to be tried for again, and which leaves nothing that would refuse a row."""
+    done: list[str] = []
+
+    def told(progress: Progress) -> None:
+        if progress.title.startswith("prove NOT NULL") and not done:
+            done.append(progress.title)
+            send(users, "UPDATE users SET first_name = NULL, cf_marker = 3 WHERE id = 3")
+
+    with service.runner(users.url, service.upgrade(tables=USERS), progress=told) as runner:
+        runner.upgrade()
+        assert [problem.code for problem in refused(runner, "contract")] == ["CF012", "CF013"]
+        assert done
+        assert runner.status().pending is None
+        with users.engine.connect() as connection:
+            left = "SELECT count(*) FROM pg_constraint WHERE starts_with(conname, 'contraflow_')"
+            assert connection.execute(sa.text(left)).scalar() == 0
+        send(users, "UPDATE users SET first_name = 'First3', cf_marker = 1 WHERE id = 3")
+        runner.contract()
+        assert runner.status().state is State.CONTRACTED
+
+
 def test_a_missing_trigger(users: Database) -> None:
     with service.runner(users.url, service.upgrade(tables=USERS)) as runner:
         runner.upgrade()
