@@ -316,7 +316,7 @@ def test_a_null_behind_the_last_look_is_told_at_once(users: Database) -> None:
         assert done
         assert runner.status().pending is None
         with users.engine.connect() as connection:
-            left = "SELECT count(*) FROM pg_constraint WHERE starts_with(conname, 'contraflow_')"
+            left = "SELECT count(*) FROM pg_constraint WHERE contype = 'c' AND conrelid = CAST('users' AS regclass)"
             assert connection.execute(sa.text(left)).scalar() == 0
         send(users, "UPDATE users SET first_name = 'First3', cf_marker = 1 WHERE id = 3")
         runner.contract()
