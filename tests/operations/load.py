@@ -25,6 +25,7 @@ LISTED = frozenset({Fault.DEADLOCK, Fault.SERIALIZATION, Fault.SCHEMA_CHANGED})
 unique index deadlock on InnoDB, and PostgreSQL gives up prepared plans and InnoDB old snapshots when a type changes.
 """
 _PATIENCE = 300.0
+"""So long without a single request, in seconds, is a standstill."""
 _ROWS = 24
 """How many rows a writer keeps at most."""
 
@@ -117,10 +118,12 @@ class Load:
         self._wait(lambda: all(writer.requests > turn + 1 or not writer.is_alive() for writer, turn in turns))
 
     def _wait(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        done, since = -1, time.monotonic()
         while not reached() and not self.result.failed:
-            if time.monotonic() > deadline:
-                self.result.failed.append("the writers stand still")
+            if (now := sum(writer.requests for writer in self.writers)) != done:
+                done, since = now, time.monotonic()
+            elif time.monotonic() > since + _PATIENCE:
+                self.fail("the writers stand still")
             time.sleep(0.005)
 
     @contextlib.contextmanager
