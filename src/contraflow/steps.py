@@ -180,9 +180,11 @@ class Pair:
         return self.companion if self.old == "main" else self.main
 
     def triggers(self, end: PairTable) -> str:
-        """The last letters of the names of the triggers on one of the tables, one each."""
-        deleted = "d" if end is self.companion or self.follows else ""
-        return f"ui{deleted}{'b' if end is self.old_table else ''}"
+        """The last letters of the names of the triggers on one of the tables, one each.
+
+        Not that of the one which only marks rows (``b``): without it rows count as never synced.
+        """
+        return "uid" if end is self.companion or self.follows else "ui"
 
     @property
     def fingerprint(self) -> str:
@@ -749,7 +751,7 @@ class InstalledPair:
     """Whether the old release has the columns in this table."""
     fingerprint: str = ""
     triggers: str = ""
-    """The last letters of the names of its triggers, one each."""
+    """The last letters of the names of its triggers, one each; see :meth:`Pair.triggers`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -764,7 +766,13 @@ class InstalledPair:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> InstalledPair:
         """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
-        return cls(name=data["name"], marker=data["marker"], old=data["old"], fingerprint=data.get("fingerprint", ""))
+        return cls(
+            name=data["name"],
+            marker=data["marker"],
+            old=data["old"],
+            fingerprint=data.get("fingerprint", ""),
+            triggers=data.get("triggers", ""),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from contraflow import (
 )
 from contraflow.dialects.base import Statement
 from contraflow.operations.base import Operation
+from contraflow.steps import Installed
 from tests.dialects.support import connected
 from tests.engine.service import Killed
 from tests.servers.shared import Database
@@ -239,6 +241,10 @@ def test_a_life(database: Database, life: Life) -> None:
     with runner(database, life) as run:
         assert run.check() == []
         run.expand()
+        with engine.connect() as connection:
+            (kept,) = connection.exec_driver_sql("SELECT installed FROM contraflow_journal").scalars()
+            assert [Installed.from_dict(item).as_dict() for item in json.loads(kept)] == json.loads(kept)
+            assert all(pair["triggers"] for item in json.loads(kept) for pair in item["pairs"])
         run.rollback()
         assert exact(engine, life) == start
         assert {table: read(engine, f"SELECT * FROM {table} ORDER BY 1") for table in life.tables} == rows
@@ -374,3 +380,38 @@ def test_drift_is_found_and_mended_from_either_side(database: Database) -> None:
         ]
         run.verify()
         run.contract()
+
+
+def test_a_trigger_that_somebody_dropped_is_missed(database: Database) -> None:
+    engine = database.engine
+    send(engine, SPLIT.old)
+    with runner(database, SPLIT) as run:
+        run.run("migrate")
+        for table in ("users", "local_users"):
+            with connected(engine) as (connection, adapter):
+                names = sorted(name for name in adapter.find(connection, table, None).triggers if name[:4] == "zcf_")
+                on = f" ON {table}" if adapter.product == "postgresql" else ""
+                connection.exec_driver_sql(f"DROP TRIGGER {names[-1]}{on}")
+            with pytest.raises(ProblemError, match="CF008") as caught:
+                run.verify()
+            assert f"{names[-1]} on {table}" in str(caught.value)
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_an_application_needs_no_rights_on_a_table_it_does_not_know(database: Database) -> None:
+    engine = database.engine
+    send(engine, SPLIT.old)
+    send(engine, ["CREATE ROLE cf_old_release", "GRANT SELECT, INSERT, UPDATE, DELETE ON users TO cf_old_release"])
+    try:
+        with runner(database, SPLIT) as run:
+            run.expand()
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL ROLE cf_old_release")
+            # A table of the same name in front of it, in the session's own schema, is not what the triggers write.
+            connection.exec_driver_sql("CREATE TEMP TABLE local_users (user_id INTEGER PRIMARY KEY) ON COMMIT DROP")
+            for statement in SPLIT.old_writes:
+                connection.exec_driver_sql(statement)
+        found = read(engine, "SELECT user_id, mail FROM local_users ORDER BY user_id")
+        assert found == [(1, "s1"), (10, "os")]
+    finally:
+        send(engine, ["DROP OWNED BY cf_old_release", "DROP ROLE cf_old_release"])
