@@ -26,6 +26,8 @@ unique index deadlock on InnoDB, and PostgreSQL gives up prepared plans and Inno
 """
 _PATIENCE = 300.0
 """So long without a single request, in seconds, is a standstill."""
+_TRIES = 100
+"""Of one statement."""
 _ROWS = 24
 """How many rows a writer keeps at most."""
 
@@ -236,13 +238,13 @@ class Writer(threading.Thread):
     def _send(self, cursor: Any, sql: str, values: Sequence[Any]) -> bool:
         """Whether the statement was carried out; what is listed is run again."""
         began = time.perf_counter()
-        while True:
+        for tries in itertools.count(1):
             try:
                 cursor.execute(sql, values)
                 break
             except self._error as error:
                 fault = classify(error)
-                if fault in LISTED:
+                if fault in LISTED and tries < _TRIES:
                     self.load.result.retried += 1
                     if fault is Fault.SCHEMA_CHANGED and self._is_postgresql:
                         cursor.execute("DEALLOCATE ALL")  # psycopg would go on using the prepared plan
