@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,11 @@ from contraflow import (
     State,
     Upgrade,
 )
+from contraflow.dialects.base import Statement
 from contraflow.operations.base import Operation
+from contraflow.rehearsal.servers import Server
 from tests.operations.lives import send, writing
-from tests.servers.shared import Database
+from tests.servers.shared import Database, new_engine
 
 PARENT = sa.Table("parent", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("x", sa.Integer))
 
@@ -262,3 +265,43 @@ def same_rows(engine: sa.Engine, names: Names) -> bool:
             f"SELECT id, mail, volume FROM {names.new} WHERE mail IN ('a', 'b') ORDER BY id"
         )
         return rows == new.all()
+
+
+class Killed(BaseException):
+    """The runner dies here."""
+
+
+def test_a_rename_is_finished_after_a_kill_before_any_of_its_statements(server: Server) -> None:
+    finished = False
+    for last in range(1, 20):
+        url = server.create_database()
+        engine = new_engine(url)
+        definition = sa.Table(
+            "aold", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("x", sa.Integer)
+        )
+        definition.create(engine)
+        upgrade = upgrade_of(RenameTable(table="aold", new="znew"))
+        changes: list[str] = []
+
+        def die(statement: Statement, changes: list[str] = changes, last: int = last) -> None:
+            if statement.sql.startswith(("CREATE", "DROP", "RENAME", "ALTER")):
+                changes.append(statement.sql)
+                if len(changes) == last:
+                    raise Killed
+
+        with Runner(url, upgrade) as run:
+            run.upgrade()
+        with Runner(url, upgrade, before_statement=die) as run, contextlib.suppress(Killed):
+            run.contract()
+            finished = True
+        send(engine, ["INSERT INTO znew (x) VALUES (1)"])
+        with Runner(url, upgrade) as run:
+            run.contract()
+        assert tables(engine) == {"znew"}
+        assert sa.inspect(engine).get_view_names() == []
+        send(engine, ["INSERT INTO znew (x) VALUES (2)"])
+        engine.dispose()
+        server.drop_database(url)
+        if finished:
+            break
+    assert finished
