@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contraflow import expressions as x
-from contraflow.dialects.compiler import MySQLCompiler
+from contraflow.dialects.compiler.mysql import MySQLCompiler
 from contraflow.dialects.lengths import longest
 from contraflow.lens import Row
 from contraflow.steps import SyncColumn

@@ -1,0 +1,249 @@
+"""What the SQL of lens expressions has in common on all servers.
+
+The text is written here rather than by SQLAlchemy's compilers, because it ends up in trigger bodies: no
+parameters, no doubled percent signs, literals that do not depend on the session's mode, and every operand in
+parentheses. The language is closed (:mod:`contraflow.expressions`), so this stays small.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.sql import elements, functions, operators
+from sqlalchemy.sql.expression import ColumnElement
+
+from contraflow.expressions import LensCall, Ref, children, inside, pairwise
+from contraflow.steps import SyncColumn
+
+__all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
+
+Expression = ColumnElement[Any]
+RefText = Callable[[str], str]
+
+_OPERATORS: dict[Any, str] = {
+    operators.eq: "=",
+    operators.ne: "<>",
+    operators.lt: "<",
+    operators.le: "<=",
+    operators.gt: ">",
+    operators.ge: ">=",
+    operators.add: "+",
+    operators.sub: "-",
+    operators.mul: "*",
+}
+
+
+def is_text(type_: sa.types.TypeEngine[Any]) -> bool:
+    """Whether values of the type are compared as text."""
+    return isinstance(type_, sa.types.String)
+
+
+def _is_decimal(type_: sa.types.TypeEngine[Any]) -> bool:
+    return isinstance(type_, sa.types.Numeric) and not isinstance(type_, sa.types.Float)
+
+
+def is_json(type_: sa.types.TypeEngine[Any]) -> bool:
+    """Whether the type holds JSON documents."""
+    return isinstance(type_, sa.types.JSON)
+
+
+class Compiler(ABC):
+    """Expressions, comparisons and literals of one kind of server."""
+
+    core: ClassVar[type[DefaultDialect]]
+    true: ClassVar[str] = "1"
+    false: ClassVar[str] = "0"
+    compares_rows: ClassVar[bool] = True
+    """An index on (a, b) serves ``(a, b) > (1, 2)``."""
+
+    def __init__(self) -> None:
+        # Named parameters: the preparer would double percent signs in names for any other style.
+        self.dialect = self.core(paramstyle="named")
+
+    def quote(self, name: str) -> str:
+        """``name`` as an identifier, always quoted."""
+        return self.dialect.identifier_preparer.quote_identifier(name)
+
+    def table(self, name: str, schema: str | None) -> str:
+        """The table's name, qualified where a schema is given."""
+        return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
+
+    def type_text(self, type_: sa.types.TypeEngine[Any]) -> str:
+        """The type in DDL."""
+        return self.dialect.type_compiler_instance.process(type_)
+
+    def generated(self, column: sa.Column[Any]) -> str:
+        """What follows the type of a column that the server computes when it is read; empty for others."""
+        if column.computed is None:
+            return ""
+        text = column.computed.sqltext.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        return f" GENERATED ALWAYS AS ({text}) VIRTUAL"
+
+    # -- whole expressions --------------------------------------------------------------------------------------------
+
+    def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:  # noqa: ARG002 - for subclasses
+        """The expression as a value to be stored in ``target``."""
+        if isinstance(expression, Ref):
+            return ref(expression.name)
+        return self.compile(expression, ref)
+
+    def compile(self, node: Expression, ref: RefText) -> str:
+        """The expression's text; ``ref`` gives the text of a column reference."""
+        if isinstance(node, Ref):
+            return self.reference(ref(node.name), node.type)
+        if isinstance(node, elements.BindParameter):
+            return self.literal(node.value)
+        if isinstance(node, elements.Null):
+            return "NULL"
+        if isinstance(node, (elements.True_, elements.False_)):
+            return self.true if isinstance(node, elements.True_) else self.false
+        if isinstance(node, elements.Grouping):
+            return self.compile(inside(node), ref)
+        if isinstance(node, elements.Case):
+            return self._case(node, ref)
+        if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
+            return self.compile(pairwise(node), ref)
+        operands = [self.compile(child, ref) for child in children(node)]
+        if isinstance(node, LensCall):
+            method = getattr(self, f"fn_{node.function.name}")
+            return f"({method(*operands)})"
+        if isinstance(node, functions.coalesce):
+            return f"COALESCE({', '.join(operands)})"
+        if isinstance(node, elements.BooleanClauseList):
+            word = " AND " if node.operator is operators.and_ else " OR "
+            return f"({word.join(operands)})"
+        if isinstance(node, elements.UnaryExpression):
+            if node.operator is operators.neg:
+                return f"(- {self.widened(operands[0], node.element.type)})"
+            return operands[0] if node.operator is operators.is_true else f"(NOT {operands[0]})"
+        return self._binary(cast("elements.BinaryExpression[Any]", node), operands)
+
+    def _case(self, node: elements.Case[Any], ref: RefText) -> str:
+        whens = " ".join(
+            f"WHEN {self.compile(condition, ref)} THEN {self.compile(result, ref)}" for condition, result in node.whens
+        )
+        otherwise = f" ELSE {self.compile(node.else_, ref)}" if node.else_ is not None else ""
+        return f"(CASE {whens}{otherwise} END)"
+
+    def _binary(self, node: elements.BinaryExpression[Any], operands: list[str]) -> str:
+        left, *rest = operands
+        nodes = children(node)
+        textual = any(is_text(child.type) for child in nodes)
+        found = node.operator
+        if found in (operators.in_op, operators.not_in_op):
+            if not rest:
+                return self.false if found is operators.in_op else self.true
+            tests = " OR ".join(f"({self.comparison(left, '=', value, textual)})" for value in rest)
+            return f"({tests})" if found is operators.in_op else f"(NOT ({tests}))"
+        right = rest[0]
+        if found in (operators.is_, operators.is_not):
+            word = "IS" if found is operators.is_ else "IS NOT"
+            name = {self.true: "TRUE", self.false: "FALSE"}.get(right, right)
+            return f"({left} {word} {name})"
+        if found in (operators.is_distinct_from, operators.is_not_distinct_from):
+            type_ = next(
+                (child.type for child in nodes if not isinstance(child.type, sa.types.NullType)),
+                nodes[0].type,
+            )
+            same = self.same(left, right, type_)
+            return f"({same})" if found is operators.is_not_distinct_from else f"(NOT ({same}))"
+        if found is operators.concat_op or (found is operators.add and textual):
+            return f"({self.fn_concat(left, right)})"
+        if found in (operators.add, operators.sub, operators.mul):
+            text = f"({self.widened(left, nodes[0].type)} {_OPERATORS[found]} {right})"
+            return self.rounded(text) if any(map(_is_decimal, (child.type for child in nodes))) else text
+        return f"({self.comparison(left, _OPERATORS[found], right, textual)})"
+
+    def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:  # noqa: ARG002 - for subclasses
+        """``left sign right``, byte for byte if ``textual``.
+
+        Operands of text are already in the byte-wise collation.
+        """
+        return f"{left} {sign} {right}"
+
+    def rounded(self, decimal_: str) -> str:
+        """The result of a sum, difference or product of decimals: exact where the server computes exactly."""
+        return decimal_
+
+    # -- what differs
+    # ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """A column inside an expression: text in a byte-wise collation, time in UTC without a zone."""
+
+    @abstractmethod
+    def literal(self, value: object) -> str:
+        """A literal whose text means the same in every session."""
+
+    @abstractmethod
+    def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """Whether two values of the type are the same: byte for byte, and NULL is the same as NULL."""
+
+    def unchanged(self, new: str, old: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """Whether two states of one column hold the same value, as :meth:`same` has it."""
+        return self.same(new, old, type_)
+
+    @abstractmethod
+    def variable_type(self, column: SyncColumn) -> str:
+        """The type of a local variable that coerces a value as storing it in ``column`` would."""
+
+    def is_stored_whole(self, expression: Expression, column: SyncColumn) -> bool:  # noqa: ARG002 - for MySQL
+        """Whether storing the expression's value in ``column`` cannot change it, so that no variable need coerce it."""
+        return False
+
+    @abstractmethod
+    def coerced(self, text: str, column: SyncColumn) -> str:
+        """The value as ``column`` would store it, inside a query (where there are no variables)."""
+
+    @abstractmethod
+    def fn_length(self, text: str) -> str:
+        """The number of characters."""
+
+    # -- functions that most servers spell alike
+    # --------------------------------------------------------------------------
+
+    def fn_concat(self, *parts: str) -> str:
+        return " || ".join(parts)
+
+    def fn_trim(self, text: str) -> str:
+        return f"trim({text}, ' ')"
+
+    def fn_ltrim(self, text: str) -> str:
+        return f"ltrim({text}, ' ')"
+
+    def fn_rtrim(self, text: str) -> str:
+        return f"rtrim({text}, ' ')"
+
+    def fn_replace(self, text: str, old: str, new: str) -> str:
+        return f"replace({text}, {old}, {new})"
+
+    def fn_substr(self, text: str, start: str, count: str) -> str:
+        return f"substr({text}, {start}, {count})"
+
+    def fn_mod(self, number: str, divisor: str) -> str:
+        number = self.big(number)
+        return f"(({number} % {divisor}) + {divisor}) % {divisor}"
+
+    def fn_div(self, number: str, divisor: str) -> str:
+        # All servers truncate towards zero, and the remainder has the number's sign. Nothing on the way overflows.
+        number = self.big(number)
+        return f"({number} / {divisor}) - (CASE WHEN ({number} % {divisor}) < 0 THEN 1 ELSE 0 END)"
+
+    def big(self, number: str) -> str:
+        """The integer with 64 bits, so that arithmetic on the way does not overflow."""
+        return number
+
+    def widened(self, operand: str, type_: sa.types.TypeEngine[Any]) -> str:
+        """The left operand of arithmetic: with 64 bits if it is an integer."""
+        return self.big(operand) if isinstance(type_, sa.types.Integer) else operand
+
+
+def json_path(key: str) -> str:
+    """The JSON path of a key given as a compiled literal; the language admits plain names only."""
+    name = key.split("'")[1]
+    return f"'$.{name}'"
