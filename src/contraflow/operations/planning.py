@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,87 +13,46 @@ from alembic.operations import ops
 
 from contraflow import expressions
 from contraflow.constraints import Check, Constraint, ForeignKey
-from contraflow.lens import Group, combine
-from contraflow.opaque import Opaque
-from contraflow.operations.base import (
-    Condition,
-    Fragment,
-    Operation,
-    Release,
-    TableName,
-    constant_default,
-    default_text,
-)
-from contraflow.operations.enums import label_blocks, label_problems
-from contraflow.operations.gathering import Plans, stem
-from contraflow.operations.gathering import TablePlan as _TablePlan
+from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
+from contraflow.operations.ending import plan_builds, plan_end
+from contraflow.operations.gathering import Plans, TablePlan, stem
 from contraflow.operations.held import (
-    check_injective,
-    check_left_out,
     is_implied,
     is_key_implied,
     names_of,
     new_index,
     new_name,
-    not_injective,
     released_constraints,
     released_index,
 )
-from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of, plan_pairs_end
-from contraflow.operations.nullability import change_nullability, mends, nullability_problems
+from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
+from contraflow.operations.nullability import change_nullability, mends
+from contraflow.operations.refusals import held_columns, table_problems
+from contraflow.operations.syncing import MARKER, sync_of
 from contraflow.operations.tables import RenameTable, describe_table
-from contraflow.operations.widening import (
-    guard_blocks,
-    mirror_of,
-    swap_blocks,
-    widening_end,
-    widening_problems,
-    widening_stage,
-    widenings_of,
-)
+from contraflow.operations.widening import mirror_of, widening_stage, widenings_of
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddAlias,
     AddColumns,
-    AllowNull,
     Backfill,
     Block,
-    BuildConstraint,
-    BuildIndex,
     DefaultChange,
-    DropAlias,
-    DropColumns,
-    DropConstraints,
-    DropIndexes,
-    EnforceNotNull,
-    FillNulls,
-    ForgetNotNull,
     Hold,
     Index,
     Installed,
     InstallSync,
-    MakeConstraints,
     MakeTable,
-    MakeWay,
     Online,
     Phases,
     Probe,
     RelaxNotNull,
-    RemoveSync,
-    RemoveTable,
-    RestoreNotNull,
     SetDefaults,
-    SetNotNull,
     Step,
     Sync,
-    SyncColumn,
-    TakeName,
 )
 
 __all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
-
-MARKER = "cf_marker"
-"""The name of the marker column of a synced table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +111,7 @@ def plan(
     """
     plans = Plans(
         current={
-            name: _TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
+            name: TablePlan(name=name, table=table, columns={column.name: column for column in table.columns})
             for name, table in tables.items()
         }
     )
@@ -173,11 +131,11 @@ def plan(
         installed.append(Installed(created=True, fingerprint=_fingerprint(describe_table(definition)), **where))
     for table_plan in plans.changed():
         try:
-            sync = _sync(table_plan)
+            sync = sync_of(table_plan)
         except ProblemError as error:
             problems.extend(error.problems)
             continue
-        problems.extend(_table_problems(table_plan, sync))
+        problems.extend(table_problems(table_plan, sync))
         expand.extend(_expand(table_plan, sync))
         expand.extend(_add_alias(table_plan))
         if sync:
@@ -210,203 +168,9 @@ def plan(
 def _definitions(plans: Plans, write: Callable[[expressions.Expression], str]) -> list[sa.Table]:
     """The new tables, each after those that it refers to."""
     made = [found for found in plans.current.values() if found.created]
-    held = [problem for found in made for problem in _held_columns(found, None)]
+    held = [problem for found in made for problem in held_columns(found, None)]
     ProblemError.raise_any([*plans.problems(), *held])
     return plans.definitions(lambda found, constraint: _constraint(found, None, constraint, write))
-
-
-def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[Block, ...]:
-    """The blocks that build the new release's indexes and constraints at the end of migrate, or those with which
-    contract begins.
-    """
-    blocks: list[Block] = []
-    for found in installed:
-        where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-        if found.widened and not late:
-            blocks.extend(swap_blocks(found))
-        if late and found.opaque and found.marker:
-            # An old node's write makes the marker NULL: from here on it is refused, rather than lost.
-            proof = EnforceNotNull(**where, names=(), passing=(found.marker,))
-            title = f"prove that no row of {found.table} is still to be computed"
-            blocks.append(Online(title=title, step=proof, **where))
-        for index in found.built:
-            if index.late is not late:
-                continue
-            step = BuildIndex(**where, index=index)
-            blocks.append(Online(title=f"build {index.name} on {found.table}", step=step, **where))
-            if index.constraint:
-                constraint = MakeConstraints(**where, indexes=(index,))
-                title = f"make {index.name} a constraint of {found.table}"
-                blocks.append(Hold(title=title, steps=(constraint,), **where))
-    # After the indexes of all tables: a foreign key refers to unique ones.
-    for found in installed:
-        where = {"table": found.table, "schema": found.schema}
-        for made in found.constrained:
-            if made.late is late:
-                title = f"make {made.title.removeprefix('the ')} of {found.table}"
-                blocks.append(Online(title=title, step=BuildConstraint(**where, constraint=made), **where))
-        if found.loosened and not late:
-            allow = AllowNull(**where, names=found.loosened)
-            blocks.append(Online(title=f"let columns of {found.table} hold NULLs", step=allow, **where))
-        if late:
-            blocks += _fill_nulls(found, found.tightened)
-    return tuple(blocks)
-
-
-def _fill_nulls(found: Installed, names: Sequence[str]) -> Iterator[Block]:
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    for mend in found.mends:
-        if mend.column in names:
-            yield Online(title=f"fill {found.table}.{mend.column}", step=FillNulls(**where, mend=mend), **where)
-
-
-def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """The blocks of contract and of rollback, from what the journal says is installed.
-
-    Those of contract that only build (see :func:`plan_builds`) come first: until the one after them is begun, the
-    upgrade can still be rolled back.
-    """
-    renamed = [found for found in installed if found.renamed]
-    named = [replace(found, table=found.renamed or found.table) for found in installed]
-    contract = [
-        *plan_builds([found for found in installed if not found.renamed], late=True),
-        *(block for found in renamed for block in _take_name(found)),
-        # Built already, and still so after a kill: by now the tables have their new names.
-        *plan_builds([found for found in named if found.renamed], late=True),
-        *plan_pairs_end(installed),
-        *_end(named)[0],
-        *(_drop_table(found) for found in installed if found.removed),
-    ]
-    rollback = [
-        *(_drop_alias(found) for found in renamed),
-        *plan_pairs_end(installed),
-        *_end(installed)[1],
-        *(_drop_table(found) for found in reversed(installed) if found.created),
-    ]
-    return tuple(contract), tuple(rollback)
-
-
-def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """What ends the two shapes of each table: the blocks of contract and of rollback."""
-    contract: list[Block] = []
-    rollback: list[Block] = []
-    for found in installed:
-        where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-        if found.not_null:
-            defaults = {name: text for name, text in found.defaults.items() if name in found.not_null}
-            step = EnforceNotNull(**where, names=found.not_null, defaults=defaults)
-            contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
-        if found.tightened:
-            step = EnforceNotNull(**where, names=found.tightened)
-            contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
-    contract += _drop_references([(found, found.released) for found in installed])
-    for found in installed:
-        where = {"table": found.table, "schema": found.schema}
-        forward, backward = _end_steps(found, installed)
-        if forward:
-            contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
-        if backward:
-            rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
-        if found.loosened:
-            step = EnforceNotNull(**where, names=found.loosened)
-            rollback.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
-            rollback += _fill_nulls(found, found.loosened)
-    # Last: some servers cannot take a value away again.
-    contract += [block for found in installed if found.labels for block in label_blocks(found)]
-    references = _drop_references([(found, found.constrained) for found in installed])
-    return tuple(contract), (*guard_blocks(installed), *references, *reversed(rollback))
-
-
-def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """What the hold of contract and that of rollback do on one table."""
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    forward: list[Step] = []
-    backward: list[Step] = []
-    for steps, constraints in ((forward, found.released), (backward, found.constrained)):
-        if own := tuple(gone for gone in constraints if not _refers(gone, found, installed)):
-            steps.append(DropConstraints(**where, constraints=own))
-    if found.replaced:
-        forward.append(DropIndexes(**where, indexes=found.replaced))
-    if found.built:
-        backward.append(DropIndexes(**where, indexes=found.built))
-    if found.added:
-        final: dict[str, Any] = {"not_null": found.not_null, "defaults": found.defaults, "names": found.added}
-        passing = (found.marker,) if found.opaque and found.marker else ()
-        forward.append(SetNotNull(**where, **final, passing=passing))
-    if found.sync and found.marker:
-        remove = RemoveSync(**where, name=found.sync, marker=found.marker, fill_defaults=found.relaxed)
-        forward.append(remove)
-        backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
-    if found.relaxed:
-        backward.append(RestoreNotNull(**where, names=found.relaxed))
-    markers = tuple(sorted({pair.marker for pair in found.pairs}))
-    if dropped := (*found.dropped, *(() if found.removed else markers)):
-        forward.append(DropColumns(**where, names=dropped))
-    if added := (*found.added, *(() if found.created else markers)):
-        backward.append(DropColumns(**where, names=added))
-    if found.tightened:
-        forward.append(SetNotNull(**where, not_null=found.tightened))
-    if found.loosened:
-        forward.append(ForgetNotNull(**where, names=found.loosened))
-        backward += [
-            RestoreNotNull(**where, names=found.loosened),
-            SetNotNull(**where, not_null=found.loosened),
-        ]
-    _end_defaults(found, forward, backward)
-    if found.widened:
-        forward.append(widening_end(found, "end"))
-        backward.append(widening_end(found, "undo"))
-    return tuple(forward), tuple(backward)
-
-
-def _end_defaults(found: Installed, forward: list[Step], backward: list[Step]) -> None:
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    if late := {change.column: change.new for change in found.redefaulted if change.late}:
-        forward.append(SetDefaults(**where, defaults=late))
-    if early := {change.column: change.old for change in found.redefaulted if not change.late}:
-        backward.append(SetDefaults(**where, defaults=early))
-
-
-def _drop_references(constraints: Sequence[tuple[Installed, Sequence[Constraint]]]) -> Iterator[Block]:
-    """Foreign keys to other tables of the upgrade go before those lose columns or indexes."""
-    installed = [found for found, _ in constraints]
-    for found, gone in constraints:
-        if keys := tuple(key for key in gone if _refers(key, found, installed)):
-            where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-            drop = DropConstraints(**where, constraints=keys)
-            yield Hold(title=f"drop foreign keys of {found.table}", steps=(drop,), **where)
-
-
-def _refers(constraint: Constraint, found: Installed, installed: Sequence[Installed]) -> bool:
-    """Whether it is a foreign key to another table of the upgrade."""
-    return isinstance(constraint, ForeignKey) and any(
-        (other.schema, other.table) == (constraint.target_schema, constraint.target)
-        for other in installed
-        if other is not found
-    )
-
-
-def _take_name(found: Installed) -> list[Block]:
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    name: dict[str, Any] = {**where, "alias": str(found.renamed), "name": str(found.alias)}
-    way = Hold(title=f"make way for {found.renamed}", steps=(MakeWay(**name),), locked=False, **where)
-    take = Hold(title=f"rename {found.table} to {found.renamed}", steps=(TakeName(**name),), locked=False, **where)
-    return [
-        way,
-        take,
-        Hold(title=f"forget {found.table}", steps=(DropAlias(**name, parked=True),), locked=False, **where),
-    ]
-
-
-def _drop_alias(found: Installed) -> Block:
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    step = DropAlias(**where, alias=str(found.renamed), name=str(found.alias))
-    return Hold(title=f"take back the name {found.renamed}", steps=(step,), locked=False, **where)
-
-
-def _drop_table(found: Installed) -> Block:
-    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
-    return Hold(title=f"drop {found.table}", steps=(RemoveTable(**where),), locked=False, **where)
 
 
 # --- gathering
@@ -444,7 +208,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
     move(fragment, plans)
 
 
-def _apply_constraints(found: _TablePlan, fragment: Fragment) -> None:
+def _apply_constraints(found: TablePlan, fragment: Fragment) -> None:
     for wish in fragment.release:
         _release(found, wish)
     for index in fragment.build:
@@ -456,7 +220,7 @@ def _apply_constraints(found: _TablePlan, fragment: Fragment) -> None:
         found.constrain.append(constraint)
 
 
-def _reshape(found: _TablePlan, fragment: Fragment) -> None:
+def _reshape(found: TablePlan, fragment: Fragment) -> None:
     """Columns that keep their names."""
     for column, late in fragment.redefault:
         found.columns[column.name] = column
@@ -469,12 +233,12 @@ def _reshape(found: _TablePlan, fragment: Fragment) -> None:
     found.labels.extend(one for one in fragment.extend if one.column in found.original)
 
 
-def _taken(found: _TablePlan) -> set[str]:
+def _taken(found: TablePlan) -> set[str]:
     """The names of constraints and indexes that are given away on the table."""
     return names_of(found.holders) | {made.name for made in (*found.build, *found.constrain) if made.name}
 
 
-def _unconstrain(found: _TablePlan, wish: Release) -> None:
+def _unconstrain(found: TablePlan, wish: Release) -> None:
     """Take away what stands, or what an earlier change of the same upgrade would have made."""
     for made in found.constrain:
         kind = made.kind if isinstance(made, ForeignKey) else Check.kind
@@ -485,7 +249,7 @@ def _unconstrain(found: _TablePlan, wish: Release) -> None:
     found.unconstrained += released_constraints(found.name[1], left, wish)
 
 
-def _release(found: _TablePlan, wish: Index) -> None:
+def _release(found: TablePlan, wish: Index) -> None:
     """Take away what stands, or what an earlier change of the same upgrade would have built."""
     for index in found.build:
         if wish.name == index.name or (wish.name is None and index.unique and index.columns == wish.columns):
@@ -495,113 +259,11 @@ def _release(found: _TablePlan, wish: Index) -> None:
     found.released.append(released_index(found.name[1], left, wish))
 
 
-def _sync(found: _TablePlan) -> Sync | None:
-    if found.opaque:
-        return _opaque_sync(found)
-    if not found.lenses:
-        return None
-    groups = combine(
-        found.lenses,
-        old_types={name: column.type for name, column in found.original.items()},
-        new_types={name: column.type for name, column in found.columns.items()},
-    )
-    groups = tuple(group for group in groups if group.forward or group.backward)
-    if not groups:
-        return None
-    columns: dict[str, SyncColumn] = {}
-    for group in groups:
-        for name in group.columns:
-            column = found.original.get(name)
-            columns[name] = _sync_column(column if column is not None else found.columns[name])
-    _check_ends(found, groups, columns)
-    return _make_sync(found, columns, groups=groups)
-
-
-def _opaque_sync(found: _TablePlan) -> Sync:
-    lens, *others = found.opaque
-    other = "another name" if found.renamed else "another lens"
-    if others or found.renamed or found.lenses or any(name not in found.columns for name in lens.new):
-        raise ProblemError(
-            Problem(
-                code="CF116",
-                what=f"{found.name[1]} has an opaque lens and {other} in one upgrade.",
-                why="the new release's nodes write both shapes by the one declaration, and know the table by one name.",
-                instead="put them into two upgrades: contract the first before the second.",
-            )
-        )
-    if lost := [name for name in lens.old if name not in found.original]:
-        raise ProblemError(
-            Problem(
-                code="CF116",
-                what=f"the opaque lens of {found.name[1]} reads {', '.join(lost)}, which the old release has not.",
-                why="a column between two changes of one upgrade is never stored.",
-                instead="let it read the old release's own columns.",
-            )
-        )
-    columns = {
-        name: _sync_column(found.original[name] if name in found.original else found.columns[name])
-        for name in (*lens.old, *lens.new)
-    }
-    return _make_sync(found, columns, opaque=lens)
-
-
-def _make_sync(
-    found: _TablePlan,
-    columns: Mapping[str, SyncColumn],
-    *,
-    groups: tuple[Group, ...] = (),
-    opaque: Opaque | None = None,
-) -> Sync:
-    schema, table = found.name
-    key = tuple(found.table.primary_key.columns)
-    return Sync(
-        table=table,
-        schema=schema,
-        key=tuple(column.name for column in key),
-        key_types=tuple(column.type for column in key),
-        columns=columns,
-        groups=groups,
-        opaque=opaque,
-        marker=MARKER,
-        name=stem(found.name),
-    )
-
-
-def _check_ends(found: _TablePlan, groups: tuple[Group, ...], columns: Mapping[str, SyncColumn]) -> None:
-    """A composed image may read end columns only."""
-    for group in groups:
-        for name, image in (*group.forward.items(), *group.backward.items()):
-            if lost := expressions.references(image) - set(columns):
-                raise ProblemError(
-                    Problem(
-                        code="CF116",
-                        what=f"{found.name[1]}.{name} is computed from {', '.join(sorted(lost))},"
-                        " which exists in neither release.",
-                        why="a column between two changes of one upgrade is never stored, so it has no present value.",
-                        instead="write one Lens from the first change's old columns to the last change's new ones.",
-                    )
-                )
-
-
-def _sync_column(column: sa.Column[Any]) -> SyncColumn:
-    text = default_text(column)
-    constant, value = constant_default(column)
-    return SyncColumn(
-        name=column.name,
-        type=column.type,
-        nullable=bool(column.nullable),
-        default=text,
-        default_constant=constant,
-        default_value=value,
-        identity=column.identity is not None or column.computed is not None,
-    )
-
-
 # --- blocks
 # -------------------------------------------------------------------------------------------------------------
 
 
-def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
+def _expand(found: TablePlan, sync: Sync | None) -> list[Block]:
     schema, table = found.name
     steps: list[Step] = []
     if early := {change.column: change.new for change in _redefaulted(found) if not change.late}:
@@ -618,7 +280,7 @@ def _expand(found: _TablePlan, sync: Sync | None) -> list[Block]:
     return [Hold(title=f"expand {table}", table=table, schema=schema, steps=tuple(steps))] if steps else []
 
 
-def _add_alias(found: _TablePlan) -> list[Block]:
+def _add_alias(found: TablePlan) -> list[Block]:
     if found.renamed is None:
         return []
     schema, table = found.name
@@ -632,7 +294,7 @@ def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
     return Online(title=f"{verb} {sync.table}", table=sync.table, schema=sync.schema, step=step)
 
 
-def _redefaulted(found: _TablePlan) -> tuple[DefaultChange, ...]:
+def _redefaulted(found: TablePlan) -> tuple[DefaultChange, ...]:
     return tuple(
         DefaultChange(
             column=name,
@@ -645,7 +307,7 @@ def _redefaulted(found: _TablePlan) -> tuple[DefaultChange, ...]:
     )
 
 
-def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expressions.Expression], str]) -> Installed:
+def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions.Expression], str]) -> Installed:
     schema, table = found.name
     defaults = {column.name: default_text(column) for column in found.added}
     return Installed(
@@ -677,7 +339,7 @@ def _installed(found: _TablePlan, sync: Sync | None, write: Callable[[expression
 
 
 def _constraint(
-    found: _TablePlan,
+    found: TablePlan,
     sync: Sync | None,
     made: ForeignKey | Condition,
     write: Callable[[expressions.Expression], str],
@@ -703,278 +365,10 @@ def _holds_for_nulls(condition: Condition) -> bool:
     return passed is None or bool(passed)
 
 
-def _timed(found: _TablePlan, sync: Sync | None, index: Index) -> Index:
+def _timed(found: TablePlan, sync: Sync | None, index: Index) -> Index:
     """The index, built late if the old release could violate it."""
     groups = sync.groups if sync else ()
     if index.unique and any(name in lens.new for lens in found.opaque for name in index.columns):
         return replace(index, late=True)  # migrate goes on filling the column
     early = not index.unique or is_implied(index, found.holders, groups, found.original, found.columns)
     return replace(index, late=not early)
-
-
-# --- what the declarations and the schema alone tell
-# ---------------------------------------------------------------------
-
-
-def _table_problems(found: _TablePlan, sync: Sync | None) -> list[Problem]:
-    written = {name for group in sync.groups for name in group.backward} if sync else set()
-    dropped = {name: found.original[name] for name in found.dropped}
-    problems = [
-        *_held_columns(found, sync),
-        *_new_column_problems(found),
-        *widening_problems(found, sync.columns if sync else ()),
-        *label_problems(found),
-        *nullability_problems(found, sync),
-        *check_left_out(found.name[1], found.holders, dropped, written),
-    ]
-    if MARKER in found.original:
-        problems.append(
-            Problem(
-                code="CF112",
-                what=f"table {found.name[1]} has a column {MARKER} already.",
-                why="Contraflow keeps there which rows were synced; it may be left from another upgrade.",
-                instead="contraflow status; drop the column if no upgrade is open.",
-            )
-        )
-    if sync:
-        if sync.opaque is not None:
-            problems.extend(_generated(sync, sync.opaque.old))
-        for group in sync.groups:
-            problems.extend(_group_problems(found, sync, group))
-    return problems
-
-
-def _held_columns(found: _TablePlan, sync: Sync | None) -> list[Problem]:
-    """Columns that go while a key, constraint or index still needs them."""
-    table = found.name[1]
-    # One problem a key. Of these, CF109 tells: to let the key go in this upgrade would not be enough.
-    computed = {
-        (name, holder.title)
-        for group in (sync.groups if sync else ())
-        for name, _, holder in not_injective(found.holders, group, found.original, found.columns)
-        if holder.unique or holder.constraint is not None
-    }
-    left = [
-        holder
-        for holder in found.holders
-        if (holder.index is None or holder.index not in found.released)
-        and (holder.constraint is None or holder.constraint not in found.unconstrained)
-    ]
-    problems = [
-        Problem(
-            code="CF111",
-            what=f"{table}.{name} cannot be dropped: {holder.title} holds it.",
-            why="dropping the column would silently drop that too, or fail after the new release relies on it.",
-            instead=holder.way_out(table),
-        )
-        for name in found.dropped
-        for holder in left
-        if holder.holds(name) and (name, holder.title) not in computed
-    ]
-    for index in found.build:
-        if gone := [name for name in index.columns if name not in found.columns]:
-            problems.append(
-                Problem(
-                    code="CF111",
-                    what=f"{table}.{gone[0]} cannot be dropped: {index.name}, which this upgrade builds, stands on it.",
-                    why="the new release would not have the index.",
-                    instead=f'add DropIndex(table="{table}", name="{index.name}") to the later change,'
-                    " and build one over the new columns.",
-                )
-            )
-    for made in found.constrain:
-        if gone := [name for name in made.columns if name not in found.columns]:
-            problems.append(
-                Problem(
-                    code="CF111",
-                    what=f"{table}.{gone[0]} cannot be dropped: {made.name}, which this upgrade makes, stands on it.",
-                    why="the new release would not have the constraint.",
-                    instead="drop it in the later change, and make one over the new columns.",
-                )
-            )
-    return problems
-
-
-def _new_column_problems(found: _TablePlan) -> list[Problem]:
-    problems = []
-    for column in found.added:
-        title = f"{found.name[1]}.{column.name}"
-        if isinstance(column.type, sa.types.NullType):
-            problems.append(
-                Problem(
-                    code="CF116",
-                    what=f"{title} is of a type that SQLAlchemy does not know.",
-                    why="a new column of that type could not be declared, and its values not be compared.",
-                    instead="install the package that teaches SQLAlchemy the type (and import it in the revision),"
-                    "\nor give the new column a type of its own: ChangeType(..., new=sa.Column(..., TYPE)).",
-                )
-            )
-        # PostgreSQL's: the sync's own variables of the type could not be NULL either (error 23502).
-        if getattr(column.type, "not_null", False):
-            domain = getattr(column.type, "name", "") or "of its type"
-            problems.append(
-                Problem(
-                    code="CF116",
-                    what=f"{title} is of the domain {domain}, which is NOT NULL.",
-                    why="until contract a new column must be able to hold NULL.",
-                    instead="give the new column the domain's own type: ChangeType(..., new=sa.Column(..., TYPE)),"
-                    "\nnullable=False where it is to be NOT NULL.",
-                )
-            )
-        if re.search(r"\bON UPDATE\b", default_text(column) or "", re.IGNORECASE):
-            problems.append(
-                Problem(
-                    code="CF110",
-                    what=f"{title} is set by the server on every update (ON UPDATE).",
-                    why="every update of either release would count as a write to it.",
-                    instead="let the application set it: ALTER the column without ON UPDATE first, in a revision before"
-                    "\nthis one.",
-                )
-            )
-        problems.extend(_generated_problems(found, column, title))
-        if column.primary_key or column.unique or column.index or column.foreign_keys:
-            problems.append(
-                Problem(
-                    code="CF111",
-                    what=f"{title} is declared with a key, a unique constraint, an index or a foreign key.",
-                    why="a column operation makes plain columns only; building the rest would block writers.",
-                    instead="declare the column without it, and add CreateIndex(...), AddUnique(...) or"
-                    "\nAddForeignKey(...) to the change.",
-                )
-            )
-    return problems
-
-
-def _generated(sync: Sync, names: Sequence[str]) -> Iterator[Problem]:
-    for name in names:
-        if sync.columns[name].identity:
-            yield Problem(
-                code="CF110",
-                what=f"{sync.table}.{name} is generated by the server.",
-                why="the sync could not write it.",
-                instead="leave it out of the lens.",
-            )
-
-
-def _generated_problems(found: _TablePlan, column: sa.Column[Any], title: str) -> Iterator[Problem]:
-    if column.identity is not None:
-        yield Problem(
-            code="CF110",
-            what=f"{title} is numbered by the server.",
-            why="the server would write every row anew while writers wait.",
-            instead="declare a plain column that the application fills, or a new table with the key.",
-        )
-    if column.computed is None:
-        return
-    if column.computed.persisted:
-        yield Problem(
-            code="CF110",
-            what=f"{title} is computed by the server, and stored.",
-            why="the server would write every row anew while writers wait.",
-            instead="let it be computed when it is read: sa.Computed(..., persisted=False);"
-            '\nor declare a plain column: AddColumn(..., value=lambda row: ..., reads=[...], keep="track").',
-        )
-    if not column.nullable:
-        yield Problem(
-            code="CF116",
-            what=f"{title} is computed by the server, and NOT NULL.",
-            why="until contract no new column is.",
-            instead="leave out nullable=False.",
-        )
-    text = str(column.computed.sqltext)
-    for name in found.dropped:
-        if re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE):
-            yield Problem(
-                code="CF111",
-                what=f"{found.name[1]}.{name} cannot be dropped: {title} is computed from it.",
-                why="contract would fail, or drop that too.",
-                instead="compute it from the columns that stay.",
-            )
-
-
-def _group_problems(found: _TablePlan, sync: Sync, group: Group) -> list[Problem]:
-    table = found.name[1]
-    problems = list(_generated(sync, (*group.forward, *group.backward)))
-    problems.extend(check_injective(table, found.holders, group, found.original, found.columns))
-    if group.forward_deterministic is False and group.backward_deterministic is False:
-        problems.append(
-            Problem(
-                code="CF115",
-                what=f"both directions of the lens over {table}.({', '.join(group.columns)}) are non-deterministic.",
-                why="nothing could tell whether the two sides agree.",
-                instead="make one direction deterministic.",
-            )
-        )
-    if group.omitted is None and (reason := _undecidable(sync, group)):
-        problems.append(
-            Problem(
-                code="CF106",
-                what=f"an INSERT into {table} that gives none of {', '.join(group.new or group.old)} is undecidable:"
-                f" {reason}.",
-                why="the values do not tell which release sent it, and the two would store different things.",
-                instead='say which release is meant: omitted="old" or omitted="new".',
-            )
-        )
-    return problems
-
-
-def _undecidable(sync: Sync, group: Group) -> str | None:
-    """Why ``omitted`` must be declared; None if it need not."""
-    columns = sync.columns
-    nothing = dict.fromkeys(group.columns)
-    # An old NOT NULL column is never NULL when the row is stored; of the new ones, those whose default is
-    # their image do not matter.
-    required = any(not columns[name].nullable for name in group.old) or any(
-        not columns[name].nullable
-        and (columns[name].default is None or _image_is_default(group, columns[name], nothing))
-        for name in group.forward
-    )
-    if not required and not _agree_both(group, nothing):
-        return "with all of them NULL the two sides do not agree"
-    if not required and (meant := [name for name in group.forward if columns[name].default is not None]):
-        other = f"the old one's NULL in {', '.join(group.old)}"
-        return f"the new release's default of {', '.join(meant)} may have been meant, or {other}"
-    defaulted = [name for name in group.old if columns[name].default_constant]
-    may_be_null = all(columns[name].nullable for name in group.new)
-    if defaulted and may_be_null and group.new:
-        row = {**nothing, **{name: columns[name].default_value for name in defaulted}}
-        if any(value is not None for value in _images(group.forward, row)):
-            # Also where backward gives the default for NULL: the new release would read what it has not written.
-            other = f"the new one's NULL in {', '.join(group.new)}"
-            return f"the old release's default of {', '.join(defaulted)} may have been meant, or {other}"
-    if defaulted and not group.new and group.backward:
-        row = {**nothing, **{name: columns[name].default_value for name in defaulted}}
-        if not (group.backward_deterministic and _agrees(group.backward, row)):
-            return f"the old release's default of {', '.join(defaulted)} may have been meant, or the computed value"
-    return None
-
-
-def _images(images: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
-    values = []
-    for image in images.values():
-        try:
-            values.append(expressions.evaluate(image, row))
-        except (TypeError, ValueError, ArithmeticError):
-            values.append(NotImplemented)
-    return values
-
-
-def _image_is_default(group: Group, column: SyncColumn, row: Mapping[str, Any]) -> bool:
-    image = _images({column.name: group.forward[column.name]}, row)[0]
-    return column.default_constant and bool(image == column.default_value)
-
-
-def _agrees(images: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return all(
-        value == row[name] and (value is None) == (row[name] is None)
-        for name, value in zip(images, _images(images, row), strict=True)
-    )
-
-
-def _agree_both(group: Group, row: Mapping[str, Any]) -> bool:
-    forward, backward = _agrees(group.forward, row), _agrees(group.backward, row)
-    if not group.forward_deterministic:
-        forward = backward
-    if not group.backward_deterministic:
-        backward = forward
-    return forward and backward
