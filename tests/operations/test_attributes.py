@@ -19,9 +19,9 @@ from contraflow import (
     Upgrade,
 )
 from contraflow.dialects.sqlite_text import set_default
+from contraflow.installed import DefaultChange, Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.steps import DefaultChange, Installed
 from tests.operations.lives import send, writing
 from tests.servers.shared import Database
 

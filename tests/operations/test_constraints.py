@@ -31,9 +31,10 @@ from contraflow.constraints import Check, ForeignKey
 from contraflow.dialects import sqlite_text
 from contraflow.dialects.base import Statement
 from contraflow.expressions import lower, utcnow
+from contraflow.installed import Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.steps import BuildConstraint, Installed, Online, Phases
+from contraflow.steps import BuildConstraint, Online, Phases
 from tests.operations.lives import LIVES, create, exact, runner, send
 from tests.servers.shared import Database
 

@@ -28,9 +28,10 @@ from contraflow import (
 )
 from contraflow.dialects import Profile, for_profile
 from contraflow.engine.report import Progress
+from contraflow.installed import Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.steps import Hold, Installed
+from contraflow.steps import Hold
 from tests.engine import service
 from tests.servers.shared import Database
 

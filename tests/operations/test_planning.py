@@ -23,19 +23,10 @@ from contraflow import (
     Upgrade,
 )
 from contraflow.expressions import lower
+from contraflow.installed import Index, Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan, plan_builds, plan_end
-from contraflow.steps import (
-    BuildIndex,
-    DropColumns,
-    DropIndexes,
-    Hold,
-    Index,
-    Installed,
-    MakeConstraints,
-    Online,
-    Phases,
-)
+from contraflow.steps import BuildIndex, DropColumns, DropIndexes, Hold, MakeConstraints, Online, Phases
 
 COLUMNS = ("mail", "realm", "city")
 

@@ -26,9 +26,10 @@ from contraflow import (
     Upgrade,
 )
 from contraflow.dialects import Profile, for_profile
+from contraflow.installed import Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan, plan_end, tables_of
-from contraflow.steps import AddAlias, Hold, Installed, MakeTable, Phases
+from contraflow.steps import AddAlias, Hold, MakeTable, Phases
 
 
 def existing() -> dict[tuple[None, str], sa.Table]:

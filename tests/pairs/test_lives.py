@@ -26,8 +26,8 @@ from contraflow import (
     Upgrade,
 )
 from contraflow.dialects.base import Statement
+from contraflow.installed import Installed
 from contraflow.operations.base import Operation
-from contraflow.steps import Installed
 from tests.dialects.support import connected
 from tests.engine.service import Killed
 from tests.servers.shared import Database

@@ -18,8 +18,8 @@ from alembic.util import DispatchPriority, PriorityDispatchResult
 
 from contraflow.alembic.settings import read_settings
 from contraflow.engine.journal import Journal, Tables
+from contraflow.installed import Installed
 from contraflow.operations.base import TableName
-from contraflow.steps import Installed
 
 __all__ = ["leave_out"]
 

@@ -14,8 +14,8 @@ from contraflow.engine.journal import OPEN, Entry, Tables, values_of
 from contraflow.engine.matching import revisions_of
 from contraflow.engine.nodes import library_version
 from contraflow.engine.report import State
+from contraflow.installed import Installed
 from contraflow.operations.planning import Upgrade
-from contraflow.steps import Installed
 
 __all__ = ["OfflineJournal"]
 

@@ -14,22 +14,9 @@ from contraflow.constraints import Constraint
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.constraint_text import violating
 from contraflow.dialects.kinds import Kind, kind_of, misfit
+from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem
-from contraflow.steps import (
-    Backfill,
-    BuildIndex,
-    FillNulls,
-    Hold,
-    Index,
-    Installed,
-    Online,
-    Pair,
-    Probe,
-    Step,
-    Sync,
-    WidenColumns,
-    Widening,
-)
+from contraflow.steps import Backfill, BuildIndex, FillNulls, Hold, Online, Pair, Probe, Step, Sync, WidenColumns
 
 __all__ = [
     "Adapter",

@@ -19,6 +19,7 @@ from contraflow.dialects.base import BackfillText, Found, Profile, Statement
 from contraflow.dialects.data import backfill_text, escape
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.remaining import Remaining, still_nullable
+from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
 from contraflow.steps import (
     AllowNull,
@@ -28,8 +29,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    Index,
-    Installed,
     Online,
     Step,
     WidenColumns,

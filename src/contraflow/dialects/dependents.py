@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.dialects import sqlite_text
 from contraflow.dialects.pair import PREFIX
-from contraflow.steps import Index
+from contraflow.installed import Index
 
 __all__ = ["mysql_dependents", "postgresql_dependents", "postgresql_readers", "sqlite_dependents"]
 

@@ -38,6 +38,7 @@ from contraflow.dialects.remaining import Remaining, remaining, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
+from contraflow.installed import Installed, Widening
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AllowNull,
@@ -47,14 +48,12 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    Installed,
     InstallPair,
     Online,
     Pair,
     Probe,
     Sync,
     WidenColumns,
-    Widening,
 )
 
 __all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]

@@ -19,8 +19,9 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.mysql_text import redefined
 from contraflow.dialects.remaining import Remaining, require
+from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import AllowNull, BuildConstraint, Installed
+from contraflow.steps import AllowNull, BuildConstraint
 
 __all__ = ["allow_null", "build", "drop", "find", "problems"]
 

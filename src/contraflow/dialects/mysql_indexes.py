@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.remaining import Remaining, require
+from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import BuildIndex, Installed
+from contraflow.steps import BuildIndex
 
 __all__ = ["build", "drop", "problems"]
 

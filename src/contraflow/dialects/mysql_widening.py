@@ -11,8 +11,8 @@ from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind, kind_of
 from contraflow.dialects.mysql_text import retyped, type_part
 from contraflow.dialects.widening import Widened
+from contraflow.installed import Widening
 from contraflow.problems import Problem
-from contraflow.steps import Widening
 
 __all__ = ["hold", "in_place", "problems", "prove"]
 

@@ -37,6 +37,7 @@ from contraflow.dialects.remaining import Remaining, remaining, require, still_n
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
+from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AllowNull,
@@ -46,15 +47,12 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    Index,
-    Installed,
     InstallPair,
     Online,
     Probe,
     Step,
     Sync,
     WidenColumns,
-    Widening,
 )
 
 __all__ = ["PostgreSQLAdapter"]

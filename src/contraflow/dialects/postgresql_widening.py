@@ -10,8 +10,8 @@ from contraflow.dialects.base import Statement
 from contraflow.dialects.dependents import postgresql_readers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.widening import Widened
+from contraflow.installed import Widening
 from contraflow.problems import Problem
-from contraflow.steps import Widening
 
 __all__ = ["hold", "in_place", "problems", "prove"]
 

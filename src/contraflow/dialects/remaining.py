@@ -13,6 +13,7 @@ from contraflow.constraints import Constraint
 from contraflow.dialects.base import Found
 from contraflow.dialects.pair import pair_trigger_names
 from contraflow.dialects.sync import TriggerText
+from contraflow.installed import Index
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
@@ -22,7 +23,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ForgetNotNull,
     Hold,
-    Index,
     InstallPair,
     InstallSync,
     MakeConstraints,

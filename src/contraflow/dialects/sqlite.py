@@ -34,6 +34,7 @@ from contraflow.dialects.pair import PREFIX, pair_triggers
 from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
 from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText
+from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
 from contraflow.steps import (
     AllowNull,
@@ -43,8 +44,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    Index,
-    Installed,
     InstallPair,
     Online,
     Probe,

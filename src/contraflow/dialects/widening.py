@@ -17,8 +17,9 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds
 from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.dialects.remaining import require
+from contraflow.installed import Widening
 from contraflow.problems import Problem
-from contraflow.steps import WidenColumns, Widening
+from contraflow.steps import WidenColumns
 
 __all__ = ["Rule", "Widened", "differ", "fill_text", "held_problems"]
 

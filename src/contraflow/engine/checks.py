@@ -21,10 +21,11 @@ from contraflow import expressions
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.dialects.compiler import Compiler, compiler_for
+from contraflow.installed import Installed
 from contraflow.lens import Group, Side
 from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
-from contraflow.steps import Hold, Installed, MakeTable, Phases, Sync, SyncColumn
+from contraflow.steps import Hold, MakeTable, Phases, Sync, SyncColumn
 
 __all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain", "misfit"]
 

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
+from contraflow.installed import Installed
 from contraflow.operations.held import holders
 from contraflow.problems import Problem
-from contraflow.steps import AddColumns, Hold, Installed, InstallSync, Phases
+from contraflow.steps import AddColumns, Hold, InstallSync, Phases
 
 __all__ = ["check_constraints"]
 

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
+from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
-from contraflow.steps import AddColumns, Hold, Index, Installed, Phases
+from contraflow.steps import AddColumns, Hold, Phases
 
 __all__ = ["check_indexes"]
 

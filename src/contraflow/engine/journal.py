@@ -20,8 +20,8 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Profile
 from contraflow.engine.report import State
+from contraflow.installed import Installed
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Installed
 
 __all__ = ["FORMAT", "OPEN", "TRANSITIONS", "Checkpoint", "Entry", "Event", "Journal", "Tables", "after", "values_of"]
 

@@ -49,21 +49,11 @@ from contraflow.engine.verification import (
 )
 from contraflow.engine.widening import check_misfits, check_widenings, takes_wider_types
 from contraflow.engine.work import Work
+from contraflow.installed import Installed
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import (
-    Backfill,
-    BackfillPair,
-    Block,
-    BuildIndex,
-    FillNulls,
-    Hold,
-    Installed,
-    Online,
-    Phases,
-    Sync,
-)
+from contraflow.steps import Backfill, BackfillPair, Block, BuildIndex, FillNulls, Hold, Online, Phases, Sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on

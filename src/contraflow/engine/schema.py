@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
+from contraflow.installed import Installed
 from contraflow.operations.base import TableName
 from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Installed
 
 __all__ = ["full_name", "old_shape", "spell_types"]
 

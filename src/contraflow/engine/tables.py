@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
+from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import AddColumns, Hold, Installed, MakeTable, Phases
+from contraflow.steps import AddColumns, Hold, MakeTable, Phases
 
 __all__ = ["check_tables"]
 

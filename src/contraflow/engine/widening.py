@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import full_name
+from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import Block, Hold, Installed, Phases, WidenColumns
+from contraflow.steps import Block, Hold, Phases, WidenColumns
 
 __all__ = ["check_misfits", "check_widenings", "takes_wider_types"]
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
+from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index, Labels
 
 __all__ = [
     "Condition",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from contraflow.constraints import Constraint, ForeignKey
+from contraflow.installed import Installed
 from contraflow.operations.enums import label_blocks
 from contraflow.operations.moves import plan_pairs_end
 from contraflow.operations.widening import guard_blocks, swap_blocks, widening_end
@@ -23,7 +24,6 @@ from contraflow.steps import (
     FillNulls,
     ForgetNotNull,
     Hold,
-    Installed,
     MakeConstraints,
     MakeWay,
     Online,

@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from contraflow.installed import Installed, Labels
 from contraflow.operations.base import Fragment, Schema, find_column
 from contraflow.operations.gathering import TablePlan
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Block, ExtendEnums, Installed, Labels, Online
+from contraflow.steps import Block, ExtendEnums, Online
 
 __all__ = ["AddEnumValues", "label_blocks", "label_problems"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.constraints import Constraint, ForeignKey
+from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
 from contraflow.operations.base import Condition, Fragment, Move, Nullability, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index, Labels
 
 __all__ = ["Plans", "TablePlan", "order", "stem"]
 

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.expressions import Ref
+from contraflow.installed import Index
 from contraflow.lens import Group
 from contraflow.operations.base import Release
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index
 
 __all__ = [
     "Holder",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contraflow.installed import Index
 from contraflow.operations.base import Fragment, Schema, find_column, find_table
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index
 
 __all__ = ["AddUnique", "CreateIndex", "DropIndex", "DropUnique"]
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow.expressions import Ref, children
+from contraflow.installed import Installed, InstalledPair
 from contraflow.lens import Group, Lens, Row
 from contraflow.operations.base import (
     Fragment,
@@ -30,8 +31,6 @@ from contraflow.steps import (
     BackfillPair,
     Block,
     Hold,
-    Installed,
-    InstalledPair,
     InstallPair,
     Online,
     Pair,

@@ -9,11 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow import expressions
+from contraflow.installed import Mend
 from contraflow.lens import Row
 from contraflow.operations.base import Fragment, Nullability, Schema, find_column
 from contraflow.operations.gathering import TablePlan
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Mend, Sync
+from contraflow.steps import Sync
 
 __all__ = ["LoosenNotNull", "TightenNotNull", "change_nullability", "mends", "nullability_problems"]
 

@@ -13,6 +13,7 @@ from alembic.operations import ops
 
 from contraflow import expressions
 from contraflow.constraints import Check, Constraint, ForeignKey
+from contraflow.installed import DefaultChange, Index, Installed
 from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
 from contraflow.operations.ending import plan_builds, plan_end
 from contraflow.operations.gathering import Plans, TablePlan, stem
@@ -37,10 +38,7 @@ from contraflow.steps import (
     AddColumns,
     Backfill,
     Block,
-    DefaultChange,
     Hold,
-    Index,
-    Installed,
     InstallSync,
     MakeTable,
     Online,

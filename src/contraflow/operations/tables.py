@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
+from contraflow.installed import Index
 from contraflow.operations.base import Fragment, Schema, TableName, default_text, find_table
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Index
 
 __all__ = ["CreateTable", "DropTable", "RenameTable", "assembled", "describe_table", "name_taken", "references"]
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
+from contraflow.installed import Installed, Widening
 from contraflow.operations.base import Fragment, Schema, find_column
 from contraflow.operations.gathering import TablePlan, stem
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Block, Hold, Installed, Online, WidenColumns, Widening
+from contraflow.steps import Block, Hold, Online, WidenColumns
 
 __all__ = [
     "SPELT",

@@ -1,0 +1,296 @@
+"""What an upgrade leaves in a database, as plain data for the journal: contract and rollback are planned from it alone.
+
+A later version reads what an earlier one wrote: ``from_dict`` ignores keys it does not know, and new keys have
+defaults. The steps (:mod:`contraflow.steps`) speak of the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from contraflow.constraints import Constraint, constraint_from_dict
+
+__all__ = ["DefaultChange", "Index", "Installed", "InstalledPair", "Labels", "Mend", "Widening"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """An index, or a unique constraint: a server has one of its own kind for it, or keeps it as a unique index."""
+
+    name: str | None
+    """None for a constraint that has none (SQLite): its columns tell which one it is."""
+    columns: tuple[str, ...]
+    unique: bool = False
+    constraint: bool = False
+    """It is to be (or was found as) a constraint, where the server tells constraints from indexes."""
+    late: bool = False
+    """Built at contract only: before, writes of the old release could be refused because of it."""
+
+    @property
+    def title(self) -> str:
+        """The index in words."""
+        return self.name or f"the unique constraint on {', '.join(self.columns)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "name": self.name,
+            "columns": list(self.columns),
+            "unique": self.unique,
+            "constraint": self.constraint,
+            "late": self.late,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Index:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(
+            name=data["name"],
+            columns=tuple(data["columns"]),
+            unique=data["unique"],
+            constraint=data["constraint"],
+            late=data["late"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widening:
+    """A column that gets a wider type under its own name, for both releases at once."""
+
+    column: str
+    old: str
+    """The type it had, as the server itself writes it."""
+    new: str
+    """The type it gets, as SQLAlchemy writes it."""
+    shadow: str = ""
+    """The name of the second column, where the server cannot change the type in place."""
+    replans: bool = False
+    """The application is known to run a statement again whose prepared plan does not fit the column any more."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Widening:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefaultChange:
+    """Another server default of a column under its own name; SQL texts, None for none."""
+
+    column: str
+    old: str | None
+    new: str | None
+    late: bool
+    """Not before contract."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "old": self.old, "new": self.new, "late": self.late}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DefaultChange:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], old=data["old"], new=data["new"], late=data["late"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Values that an enumerated type of the server's own gets."""
+
+    column: str
+    values: tuple[str, ...]
+    type_name: str = ""
+    """The name of the type, where it has one (PostgreSQL)."""
+    native: bool = True
+    """The server knows the values; else the column is plain text to it."""
+    type_schema: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {**asdict(self), "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Labels:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        known = {one.name: data[one.name] for one in fields(cls) if one.name in data}
+        return cls(**{**known, "values": tuple(data["values"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mend:
+    """What is written into the NULLs of a column."""
+
+    column: str
+    text: str
+    """The value in the server's own SQL, over the table's own row."""
+    key: tuple[str, ...]
+    """The columns of the primary key."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "text": self.text, "key": list(self.key)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Mend:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], text=data["text"], key=tuple(data["key"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledPair:
+    """What one table carries of a pair."""
+
+    name: str
+    """The stem of the names of triggers and functions."""
+    marker: str
+    old: bool
+    """Whether the old release has the columns in this table."""
+    fingerprint: str = ""
+    triggers: str = ""
+    """The last letters of the names of its triggers, one each; see :meth:`contraflow.steps.Pair.triggers`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "name": self.name,
+            "marker": self.marker,
+            "old": self.old,
+            "fingerprint": self.fingerprint,
+            "triggers": self.triggers,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> InstalledPair:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(
+            name=data["name"],
+            marker=data["marker"],
+            old=data["old"],
+            fingerprint=data.get("fingerprint", ""),
+            triggers=data.get("triggers", ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """What one table carries because of an upgrade: all that contract and rollback need, as plain data for the journal.
+
+    A later Contraflow can finish from this alone what an earlier one began, without evaluating a lens.
+    """
+
+    table: str
+    schema: str | None = None
+    sync: str | None = None
+    """The stem of the sync's object names; None if the table needs no sync."""
+    marker: str | None = None
+    fingerprint: str = ""
+    added: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    relaxed: tuple[str, ...] = ()
+    """Old NOT NULL columns without a default, which only the sync fills for the new release."""
+    built: tuple[Index, ...] = ()
+    """The new release's indexes and unique constraints."""
+    replaced: tuple[Index, ...] = ()
+    """The old release's, which contract drops."""
+    opaque: bool = False
+    """The sync's two sides are computed in Python: contract proves first that no marker is NULL."""
+    widened: tuple[Widening, ...] = ()
+    """Columns with a wider type than the old release declares."""
+    pairs: tuple[InstalledPair, ...] = ()
+    """The pairs of two tables that this one is a part of; all have one marker column."""
+    redefaulted: tuple[DefaultChange, ...] = ()
+    created: bool = False
+    """The table itself is new; ``fingerprint`` is of its definition."""
+    removed: bool = False
+    """The new release does not know the table."""
+    renamed: str | None = None
+    """The new release's name of the table."""
+    alias: str | None = None
+    """The stem of the names of what makes it known under both; None if it is not renamed."""
+    constrained: tuple[Constraint, ...] = ()
+    """The new release's foreign keys and checks."""
+    released: tuple[Constraint, ...] = ()
+    """The old release's, which contract drops."""
+    mirror: str = ""
+    """The stem of the names of what keeps their shadows."""
+    labels: tuple[Labels, ...] = ()
+    """Values that contract adds to enumerated types."""
+    tightened: tuple[str, ...] = ()
+    """Columns that contract makes NOT NULL under their own name."""
+    loosened: tuple[str, ...] = ()
+    """Old NOT NULL columns that may hold NULLs once the upgrade is migrated."""
+    mends: tuple[Mend, ...] = ()
+    """What contract writes into the NULLs of tightened columns, and rollback into those of loosened ones."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {
+            "table": self.table,
+            "schema": self.schema,
+            "sync": self.sync,
+            "marker": self.marker,
+            "fingerprint": self.fingerprint,
+            "added": list(self.added),
+            "dropped": list(self.dropped),
+            "not_null": list(self.not_null),
+            "defaults": dict(self.defaults),
+            "relaxed": list(self.relaxed),
+            "built": [index.as_dict() for index in self.built],
+            "replaced": [index.as_dict() for index in self.replaced],
+            "opaque": self.opaque,
+            "widened": [widening.as_dict() for widening in self.widened],
+            "pairs": [pair.as_dict() for pair in self.pairs],
+            "redefaulted": [change.as_dict() for change in self.redefaulted],
+            "created": self.created,
+            "removed": self.removed,
+            "renamed": self.renamed,
+            "alias": self.alias,
+            "constrained": [constraint.as_dict() for constraint in self.constrained],
+            "released": [constraint.as_dict() for constraint in self.released],
+            "mirror": self.mirror,
+            "labels": [labels.as_dict() for labels in self.labels],
+            "tightened": list(self.tightened),
+            "loosened": list(self.loosened),
+            "mends": [mend.as_dict() for mend in self.mends],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Installed:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(
+            table=data["table"],
+            schema=data.get("schema"),
+            sync=data.get("sync"),
+            marker=data.get("marker"),
+            fingerprint=data.get("fingerprint", ""),
+            added=tuple(data.get("added", ())),
+            dropped=tuple(data.get("dropped", ())),
+            not_null=tuple(data.get("not_null", ())),
+            defaults=dict(data.get("defaults", {})),
+            relaxed=tuple(data.get("relaxed", ())),
+            built=tuple(map(Index.from_dict, data.get("built", ()))),
+            replaced=tuple(map(Index.from_dict, data.get("replaced", ()))),
+            opaque=bool(data.get("opaque", False)),
+            widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
+            pairs=tuple(map(InstalledPair.from_dict, data.get("pairs", ()))),
+            redefaulted=tuple(map(DefaultChange.from_dict, data.get("redefaulted", ()))),
+            created=data.get("created", False),
+            removed=data.get("removed", False),
+            renamed=data.get("renamed"),
+            alias=data.get("alias"),
+            constrained=tuple(map(constraint_from_dict, data.get("constrained", ()))),
+            released=tuple(map(constraint_from_dict, data.get("released", ()))),
+            mirror=data.get("mirror", ""),
+            labels=tuple(map(Labels.from_dict, data.get("labels", ()))),
+            tightened=tuple(data.get("tightened", ())),
+            loosened=tuple(data.get("loosened", ())),
+            mends=tuple(map(Mend.from_dict, data.get("mends", ()))),
+        )
