@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from contraflow import dialects
 from contraflow.dialects import Adapter, Profile
 from contraflow.dialects.cockroachdb import CockroachDBAdapter
-from contraflow.dialects.mysql import GaleraAdapter, MariaDBAdapter, MySQLAdapter
+from contraflow.dialects.galera import GaleraAdapter
+from contraflow.dialects.mariadb import MariaDBAdapter
+from contraflow.dialects.mysql import MySQLAdapter
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.sqlite import SQLiteAdapter
 from contraflow.problems import ProblemError

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects import for_profile
 from contraflow.dialects.base import LockTimeout, Profile, Statement
-from contraflow.dialects.mysql import GaleraAdapter, XtraDBClusterAdapter
+from contraflow.dialects.galera import GaleraAdapter, XtraDBClusterAdapter
 from contraflow.dialects.mysql_text import Grants, filler, redefined
 from contraflow.lens import Lens
 from contraflow.problems import ProblemError

@@ -20,7 +20,9 @@ from contraflow.dialects.base import (
     Statement,
 )
 from contraflow.dialects.cockroachdb import CockroachDBAdapter
-from contraflow.dialects.mysql import GaleraAdapter, MariaDBAdapter, MySQLAdapter, XtraDBClusterAdapter
+from contraflow.dialects.galera import GaleraAdapter, XtraDBClusterAdapter
+from contraflow.dialects.mariadb import MariaDBAdapter
+from contraflow.dialects.mysql import MySQLAdapter
 from contraflow.dialects.postgresql import PostgreSQLAdapter
 from contraflow.dialects.sqlite import SQLiteAdapter
 from contraflow.problems import Problem, ProblemError

@@ -1,4 +1,4 @@
-"""MySQL 8.0.29 and later, MariaDB 10.6 and later, and clusters of either on Galera.
+"""MySQL 8.0.29 and later, and what MariaDB and the clusters on Galera share with it.
 
 DDL commits by itself. So the statements of a hold run under ``LOCK TABLES ... WRITE``, where no writer sees the table
 between two of them, and in an order of which every prefix is harmless to both releases, in case the runner is killed
@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_pairs, mysql_widening, readers
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_pairs, mysql_widening
 from contraflow.dialects.base import (
-    Adapter,
     BackfillText,
     Found,
     LockTimeout,
     NotUnique,
     ProbeText,
-    Profile,
     Statement,
     Violated,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
-from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
-from contraflow.dialects.mysql_text import Grants, checks_time, filler, literal_default, redefined
+from contraflow.dialects.mysql_server import MySQLServer
+from contraflow.dialects.mysql_text import checks_time, filler, literal_default, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
@@ -56,18 +54,8 @@ from contraflow.steps import (
     WidenColumns,
 )
 
-__all__ = ["GaleraAdapter", "MariaDBAdapter", "MySQLAdapter", "XtraDBClusterAdapter"]
+__all__ = ["MySQLAdapter", "lock_wait"]
 
-_SETTINGS = (
-    "binlog_format",
-    "log_bin",
-    "log_bin_trust_function_creators",
-    "lower_case_table_names",
-    "read_only",
-    "super_read_only",
-    "wsrep_on",
-)
-_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "ALTER", "CREATE", "DROP", "TRIGGER", "LOCK TABLES")
 _EXCLUSIVE = "EXCLUSIVE metadata lock"
 _INTERRUPTED = 1317
 _DUPLICATE = 1062
@@ -76,13 +64,12 @@ _VIOLATED = (1452, 3819, 4025)
 _NOT_INSTANT = (1845, 1846, 4092)
 
 
-class MySQLAdapter(Adapter):
+class MySQLAdapter(MySQLServer):
     """Oracle's MySQL and its builds (Percona Server)."""
 
     product = "mysql"
     floor: ClassVar[tuple[int, ...]] = (8, 0, 29)
     transactional_ddl: ClassVar[bool] = False
-    clustered: ClassVar[bool] = False
     foreign_keys_need_indexes: ClassVar[bool] = True
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
     rebuilds: ClassVar[bool] = True
@@ -90,258 +77,6 @@ class MySQLAdapter(Adapter):
     """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
     proves_constraints: ClassVar[bool] = False
     cascades_fire_triggers: ClassVar[bool] = False
-
-    # -- the server --------------------------------------------------------------------------------
-
-    @classmethod
-    def matches(cls, connection: sa.Connection) -> Profile | None:
-        """See :meth:`Adapter.matches`."""
-        if connection.dialect.name not in ("mysql", "mariadb"):
-            return None
-        version = str(connection.exec_driver_sql("SELECT VERSION()").scalar_one())
-        names = ", ".join(f"'{name}'" for name in _SETTINGS)
-        settings = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
-        database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
-        profile = Profile(
-            product="mariadb" if "mariadb" in version.lower() else "mysql",
-            version=_version(version),
-            settings={
-                **{str(name).lower(): str(value).upper() for name, value in settings},
-                "default_schema": str(database or ""),
-            },
-        )
-        return profile if cls.serves(profile) else None
-
-    @classmethod
-    def serves(cls, profile: Profile) -> bool:
-        """See :meth:`Adapter.serves`."""
-        return profile.product == cls.product and (_on(profile.settings, "wsrep_on") is cls.clustered)
-
-    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
-        """See :meth:`Adapter.preflight`."""
-        grants = Grants(str(line) for (line,) in connection.exec_driver_sql("SHOW GRANTS"))
-        me = str(connection.exec_driver_sql("SELECT CURRENT_USER()").scalar_one())
-        user, _, host = me.rpartition("@")
-        account = f"'{user}'@'{host}'"
-        settings = self.profile.settings
-        problems = []
-        if any(_on(settings, name) for name in ("read_only", "super_read_only")):
-            problems.append(Problem(code="CF205", what="the server is read-only.", instead="connect to the primary."))
-        if (
-            _on(settings, "log_bin")
-            and not _on(settings, "log_bin_trust_function_creators")
-            and not grants.allows("SUPER")
-        ):
-            problems.append(
-                Problem(
-                    code="CF202",
-                    what=f"{me} may not create triggers while the binary log is on (error 1419).",
-                    why="the server asks for SUPER, or for its trust in those who create triggers.",
-                    instead="SET GLOBAL log_bin_trust_function_creators = 1; (and in my.cnf)"
-                    f"\nor: GRANT SUPER ON *.* TO {account};",
-                )
-            )
-        default = str(settings.get("default_schema", ""))
-        for schema, table in tables or [(None, "")]:
-            database = schema or default
-            missing = [name for name in _PRIVILEGES if not grants.allows(name, database, table)]
-            if missing:
-                problems.append(
-                    Problem(
-                        code="CF202",
-                        what=f"{me} lacks {', '.join(missing)} on {database}.",
-                        why="the upgrade alters tables, creates triggers and keeps a journal there.",
-                        instead=f"GRANT {', '.join(missing)} ON {self.compiler.quote(database)}.* TO {account};",
-                    )
-                )
-            problems += self._table_problems(connection, table, schema)
-        return list(dict.fromkeys(problems))
-
-    def _table_problems(self, connection: sa.Connection, table: str, schema: str | None) -> list[Problem]:
-        engine = connection.execute(
-            sa.text(
-                "SELECT engine FROM information_schema.tables WHERE table_name = :table"
-                " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
-            ),
-            {"table": table, "schema": schema},
-        ).scalar()
-        if engine is None or str(engine).lower() == "innodb":
-            return []
-        return [
-            Problem(
-                code="CF205",
-                what=f"{table} is stored in {engine}.",
-                why="only InnoDB has transactions, instant DDL and row locks.",
-                instead=f"ALTER TABLE {self.compiler.table(table, schema)} ENGINE = InnoDB; at a quiet time.",
-            )
-        ]
-
-    def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
-        """See :meth:`Adapter.table_problems`."""
-        grants = Grants(str(line) for (line,) in connection.exec_driver_sql("SHOW GRANTS"))
-        database = item.schema or str(self.profile.settings.get("default_schema", ""))
-        if item.renamed is None or grants.allows("CREATE VIEW", database):
-            return []
-        return [
-            Problem(
-                code="CF202",
-                what=f"the privilege CREATE VIEW on {database} is missing.",
-                why=f"{item.table} is known as {item.renamed}, too, while both releases run.",
-                instead=f"GRANT CREATE VIEW ON {self.compiler.quote(database)}.* TO CURRENT_USER();",
-            )
-        ]
-
-    def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
-        """See :meth:`Adapter.dependents`."""
-        return mysql_dependents(
-            connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
-            table=installed.table,
-            columns=installed.dropped,
-            own=installed.sync,
-        )
-
-    def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
-        """See :meth:`Adapter.table_readers`. Views and triggers know tables by their names."""
-        return readers.mysql_table_readers(
-            connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
-            table=installed.table,
-            alias=installed.renamed,
-        )
-
-    def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
-        """See :meth:`Adapter.routines`."""
-        return readers.mysql_routines(
-            connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
-            table=installed.table,
-            columns=installed.dropped,
-            whole=installed.removed or installed.renamed is not None,
-        )
-
-    def prepare(self, connection: sa.Connection) -> None:
-        """See :meth:`Adapter.prepare`. A trigger keeps the sql_mode and character set of its creator's session."""
-        dbapi: Any = connection.connection.dbapi_connection
-        # The driver must know the character set too, it encodes by it.
-        if hasattr(dbapi, "set_character_set"):
-            dbapi.set_character_set("utf8mb4")
-        else:
-            connection.exec_driver_sql("SET NAMES utf8mb4")
-        # Strict, so that the sync never stores a cut or changed value; but an old release's zero dates stay allowed.
-        connection.exec_driver_sql("SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
-        connection.exec_driver_sql("SET SESSION time_zone = '+00:00'")
-        connection.exec_driver_sql("SET SESSION sql_safe_updates = 0, sql_quote_show_create = 1")
-        if not (_on(self.profile.settings, "log_bin") and self.profile.settings.get("binlog_format") == "STATEMENT"):
-            # Without gap locks a backfill does not keep INSERTs out. Statement logging forbids it (error 1665).
-            connection.exec_driver_sql("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        self._prepare_more(connection)
-
-    def _prepare_more(self, connection: sa.Connection) -> None:
-        connection.exec_driver_sql("SET SESSION max_execution_time = 0")
-
-    def server_time(self, connection: sa.Connection) -> float:
-        """See :meth:`Adapter.server_time`."""
-        return float(connection.exec_driver_sql("SELECT UNIX_TIMESTAMP(SYSDATE(6))").scalar_one())
-
-    # -- what stands there -------------------------------------------------------------------------
-
-    def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
-        """See :meth:`Adapter.find`. Works inside a hold: information_schema needs no lock."""
-        name = {"table": table, "schema": schema}
-
-        def rows(query: str) -> list[Any]:
-            given = {key: value for key, value in name.items() if f":{key}" in query}
-            return list(connection.execute(sa.text(query), given).all())
-
-        tables = rows(
-            "SELECT row_format FROM information_schema.tables WHERE table_name = :table"
-            " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
-        )
-        names = rows(
-            "SELECT table_name FROM information_schema.tables WHERE table_schema = coalesce(:schema, database())"
-        )
-        around = frozenset(str(other) for (other,) in names)
-        if not tables:
-            return Found(exists=False, names=around)
-        columns = rows(
-            "SELECT column_name, is_nullable, column_default, extra,"
-            " character_octet_length / nullif(character_maximum_length, 0), column_type"
-            " FROM information_schema.columns"
-            " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
-            " ORDER BY ordinal_position"
-        )
-        triggers = rows(
-            "SELECT trigger_name, action_statement FROM information_schema.triggers"
-            " WHERE event_object_table = :table AND event_object_schema = coalesce(:schema, database())"
-        )
-        indexes = rows(
-            "SELECT DISTINCT index_name, index_type FROM information_schema.statistics WHERE table_name = :table"
-            " AND table_schema = coalesce(:schema, database()) ORDER BY index_name"
-        )
-        fulltext = any(str(type_) == "FULLTEXT" for _, type_ in indexes)
-        charsets = rows(
-            "SELECT character_set_name FROM information_schema.columns WHERE table_name = :table"
-            " AND table_schema = coalesce(:schema, database()) AND character_set_name IS NOT NULL"
-            " UNION SELECT substring_index(table_collation, '_', 1) FROM information_schema.tables"
-            " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
-        )
-        instant = str(tables[0][0]).lower() != "compressed" and not fulltext
-        shown = connection.exec_driver_sql(
-            f"SHOW CREATE TABLE {self.compiler.table(table, schema)}", execution_options={"no_parameters": True}
-        )
-        create = str(shown.one()[1])
-        return Found(
-            exists=True,
-            columns={str(column): nullable == "YES" for column, nullable, *_ in columns},
-            triggers={str(trigger): str(text) for trigger, text in triggers},
-            indexes={str(name): "index" for name, _ in indexes},
-            names=around,
-            details={
-                "create": create,
-                "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
-                "widths": {str(column): int(width) for column, *_, width, _ in columns if width},
-                "defaults": frozenset(
-                    str(column) for column, _, default, extra, *_ in columns if self._has_default(default, str(extra))
-                ),
-                "invisible": frozenset(
-                    str(column) for column, _, _, extra, *_ in columns if "INVISIBLE" in str(extra).upper()
-                ),
-                "default_texts": {str(name): _words(text) for name, _, text, *_ in columns if text is not None},
-                "generated": frozenset(
-                    str(column) for column, _, _, extra, *_ in columns if " GENERATED" in str(extra).upper()
-                ),
-                "on_update": tuple(
-                    str(column) for column, _, _, extra, *_ in columns if "on update" in str(extra).lower()
-                ),
-                "fulltext": fulltext,
-                "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
-                "instant": instant and not self._is_worn(connection, table, schema),
-                **mysql_constraints.find(connection, table, schema),
-            },
-        )
-
-    def _type(self, column: str, type_: str, create: str) -> str:  # noqa: ARG002 - for MariaDB
-        return type_
-
-    def _has_default(self, default: object, extra: str) -> bool:
-        return default is not None or "DEFAULT_GENERATED" in extra
-
-    def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:
-        """Whether the table has had so many instant changes that the server will soon refuse the next."""
-        try:
-            versions = connection.execute(
-                sa.text(
-                    "SELECT total_row_versions FROM information_schema.innodb_tables"
-                    " WHERE name = concat(coalesce(:schema, database()), '/', :table)"
-                ),
-                {"table": table, "schema": schema},
-            ).scalar()
-        except sa.exc.DBAPIError:
-            return False  # needs PROCESS; the server itself then refuses, and send() tells why
-        # 64 of them are allowed, 255 since MySQL 9.1; a few are left for this upgrade.
-        limit = 250 if self.profile.version >= (9, 1) else 60
-        return versions is not None and int(versions) >= limit
 
     # -- steps to statements -----------------------------------------------------------------------
 
@@ -641,10 +376,10 @@ class MySQLAdapter(Adapter):
     def opening(self, hold: Hold, timeout: float) -> list[Statement]:
         """See :meth:`Adapter.opening`. ``lock_wait_timeout`` counts whole seconds; it stands behind the watch."""
         if not hold.locked:
-            return [_lock_wait(timeout)]
+            return [lock_wait(timeout)]
         table = self.compiler.table(hold.table, hold.schema)
         return [
-            _lock_wait(timeout),
+            lock_wait(timeout),
             Statement(sql=f"LOCK TABLES {table} WRITE", lock="SHARED_NO_READ_WRITE metadata lock (WRITE)"),
         ]
 
@@ -675,7 +410,7 @@ class MySQLAdapter(Adapter):
         is only temporary" (manual, InnoDB, Online DDL Limitations). So it takes a look at the rows to tell.
         """
         with self._bounded(connection, timeout):
-            self.send(connection, _lock_wait(timeout))
+            self.send(connection, lock_wait(timeout))
             try:
                 yield
             except sa.exc.DBAPIError as error:
@@ -735,92 +470,6 @@ class MySQLAdapter(Adapter):
             ) from error
 
 
-class MariaDBAdapter(MySQLAdapter):
-    """MariaDB."""
-
-    product = "mariadb"
-    floor = (10, 6)
-    _growing = 127
-
-    def _prepare_more(self, connection: sa.Connection) -> None:
-        connection.exec_driver_sql("SET SESSION max_statement_time = 0")
-
-    def _has_default(self, default: object, extra: str) -> bool:  # noqa: ARG002 - see above
-        return default is not None and default != "NULL"
-
-    def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:  # noqa: ARG002
-        return False  # MariaDB does not count instant changes
-
-    def _type(self, column: str, type_: str, create: str) -> str:
-        return "json" if f"json_valid({self.compiler.quote(column)})" in create else type_
-
-    def _needs_copy(self, name: str, found: Found) -> bool:
-        # TIMESTAMP NOT NULL turns a NULL into the present time, even with a constant default: error 1846 in place.
-        return bool(found.details["fulltext"]) or str(found.details["types"].get(name, "")).startswith("timestamp")
-
-    def _is_cut(self, column: str) -> bool:  # noqa: ARG002 - MariaDB keeps no names of dropped columns
-        return False
-
-
-class _Cluster(MySQLAdapter):
-    """What Galera changes: LOCK TABLES keeps out nobody on other nodes, but DDL is executed in one total order on all.
-
-    So there is no hold: each statement is a step of its own (TOI), during which the whole cluster stops, and writers of
-    both releases run between two of them. The order of :meth:`hold` is harmless to them in every prefix.
-    """
-
-    clustered = True
-    rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
-
-    def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
-        """See :meth:`Adapter.opening`."""
-        return [_lock_wait(timeout), Statement(sql="SET SESSION wsrep_OSU_method = 'TOI'")]
-
-    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
-        """See :meth:`Adapter.closing`."""
-        return []
-
-    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
-        """See :meth:`Adapter.hold`."""
-        toi = "TOI: all writes of the cluster wait"
-        return [
-            Statement(sql=statement.sql, lock=f"{toi}; {statement.lock}") for statement in super().hold(hold, found)
-        ]
-
-    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
-        """See :meth:`Adapter.preflight`."""
-        status = connection.exec_driver_sql("SHOW STATUS LIKE 'wsrep_ready'").first()
-        problems = super().preflight(connection, tables)
-        if status is not None and str(status[1]).upper() != "ON":
-            problems.append(
-                Problem(
-                    code="CF205",
-                    what="this node does not take part in its cluster (wsrep_ready is OFF).",
-                    instead="connect to a node that is in sync.",
-                )
-            )
-        return problems
-
-
-class GaleraAdapter(_Cluster, MariaDBAdapter):
-    """MariaDB with ``wsrep_on``."""
-
-
-class XtraDBClusterAdapter(_Cluster, MySQLAdapter):
-    """Percona XtraDB Cluster: MySQL with ``wsrep_on``. Compiled for only; not run so far."""
-
-
-def _version(text: str) -> tuple[int, ...]:
-    # "5.5.5-10.11.18-MariaDB" is how old replication protocols spell it; the real one stands last.
-    parts = [part for part in text.split("-") if part[:1].isdigit() and "." in part]
-    number = parts[1] if len(parts) > 1 and parts[0] == "5.5.5" else parts[0]
-    return tuple(int(part) for part in number.split(".") if part.isdigit())
-
-
-def _on(settings: Mapping[str, str], name: str) -> bool:
-    return settings.get(name, "").upper() in ("ON", "1")
-
-
 def _errno(error: BaseException) -> int | None:
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     number = cause.args[0] if cause is not None and cause.args else None
@@ -835,14 +484,11 @@ def _seconds(timeout: float) -> int:
     return max(1, math.ceil(timeout))
 
 
-def _lock_wait(timeout: float) -> Statement:
+def lock_wait(timeout: float) -> Statement:
+    """Let no statement wait longer for a metadata lock than this, in whole seconds."""
     return Statement(sql=f"SET SESSION lock_wait_timeout = {_seconds(timeout)}")
 
 
 def _literal(text: str) -> str:
     # prepare() leaves NO_BACKSLASH_ESCAPES off.
     return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _words(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

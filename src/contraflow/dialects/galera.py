@@ -1,0 +1,63 @@
+"""MariaDB and MySQL in clusters on Galera."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.mariadb import MariaDBAdapter
+from contraflow.dialects.mysql import MySQLAdapter, lock_wait
+from contraflow.problems import Problem
+from contraflow.steps import Hold
+
+__all__ = ["GaleraAdapter", "XtraDBClusterAdapter"]
+
+
+class _Cluster(MySQLAdapter):
+    """What Galera changes: LOCK TABLES keeps out nobody on other nodes, but DDL is executed in one total order on all.
+
+    So there is no hold: each statement is a step of its own (TOI), during which the whole cluster stops, and writers of
+    both releases run between two of them. The order of :meth:`hold` is harmless to them in every prefix.
+    """
+
+    clustered = True
+    rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
+
+    def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.opening`."""
+        return [lock_wait(timeout), Statement(sql="SET SESSION wsrep_OSU_method = 'TOI'")]
+
+    def closing(self, hold: Hold) -> list[Statement]:  # noqa: ARG002 - the interface's
+        """See :meth:`Adapter.closing`."""
+        return []
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`."""
+        toi = "TOI: all writes of the cluster wait"
+        return [
+            Statement(sql=statement.sql, lock=f"{toi}; {statement.lock}") for statement in super().hold(hold, found)
+        ]
+
+    def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
+        """See :meth:`Adapter.preflight`."""
+        status = connection.exec_driver_sql("SHOW STATUS LIKE 'wsrep_ready'").first()
+        problems = super().preflight(connection, tables)
+        if status is not None and str(status[1]).upper() != "ON":
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="this node does not take part in its cluster (wsrep_ready is OFF).",
+                    instead="connect to a node that is in sync.",
+                )
+            )
+        return problems
+
+
+class GaleraAdapter(_Cluster, MariaDBAdapter):
+    """MariaDB with ``wsrep_on``."""
+
+
+class XtraDBClusterAdapter(_Cluster, MySQLAdapter):
+    """Percona XtraDB Cluster: MySQL with ``wsrep_on``. Compiled for only; not run so far."""
