@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
-from contraflow.engine.backfill import Backfiller, Target
-from contraflow.engine.checks import check_dependents, check_domain, check_names, check_routines, check_rows
+from contraflow.engine.backfill import Target
+from contraflow.engine.checks import check_dependents, check_routines
 from contraflow.engine.connect import Database, locked, refused, unreachable
-from contraflow.engine.constraints import check_constraints
-from contraflow.engine.indexes import check_indexes
+from contraflow.engine.examination import find_problems, in_the_way
+from contraflow.engine.filling import carry_out, fill
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lag import Replicas
 from contraflow.engine.lease import PATIENCE, Lease
@@ -33,27 +33,19 @@ from contraflow.engine.matching import (
     revisions_of,
     rolled_back,
 )
-from contraflow.engine.opaque import check_opaque, compute, needs_python, opaque_syncs
+from contraflow.engine.opaque import compute, needs_python, opaque_syncs
 from contraflow.engine.plans import plan_report, programs
-from contraflow.engine.report import Difference, Node, Options, PlanReport, Progress, State, Status
+from contraflow.engine.proving import prove, prove_old
+from contraflow.engine.report import Node, Options, PlanReport, Progress, State, Status
 from contraflow.engine.schema import full_name, old_shape
 from contraflow.engine.status import first_status, read_status
-from contraflow.engine.tables import check_tables
-from contraflow.engine.verification import (
-    ProbeTarget,
-    find_alike,
-    find_differences,
-    find_nulls,
-    find_violations,
-    refuse,
-)
-from contraflow.engine.widening import check_misfits, check_widenings, takes_wider_types
+from contraflow.engine.widening import check_misfits, takes_wider_types
 from contraflow.engine.work import Work
 from contraflow.installed import Installed
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Backfill, BackfillPair, Block, BuildIndex, FillNulls, Hold, Online, Phases, Sync
+from contraflow.steps import Block, Hold, Phases, Sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on
@@ -137,11 +129,11 @@ class Runner:
             try:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
-                    return self._in_the_way(connection, entry) if entry.open else []
+                    return in_the_way(connection, self.adapter, entry.installed) if entry.open else []
                 phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
             except ProblemError as error:
                 return list(error.problems)
-            return self._find_problems(connection, upgrade, phases)
+            return find_problems(connection, self.adapter, upgrade, phases)
 
     def plan(self) -> PlanReport:
         """Every statement of every phase for the connected server, in order.
@@ -224,7 +216,7 @@ class Runner:
             work.start(pending="migrate")
             compute(work, opaque)
             for data in entry.programs.get("backfill", ()):
-                self._fill(work, entry, Target.from_dict(data))
+                fill(work, entry, Target.from_dict(data))
             for block in plan_builds(entry.installed):
                 work.run(block)
             work.reach(state)
@@ -243,7 +235,7 @@ class Runner:
                 return
             state = self._next("verify", entry)
             work.start()
-            self._verify(work, entry, show=show)
+            prove(work, entry, show=show)
             work.reach(state)
 
     def contract(self, *, force: str | None = None) -> None:
@@ -264,28 +256,28 @@ class Runner:
             whole = entry.pending != "contract"
             if whole:
                 self._gate(work, entry, force)
-                self._verify(work, entry, show=3)
+                prove(work, entry, show=3)
                 ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
                 self._weigh(work, check_routines(work.connection, self.adapter, entry.installed), force)
                 # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
                 for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
                     try:
-                        self._carry_out(work, entry, block)
+                        carry_out(work, entry, block)
                     except sa.exc.DBAPIError as error:
                         if not error.connection_invalidated:
-                            self._verify(work, entry, show=3)  # tells what came in between
+                            prove(work, entry, show=3)  # tells what came in between
                         raise
                 # From here on there is no way back: what is dropped is gone.
                 work.start(pending="contract")
             for block in plan_end(entry.installed)[0]:
                 found = work.find(block)
                 try:
-                    self._carry_out(work, entry, block)
+                    carry_out(work, entry, block)
                 except (ProblemError, sa.exc.DBAPIError) as error:
                     if whole and _left_as_it_was(work, block, found, error):
                         work.save(pending=None)  # no lock, nothing dropped: rollback stays possible
                         if isinstance(error, sa.exc.IntegrityError):
-                            self._verify(work, entry, show=3)
+                            prove(work, entry, show=3)
                     raise
                 whole = whole and not isinstance(block, Hold)
             work.reach(state)
@@ -308,14 +300,13 @@ class Runner:
             if entry.pending != "rollback":
                 self._gate(work, entry, force)
                 ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
-                if nulls := [null for item in entry.installed for null in self._nulls(work, item, item.loosened)]:
-                    raise refuse(nulls, upgrade=entry.id, verb=work.verb)
+                prove_old(work, entry)
                 work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:
                 if takes_wider_types(block):
                     # Once more: from here on such values are refused, where they would be lost.
                     ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
-                self._carry_out(work, entry, block)
+                carry_out(work, entry, block)
             work.reach(state)
 
     def upgrade(self) -> None:
@@ -345,7 +336,7 @@ class Runner:
             ]
             if not targets:
                 raise _no_such_table(name, entry)
-            return sum(self._fill(work, entry, target) for target in targets)
+            return sum(fill(work, entry, target) for target in targets)
 
     # -- telling ---
 
@@ -472,25 +463,6 @@ class Runner:
             raise impossible(verb, entry)
         return state
 
-    def _fill(self, work: Work, entry: Entry, target: Target) -> int:
-        """Fill one table, with its events; the rows written by this call."""
-        filler = Backfiller(
-            verb=work.verb,
-            adapter=self.adapter,
-            journal=work.journal,
-            options=self.options,
-            clock=self._clock,
-            sleep=self._sleep,
-            progress=self._progress,
-            pause_point=work.breathe,
-            fence=work.lease.renew,
-        )
-        began = self._clock()
-        work.record("begun", target.title)
-        rows = filler.run(work.connection, entry, target)
-        work.record("done", target.title, statements=rows, seconds=self._clock() - began)
-        return rows
-
     @property
     def needs_declaration(self) -> bool:
         """Whether :meth:`migrate` of the open upgrade needs it declared: it has an opaque lens."""
@@ -551,32 +523,8 @@ class Runner:
 
     def _checked(self, work: Work, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
         phases = self._phases(work.connection, upgrade, installed)
-        ProblemError.raise_any(self._find_problems(work.connection, upgrade, phases))
+        ProblemError.raise_any(find_problems(work.connection, self.adapter, upgrade, phases))
         return phases
-
-    def _find_problems(self, connection: sa.Connection, upgrade: Upgrade, phases: Phases) -> list[Problem]:
-        """What is wrong with the server, and with the lenses over present and possible values."""
-        syncs = [
-            block.step.sync
-            for block in phases.migrate
-            if isinstance(block, Online) and isinstance(block.step, Backfill)
-        ]
-        pairs = [
-            block.step for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, BackfillPair)
-        ]
-        syncs += [step.lens for step in pairs]
-        return [
-            *self.adapter.preflight(connection, tables_of(upgrade)),
-            *(problem for step in pairs for problem in self.adapter.pair_problems(connection, step.pair)),
-            *check_names(self.adapter, phases),
-            *check_tables(connection, self.adapter, phases),
-            *check_indexes(connection, self.adapter, phases),
-            *check_widenings(connection, self.adapter, phases),
-            *check_constraints(connection, self.adapter, phases),
-            *check_domain(syncs),
-            *check_rows(connection, self.adapter, syncs),
-            *check_opaque(connection, opaque_syncs(phases)),
-        ]
 
     def _install(self, work: Work, upgrade: Upgrade) -> None:
         for block in self._phases(work.connection, upgrade, work.current.installed).expand:
@@ -593,93 +541,6 @@ class Runner:
         for problem in problems:
             work.record("forced", work.verb, detail=f"{force}\n{problem.what}")
 
-    def _in_the_way(self, connection: sa.Connection, entry: Entry) -> list[Problem]:
-        """What would keep contract from dropping and renaming what it has to."""
-        return [
-            *check_dependents(connection, self.adapter, entry.installed),
-            *check_routines(connection, self.adapter, entry.installed),
-        ]
-
-    def _verify(self, work: Work, entry: Entry, *, show: int) -> None:
-        missing = [name for item in entry.installed for name in self._missing(work, item)]
-        if missing:
-            raise _not_installed(entry, missing)
-        differences: list[Difference] = []
-        for data in entry.programs.get("probe", ()):
-            target = ProbeTarget.from_dict(data)
-            work.tell(target.title)
-            differences += find_differences(work.connection, target, show=show, pause_point=work.pause_point)
-            work.tell(target.title, finished=True)
-        for item in entry.installed:
-            differences += self._alike(work, item, show=show)
-            differences += self._violations(work, item, show=show)
-            differences += self._nulls(work, item, item.tightened)
-        if differences:
-            if (state := after("differ", entry.state)) is not entry.state and state is not None:
-                work.save(state=state)
-            work.record("failed", work.verb, detail="; ".join(f"{d.table} {d.title}: {d.count}" for d in differences))
-            raise refuse(differences, upgrade=entry.id, verb=work.verb)
-
-    def _alike(self, work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
-        """Rows that the unique indexes which contract will build would refuse."""
-        where: dict[str, Any] = {"table": item.table, "schema": item.schema}
-        due = [index for index in item.built if index.late]
-        standing = self.adapter.find(work.connection, **where).indexes if due else {}
-        for index in due:
-            if standing.get(str(index.name), "invalid") != "invalid":
-                continue
-            work.pause_point()
-            work.tell(f"look for rows alike under {index.name}")
-            step = BuildIndex(**where, index=index)
-            if alike := find_alike(work.connection, self.adapter, step, show=show):
-                yield alike
-            work.tell(f"look for rows alike under {index.name}", finished=True)
-
-    def _violations(self, work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
-        """Rows that the foreign keys and checks which contract will make would refuse."""
-        for constraint in item.constrained:
-            if not constraint.late:
-                continue
-            work.pause_point()
-            title = f"look for rows against {constraint.title.removeprefix('the ')}"
-            work.tell(title)
-            where: dict[str, Any] = {"table": item.table, "schema": item.schema}
-            if found := find_violations(work.connection, self.adapter, constraint, **where, show=show):
-                yield found
-            work.tell(title, finished=True)
-
-    def _nulls(self, work: Work, item: Installed, names: Sequence[str]) -> Iterator[Difference]:
-        """NULLs where they may not stand, of columns for which nothing says what is written into these."""
-        mended = {mend.column for mend in item.mends}
-        for name in names:
-            if name not in mended:
-                work.pause_point()
-                where: dict[str, Any] = {"table": item.table, "schema": item.schema}
-                if found := find_nulls(work.connection, self.adapter, name, **where):
-                    yield found
-
-    def _carry_out(self, work: Work, entry: Entry, block: Block) -> None:
-        """A block of DDL, or the filling of NULLs."""
-        if not isinstance(block, Online) or not isinstance(block.step, FillNulls):
-            work.run(block)
-            return
-        name = f"{full_name(block.schema, block.table)}, {block.step.mend.column}"
-        if work.find(block).exists:
-            text = self.adapter.mend(block.step)
-            self._fill(work, entry, Target(name=name, title=block.title, key=block.step.mend.key, text=text))
-
-    def _missing(self, work: Work, item: Installed) -> list[str]:
-        """The triggers of a sync, or of a pair, that do not stand, and the second name of a table."""
-        names = [f"{item.sync}_i", f"{item.sync}_u"] if item.sync else []
-        names += [f"{pair.name}_{letter}" for pair in item.pairs for letter in pair.triggers]
-        if not names and item.renamed is None:
-            return []
-        found = self.adapter.find(work.connection, item.table, item.schema)
-        missing = [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
-        if item.renamed and item.renamed not in found.names:
-            missing.append(f"the name {item.renamed} of {full_name(item.schema, item.table)}")
-        return missing
-
 
 def _past(entry: Entry) -> bool:
     """Whether contract has begun: the phases before it are done for good."""
@@ -693,17 +554,6 @@ def _left_as_it_was(work: Work, block: Block, before: Found, error: ProblemError
     else:
         known = all(problem.code == "CF006" for problem in error.problems)
     return known and replace(work.find(block), names=before.names) == before
-
-
-def _not_installed(entry: Entry, missing: Sequence[str]) -> ProblemError:
-    return ProblemError(
-        Problem(
-            code="CF008",
-            what=f"the sync of {entry.id} is not complete: {', '.join(missing)} is missing.",
-            why="what one release wrote since then, the other one does not read.",
-            instead="stop the new release's nodes, then contraflow rollback, and upgrade again.",
-        )
-    )
 
 
 def _no_such_table(name: str, entry: Entry) -> ProblemError:

@@ -1,0 +1,52 @@
+"""Everything that is examined before the first change, and before contract, as one list of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Adapter
+from contraflow.engine.checks import check_dependents, check_domain, check_names, check_routines, check_rows
+from contraflow.engine.constraints import check_constraints
+from contraflow.engine.indexes import check_indexes
+from contraflow.engine.opaque import check_opaque, opaque_syncs
+from contraflow.engine.tables import check_tables
+from contraflow.engine.widening import check_widenings
+from contraflow.installed import Installed
+from contraflow.operations.planning import Upgrade, tables_of
+from contraflow.problems import Problem
+from contraflow.steps import Backfill, BackfillPair, Online, Phases
+
+__all__ = ["find_problems", "in_the_way"]
+
+
+def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade, phases: Phases) -> list[Problem]:
+    """What is wrong with the server, and with the lenses over present and possible values."""
+    syncs = [
+        block.step.sync for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, Backfill)
+    ]
+    pairs = [
+        block.step for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, BackfillPair)
+    ]
+    syncs += [step.lens for step in pairs]
+    return [
+        *adapter.preflight(connection, tables_of(upgrade)),
+        *(problem for step in pairs for problem in adapter.pair_problems(connection, step.pair)),
+        *check_names(adapter, phases),
+        *check_tables(connection, adapter, phases),
+        *check_indexes(connection, adapter, phases),
+        *check_widenings(connection, adapter, phases),
+        *check_constraints(connection, adapter, phases),
+        *check_domain(syncs),
+        *check_rows(connection, adapter, syncs),
+        *check_opaque(connection, opaque_syncs(phases)),
+    ]
+
+
+def in_the_way(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+    """What would keep contract from dropping and renaming what it has to."""
+    return [
+        *check_dependents(connection, adapter, installed),
+        *check_routines(connection, adapter, installed),
+    ]

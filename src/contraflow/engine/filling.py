@@ -1,0 +1,42 @@
+"""The filling of rows as a part of a verb."""
+
+from __future__ import annotations
+
+from contraflow.engine.backfill import Backfiller, Target
+from contraflow.engine.journal import Entry
+from contraflow.engine.schema import full_name
+from contraflow.engine.work import Work
+from contraflow.steps import Block, FillNulls, Online
+
+__all__ = ["carry_out", "fill"]
+
+
+def fill(work: Work, entry: Entry, target: Target) -> int:
+    """Fill one table, with its events in the journal; the rows written by this call."""
+    filler = Backfiller(
+        verb=work.verb,
+        adapter=work.adapter,
+        journal=work.journal,
+        options=work.options,
+        clock=work.clock,
+        sleep=work.sleep,
+        progress=work.progress,
+        pause_point=work.breathe,
+        fence=work.lease.renew,
+    )
+    began = work.clock()
+    work.record("begun", target.title)
+    rows = filler.run(work.connection, entry, target)
+    work.record("done", target.title, statements=rows, seconds=work.clock() - began)
+    return rows
+
+
+def carry_out(work: Work, entry: Entry, block: Block) -> None:
+    """Run a block of contract or of rollback: DDL, or the filling of NULLs."""
+    if not isinstance(block, Online) or not isinstance(block.step, FillNulls):
+        work.run(block)
+        return
+    name = f"{full_name(block.schema, block.table)}, {block.step.mend.column}"
+    if work.find(block).exists:
+        text = work.adapter.mend(block.step)
+        fill(work, entry, Target(name=name, title=block.title, key=block.step.mend.key, text=text))
