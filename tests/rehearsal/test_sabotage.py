@@ -82,6 +82,7 @@ def test_rows_that_only_seem_filled_are_refused(server: Server, tmp_path: Path) 
                 connection.exec_driver_sql("UPDATE unspoilt SET cf_marker = 1")
 
     url = server.address.render_as_string(hide_password=False)
-    record = Rehearsal(config=project.ini, url=url, seconds=0.3, rows=6, workers=1).run(meanwhile=meanwhile)
+    # More rows than the old release's worker writes, and the sync so fills, before migrate.
+    record = Rehearsal(config=project.ini, url=url, seconds=0.3, rows=400, workers=1).run(meanwhile=meanwhile)
     assert record.verdict == "failed"
     assert record.tries[-1].verb == "verify"
