@@ -14,6 +14,7 @@ from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
+from contraflow.rehearsal.gate import Gate
 from contraflow.rehearsal.history import History, KeyHistory
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
@@ -36,7 +37,7 @@ _REFUSED = frozenset(
 )
 
 
-class Desk:
+class Desk(Gate):
     """What all clients share: which releases serve, what they may be asked, and when everybody has to stand still."""
 
     def __init__(
@@ -49,6 +50,7 @@ class Desk:
         control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
         calls: bool = False,
     ) -> None:
+        super().__init__(clients)
         self.calls = calls
         """The requests are calls of the releases' own workloads: rows belong to nobody, and cannot be foretold."""
         self.tables = tables
@@ -60,9 +62,6 @@ class Desk:
         self.hot: list[HotRow] = []
         self.nodes: dict[Side, Node] = {}
         self._tokens = itertools.count(10_001)  # beyond what a project's own first rows are likely to hold
-        self._running = clients
-        self._closed = False
-        self._changed = threading.Condition()
 
     def token(self) -> int:
         """A number that nobody else gets."""
@@ -72,34 +71,6 @@ class Desk:
         """Let no token be one of these numbers, or below."""
         low = max((one for one in numbers if isinstance(one, int) and one < _LARGEST_TOKEN), default=0)
         self._tokens = itertools.count(max(next(self._tokens), low + 1))
-
-    def close(self) -> None:
-        """Return when every client stands between two requests."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._running == 0)
-
-    def open(self) -> None:
-        """Let the clients go on."""
-        with self._changed:
-            self._closed = False
-            self._changed.notify_all()
-
-    def leave(self) -> None:
-        """A client has ended."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-    def pause(self) -> None:
-        """Stand still here while the desk is closed."""
-        with self._changed:
-            if not self._closed:
-                return
-            self._running -= 1
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._closed)
-            self._running += 1
 
 
 class Client:

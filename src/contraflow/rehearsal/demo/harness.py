@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from contraflow.problems import ContraflowError, Problem, ProblemError
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.demo import rows, verdict
-from contraflow.rehearsal.demo.load import Client, Gate
+from contraflow.rehearsal.demo.load import Client
 from contraflow.rehearsal.demo.nodes import Balancer, Node, find_example, scratch_folder
 from contraflow.rehearsal.demo.oracle import Difference
 from contraflow.rehearsal.demo.verdict import Verdict
+from contraflow.rehearsal.gate import Gate
 
 __all__ = ["Options", "run"]
 

@@ -15,8 +15,9 @@ from typing import Any
 from contraflow.rehearsal.demo import values
 from contraflow.rehearsal.demo.nodes import Balancer, Node
 from contraflow.rehearsal.demo.oracle import Difference, ProjectModel, TokenModel, UserModel, utc_now
+from contraflow.rehearsal.gate import Gate
 
-__all__ = ["Client", "Gate", "Sample"]
+__all__ = ["Client", "Sample"]
 
 _TIMEOUT_SECONDS = 30.0
 _ROLES = ("admin", "member", "reader")
@@ -30,42 +31,6 @@ class Sample:
     seconds: float
     release: int
     write: bool
-
-
-class Gate:
-    """Lets the demo hold all clients between two of their operations."""
-
-    def __init__(self, clients: int) -> None:
-        self._running = clients
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def close(self) -> None:
-        """Return when every client stands still."""
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._running == 0)
-
-    def open(self) -> None:
-        """Let the clients go on."""
-        with self._changed:
-            self._closed = False
-            self._changed.notify_all()
-
-    def leave(self) -> None:
-        """A client has ended."""
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        """Stand still here while the gate is closed."""
-        with self._changed:
-            if self._closed:
-                self._running -= 1
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: not self._closed)
-                self._running += 1
 
 
 @dataclass(kw_only=True)
@@ -134,7 +99,7 @@ class Client(threading.Thread):
         due = time.monotonic()
         try:
             while not self._stopping.is_set():
-                self._gate.wait()
+                self._gate.pause()
                 operation = self._rng.choices(operations, weights)[0]
                 try:
                     operation(self)
