@@ -7,6 +7,8 @@ parentheses. The language is closed (:mod:`contraflow.expressions`), so this sta
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
@@ -176,9 +178,31 @@ class Compiler(ABC):
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
         """A column inside an expression: text in a byte-wise collation, time in UTC without a zone."""
 
-    @abstractmethod
     def literal(self, value: object) -> str:
         """A literal whose text means the same in every session."""
+        if value is None:
+            return "NULL"
+        if isinstance(value, bool):
+            return self.true if value else self.false
+        if isinstance(value, int):
+            return str(value) if value >= 0 else f"({value})"
+        if isinstance(value, decimal.Decimal):
+            return self.decimal_literal(value)
+        if isinstance(value, dt.datetime):
+            return self.time_literal(value)
+        return self.text_literal(str(value))
+
+    def decimal_literal(self, value: decimal.Decimal) -> str:
+        """A decimal."""
+        return f"({value:f})"
+
+    @abstractmethod
+    def time_literal(self, value: dt.datetime) -> str:
+        """A date and time without a zone."""
+
+    @abstractmethod
+    def text_literal(self, text: str) -> str:
+        """Text in a byte-wise collation."""
 
     @abstractmethod
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:

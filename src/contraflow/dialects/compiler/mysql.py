@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,18 +37,10 @@ class MySQLCompiler(Compiler):
         # A difference of unsigned integers fails where it is negative.
         return f"CAST({text} AS SIGNED)" if getattr(type_, "unsigned", False) else text
 
-    def literal(self, value: object) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, bool):
-            return self.true if value else self.false
-        if isinstance(value, int):
-            return str(value) if value >= 0 else f"({value})"
-        if isinstance(value, decimal.Decimal):
-            return f"({value:f})"
-        if isinstance(value, dt.datetime):
-            return f"TIMESTAMP'{value.isoformat(' ')}'"
-        text = str(value)
+    def time_literal(self, value: dt.datetime) -> str:
+        return f"TIMESTAMP'{value.isoformat(' ')}'"
+
+    def text_literal(self, text: str) -> str:
         if "\\" in text:  # as bytes: the text would depend on NO_BACKSLASH_ESCAPES
             return f"(_utf8mb4 x'{text.encode().hex()}' COLLATE {self.collation})"
         quoted = text.replace("'", "''")

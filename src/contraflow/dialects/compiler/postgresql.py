@@ -41,18 +41,14 @@ class PostgreSQLCompiler(Compiler):
             return f"timezone('UTC', {text})"
         return text
 
-    def literal(self, value: object) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, bool):
-            return self.true if value else self.false
-        if isinstance(value, int):
-            return str(value) if value >= 0 else f"({value})"
-        if isinstance(value, decimal.Decimal):
-            return f"CAST({value:f} AS numeric)"
-        if isinstance(value, dt.datetime):
-            return f"CAST('{value.isoformat(' ')}' AS timestamp)"
-        text = str(value).replace("'", "''")
+    def decimal_literal(self, value: decimal.Decimal) -> str:
+        return f"CAST({value:f} AS numeric)"
+
+    def time_literal(self, value: dt.datetime) -> str:
+        return f"CAST('{value.isoformat(' ')}' AS timestamp)"
+
+    def text_literal(self, text: str) -> str:
+        text = text.replace("'", "''")
         # E'' means the same whether standard_conforming_strings is on or off in the session that runs the trigger.
         quoted = "E'" + text.replace("\\", "\\\\") + "'" if "\\" in text else f"'{text}'"
         return f"(CAST({quoted} AS text){self.collate})"

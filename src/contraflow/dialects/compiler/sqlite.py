@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,18 +22,11 @@ class SQLiteCompiler(Compiler):
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
         return f"({text} COLLATE BINARY)" if is_text(type_) else text
 
-    def literal(self, value: object) -> str:
-        if value is None:
-            return "NULL"
-        if isinstance(value, bool):
-            return self.true if value else self.false
-        if isinstance(value, int):
-            return str(value) if value >= 0 else f"({value})"
-        if isinstance(value, decimal.Decimal):
-            return f"({value:f})"
-        if isinstance(value, dt.datetime):
-            return f"'{value:%Y-%m-%d %H:%M:%S.%f}'"  # as SQLAlchemy stores it
-        quoted = str(value).replace("'", "''")
+    def time_literal(self, value: dt.datetime) -> str:
+        return f"'{value:%Y-%m-%d %H:%M:%S.%f}'"  # as SQLAlchemy stores it
+
+    def text_literal(self, text: str) -> str:
+        quoted = text.replace("'", "''")
         return f"'{quoted}'"
 
     def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:
