@@ -17,6 +17,7 @@ from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
 
 __all__ = [
+    "LONGEST_NAME",
     "Condition",
     "Fragment",
     "Move",
@@ -29,8 +30,11 @@ __all__ = [
     "default_text",
     "find_column",
     "find_table",
+    "incomplete",
 ]
 
+LONGEST_NAME = 63
+"""Bytes. PostgreSQL cuts a longer name silently (Identifiers, NAMEDATALEN); MySQL and MariaDB refuse 65 characters."""
 TableName: TypeAlias = "tuple[str | None, str]"
 """Schema (None: the connection's own) and name."""
 Schema: TypeAlias = Mapping[TableName, Mapping[str, "sa.Column[Any]"]]
@@ -153,6 +157,11 @@ class Operation(Protocol):
     def describe(self) -> dict[str, Any]:
         """The declaration as plain data, stable for equal declarations."""
         ...
+
+
+def incomplete(what: str, instead: str) -> ProblemError:
+    """``CF116``: a declaration that lacks something, or contradicts itself."""
+    return ProblemError(Problem(code="CF116", what=what, instead=instead))
 
 
 def find_table(schema: Schema, table: TableName) -> Mapping[str, sa.Column[Any]]:

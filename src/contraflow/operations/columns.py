@@ -10,7 +10,15 @@ import sqlalchemy as sa
 
 from contraflow import expressions
 from contraflow.lens import Lens, Row, Side
-from contraflow.operations.base import Fragment, Schema, constant_default, default_text, find_column, find_table
+from contraflow.operations.base import (
+    Fragment,
+    Schema,
+    constant_default,
+    default_text,
+    find_column,
+    find_table,
+    incomplete,
+)
 from contraflow.operations.widening import changes_under_one_name
 from contraflow.problems import Problem, ProblemError
 
@@ -87,7 +95,7 @@ class TransformColumns:
         object.__setattr__(self, "keep", tuple(self.keep))
         names = {column.name for column in self.columns}
         if strangers := names - set(self.lens.new):
-            raise _incomplete(
+            raise incomplete(
                 f"columns= of {self.table} names {', '.join(sorted(strangers))}, which the lens does not make.",
                 "name them in the lens's new=, or add them with AddColumn.",
             )
@@ -194,7 +202,7 @@ class AddColumn:
         object.__setattr__(self, "reads", tuple(self.reads))
         _check_reads(self, f"{self.table}.{self.column.name}")
         if self.value is not None and self.column.computed is not None:
-            raise _incomplete(
+            raise incomplete(
                 f"{self.table}.{self.column.name} is computed by the server, and value= is given.",
                 "leave one of them out.",
             )
@@ -228,7 +236,7 @@ class AddColumn:
             find_column(schema, table, name)
         lens = self._lens()
         if lens is None and not self.column.nullable and self.column.computed is None:
-            raise _incomplete(
+            raise incomplete(
                 f"{self.table}.{self.column.name} is NOT NULL, and nothing says what old rows get.",
                 "give value=lambda row: ..., or a constant server_default= to the column.",
             )
@@ -288,7 +296,7 @@ class DropColumn:
             find_column(schema, table, name)
         lens = self._lens()
         if lens is None and not column.nullable and column.server_default is None:
-            raise _incomplete(
+            raise incomplete(
                 f"{self.table}.{self.column} is NOT NULL without a default:"
                 " the new release, which does not know it, could not insert.",
                 "say what the old release reads in such rows: value=lambda row: ...",
@@ -314,7 +322,7 @@ class DropColumn:
 def _check_reads(operation: AddColumn | DropColumn, title: str) -> None:
     """A value that is computed from other columns needs the computation, and what to do when they change."""
     if operation.reads and operation.value is None:
-        raise _incomplete("reads= is given without value=.", "give value=lambda row: ... too.")
+        raise incomplete("reads= is given without value=.", "give value=lambda row: ... too.")
     if operation.reads and operation.keep is None:
         raise _fill_or_track(title)
 
@@ -322,10 +330,6 @@ def _check_reads(operation: AddColumn | DropColumn, title: str) -> None:
 def _once(lens: Lens | None, keep: Keep | None, name: str) -> frozenset[str]:
     """The column, if it is computed and then left to its writers."""
     return frozenset() if lens is None or keep == "track" else frozenset({name})
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))
 
 
 def _fill_or_track(name: str) -> ProblemError:
@@ -357,7 +361,7 @@ def _constant_default(column: sa.Column[Any]) -> Any:
         return None
     constant, value = constant_default(column)
     if not constant:
-        raise _incomplete(
+        raise incomplete(
             f"the server default of {column.name} is an expression.",
             "say what old rows get: value=lambda row: ... (contraflow.expressions.utcnow() for the present time).",
         )

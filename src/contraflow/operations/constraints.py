@@ -9,15 +9,21 @@ from typing import Any, Literal
 from contraflow import expressions
 from contraflow.constraints import ForeignKey
 from contraflow.lens import Row
-from contraflow.operations.base import Condition, Fragment, Release, Schema, find_column, find_table
-from contraflow.problems import Problem, ProblemError
+from contraflow.operations.base import (
+    LONGEST_NAME,
+    Condition,
+    Fragment,
+    Release,
+    Schema,
+    find_column,
+    find_table,
+    incomplete,
+)
 
 __all__ = ["AddCheck", "AddForeignKey", "DropCheck", "DropForeignKey"]
 
 Action = Literal["CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION"]
 _ACTIONS = ("CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION")
-_LONGEST_NAME = 63
-"""Bytes. PostgreSQL cuts a longer name silently (Identifiers, NAMEDATALEN); MySQL and MariaDB refuse 65 characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +57,15 @@ class AddForeignKey:
         _check_name(self.table, self.name)
         _check_columns(f"the foreign key {self.name} of {self.table}", self.columns)
         if len(self.columns) != len(self.target_columns):
-            raise _incomplete(
+            raise incomplete(
                 f"{self.name} refers from {len(self.columns)} columns to {len(self.target_columns)}.",
                 "name as many target_columns as columns, in the same order.",
             )
         for action in (self.ondelete, self.onupdate):
             if action not in (None, *_ACTIONS):
-                raise _incomplete(f"{action!r} is no action of a foreign key.", f"write one of {', '.join(_ACTIONS)}.")
+                raise incomplete(f"{action!r} is no action of a foreign key.", f"write one of {', '.join(_ACTIONS)}.")
         if self.deferred and not self.deferrable:
-            raise _incomplete(f"{self.name} is deferred, but not deferrable.", "write deferrable=True as well.")
+            raise incomplete(f"{self.name} is deferred, but not deferrable.", "write deferrable=True as well.")
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -144,7 +150,7 @@ class AddCheck:
         _check_columns(f"the check {self.name} of {self.table}", self.columns)
         found = self._expression(Row({name: expressions.Ref(name) for name in self.columns}))
         if not expressions.is_deterministic(found):
-            raise _incomplete(
+            raise incomplete(
                 f"the condition of {self.name} does not always give the same for the same row.",
                 "compare with a column or a literal, not with the present time.",
             )
@@ -153,7 +159,7 @@ class AddCheck:
         try:
             return expressions.validate(self.condition(row))
         except (TypeError, ValueError) as error:
-            raise _incomplete(
+            raise incomplete(
                 f"the condition of {self.name} raises {type(error).__name__}: {error}.",
                 "it is called once, with columns instead of values, and must return an expression over them.",
             ) from error
@@ -195,7 +201,7 @@ class DropCheck:
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         if (self.name is None) == (not self.columns):
-            raise _incomplete(f"DropCheck of {self.table} needs a name, or columns.", "give one of the two.")
+            raise incomplete(f"DropCheck of {self.table} needs a name, or columns.", "give one of the two.")
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -214,17 +220,13 @@ class DropCheck:
 
 
 def _check_name(table: str, name: str) -> None:
-    if not 0 < len(name.encode()) <= _LONGEST_NAME:
-        raise _incomplete(
-            f"the name {name!r} of a constraint of {table} is empty or longer than {_LONGEST_NAME} bytes.",
+    if not 0 < len(name.encode()) <= LONGEST_NAME:
+        raise incomplete(
+            f"the name {name!r} of a constraint of {table} is empty or longer than {LONGEST_NAME} bytes.",
             "choose one that every server keeps whole.",
         )
 
 
 def _check_columns(title: str, columns: Sequence[str]) -> None:
     if not columns or len(set(columns)) < len(columns):
-        raise _incomplete(f"{title} names no column, or one twice.", "name each column once: columns=[...].")
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))
+        raise incomplete(f"{title} names no column, or one twice.", "name each column once: columns=[...].")

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.installed import Installed, Labels
-from contraflow.operations.base import Fragment, Schema, find_column
+from contraflow.operations.base import Fragment, Schema, find_column, incomplete
 from contraflow.operations.gathering import TablePlan
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import Block, ExtendEnums, Online
@@ -46,9 +46,7 @@ class AddEnumValues:
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
         if not self.values or len(set(self.values)) < len(self.values):
-            raise _incomplete(
-                f"no value is added to {self.table}.{self.column}, or one twice.", "name each value once."
-            )
+            raise incomplete(f"no value is added to {self.table}.{self.column}, or one twice.", "name each value once.")
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -59,7 +57,7 @@ class AddEnumValues:
         if isinstance(type_, sa.types.Enum) and type_.native_enum:
             return Fragment(table=table, extend=(self._labels(type_, title),))
         if not isinstance(type_, sa.types.String) or hasattr(type_, "values"):
-            raise _incomplete(
+            raise incomplete(
                 f"{title} is {type_!r}, and has no values to add to.",
                 "give the new shape a column of its own: ChangeType(...).",
             )
@@ -122,7 +120,3 @@ def label_blocks(found: Installed) -> Iterator[Block]:
     """What adds the values."""
     step = ExtendEnums(table=found.table, schema=found.schema, labels=found.labels)
     yield Online(title=f"add values to {found.table}", table=found.table, schema=found.schema, step=step)
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))

@@ -7,13 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from contraflow.installed import Index
-from contraflow.operations.base import Fragment, Schema, find_column, find_table
-from contraflow.problems import Problem, ProblemError
+from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete
 
 __all__ = ["AddUnique", "CreateIndex", "DropIndex", "DropUnique"]
-
-_LONGEST_NAME = 63
-"""Bytes. PostgreSQL cuts a longer name silently (Identifiers, NAMEDATALEN); MySQL and MariaDB refuse 65 characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +132,9 @@ def _build(operation: CreateIndex | AddUnique, schema: Schema, index: Index) -> 
 
 
 def _check_index(table: str, name: str, columns: Sequence[str]) -> None:
-    if not 0 < len(name.encode()) <= _LONGEST_NAME:
-        raise _incomplete(
-            f"the name {name!r} of an index of {table} is empty or longer than {_LONGEST_NAME} bytes.",
+    if not 0 < len(name.encode()) <= LONGEST_NAME:
+        raise incomplete(
+            f"the name {name!r} of an index of {table} is empty or longer than {LONGEST_NAME} bytes.",
             "choose one that every server keeps whole.",
         )
     _check_columns(table, columns)
@@ -146,10 +142,4 @@ def _check_index(table: str, name: str, columns: Sequence[str]) -> None:
 
 def _check_columns(table: str, columns: Sequence[str]) -> None:
     if not columns or len(set(columns)) < len(columns):
-        raise _incomplete(
-            f"an index of {table} names no column, or one twice.", "name each column once: columns=[...]."
-        )
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))
+        raise incomplete(f"an index of {table} names no column, or one twice.", "name each column once: columns=[...].")

@@ -23,6 +23,7 @@ from contraflow.operations.base import (
     default_text,
     find_column,
     find_table,
+    incomplete,
 )
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.problems import Problem, ProblemError
@@ -79,14 +80,14 @@ class MoveColumns:
         object.__setattr__(self, "on", dict(self.on))
         object.__setattr__(self, "missing", dict(self.missing))
         if not named or not self.on:
-            raise _incomplete(f"MoveColumns of {self.table} needs columns= and on=.", "name at least one column each.")
+            raise incomplete(f"MoveColumns of {self.table} needs columns= and on=.", "name at least one column each.")
         if both := set(named) & set(self.on):
-            raise _incomplete(
+            raise incomplete(
                 f"{self.table}.{min(both)} is to move, and tells which rows belong together.",
                 "leave it out of columns=.",
             )
         if strangers := set(self.missing) - {*named, *named.values()}:
-            raise _incomplete(
+            raise incomplete(
                 f"missing= names {', '.join(sorted(strangers))}, which does not move.", "name moved columns only."
             )
 
@@ -165,14 +166,12 @@ def move(fragment: Fragment, plans: Plans) -> None:
     source, target = plans.current[fragment.table], plans.current[moving.to]
     for name, new in moving.columns.items():
         if source.created or name not in source.original:
-            raise _incomplete(
+            raise incomplete(
                 f"{source.name[1]}.{name} is new, and moves to {target.name[1]}.",
                 f"let {target.name[1]} have it from the start, or move it in an upgrade of its own.",
             )
         if target.created and new not in target.columns:
-            raise _incomplete(
-                f"the new table {target.name[1]} has no column {new}.", "declare it there, with its type."
-            )
+            raise incomplete(f"the new table {target.name[1]} has no column {new}.", "declare it there, with its type.")
         if target.created:
             continue
         if new.lower() in {name.lower() for name in (*target.columns, *target.original)}:
@@ -201,7 +200,7 @@ def pairs_of(plans: Plans) -> list[Moved]:
         try:
             names = frozenset({source.name, target.name})
             if names in tables:
-                raise _incomplete(
+                raise incomplete(
                     f"columns move between {source.name[1]} and {target.name[1]} twice.",
                     "name all of them in one move.",
                 )
@@ -257,7 +256,7 @@ def _pair(move: Move, source: TablePlan, target: TablePlan, lone: Sequence[Table
         if plan.renamed or PAIR_MARKER in plan.original:
             raise _not_movable(plan)
     if gone := [new for new in move.columns.values() if new not in target.columns]:
-        raise _incomplete(f"{target.name[1]}.{gone[0]} is dropped again.", "leave it out of the move.")
+        raise incomplete(f"{target.name[1]}.{gone[0]} is dropped again.", "leave it out of the move.")
     columns = {new: target.columns[new] for new in move.columns.values()}
     old = _main(move, source, target, lone)
     main, companion = (source, target) if old == "main" else (target, source)
@@ -325,7 +324,7 @@ def _constant(name: str, value: Any) -> Callable[[Row], Mapping[str, Any]]:
 
 def _not_movable(plan: TablePlan) -> ProblemError:
     if plan.renamed:
-        return _incomplete(
+        return incomplete(
             f"{plan.name[1]} is renamed in the upgrade in which its columns move.",
             "rename it in an upgrade of its own.",
         )
@@ -345,7 +344,7 @@ def _main(move: Move, source: TablePlan, target: TablePlan, lone: Sequence[Table
     up = _refers(source.table, move.on, target.name)
     if down == up:
         pairs = ", ".join(f"{source.name[1]}.{here} = {target.name[1]}.{there}" for here, there in move.on.items())
-        raise _incomplete(
+        raise incomplete(
             f"{'both' if up else 'no'} foreign keys tie the rows together ({pairs}).",
             f"let one of the two, {target.name[1]} or {source.name[1]}, refer to the other by exactly these columns.",
         )
@@ -574,7 +573,3 @@ def _renamed(image: sa.ColumnElement[Any], name: str, type_: sa.types.TypeEngine
         return ref
     _, value = children(image)
     return sa.func.coalesce(ref, value)
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))

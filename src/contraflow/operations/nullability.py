@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from contraflow import expressions
 from contraflow.installed import Mend
 from contraflow.lens import Row
-from contraflow.operations.base import Fragment, Nullability, Schema, find_column
+from contraflow.operations.base import Fragment, Nullability, Schema, find_column, incomplete
 from contraflow.operations.gathering import TablePlan
-from contraflow.problems import Problem, ProblemError
+from contraflow.problems import Problem
 from contraflow.steps import Sync
 
 __all__ = ["LoosenNotNull", "TightenNotNull", "change_nullability", "mends", "nullability_problems"]
@@ -132,12 +132,12 @@ def _fragment(
     table = (operation.schema, operation.table)
     column = find_column(schema, table, operation.column)
     if bool(column.nullable) is nullable:
-        raise _incomplete(
+        raise incomplete(
             f"{operation.table}.{operation.column} is {'NULLable' if nullable else 'NOT NULL'} already.",
             "leave the operation out.",
         )
     if column.primary_key:
-        raise _incomplete(f"{operation.table}.{operation.column} is in the primary key.", "keep it NOT NULL.")
+        raise incomplete(f"{operation.table}.{operation.column} is in the primary key.", "keep it NOT NULL.")
     cells = {name: expressions.Ref(name, find_column(schema, table, name).type) for name in operation.reads}
     change = Nullability(column=operation.column, nullable=nullable, value=_value(value, cells))
     return Fragment(table=table, nullability=change)
@@ -155,7 +155,3 @@ def _describe(operation: TightenNotNull | LoosenNotNull, name: str, value: Value
         "column": operation.column,
         "value": None if found is None else expressions.describe(found),
     }
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))

@@ -10,13 +10,10 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.installed import Index
-from contraflow.operations.base import Fragment, Schema, TableName, default_text, find_table
+from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, TableName, default_text, find_table, incomplete
 from contraflow.problems import Problem, ProblemError
 
 __all__ = ["CreateTable", "DropTable", "RenameTable", "assembled", "describe_table", "name_taken", "references"]
-
-_LONGEST_NAME = 63
-"""Bytes: PostgreSQL cuts a longer name silently (manual, Identifiers); MySQL and MariaDB refuse 65 characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +32,18 @@ class CreateTable:
     restricts: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.table.encode()) <= _LONGEST_NAME:
-            raise _incomplete(
-                f"the table's name {self.table!r} is empty or longer than {_LONGEST_NAME} bytes.",
+        if not 0 < len(self.table.encode()) <= LONGEST_NAME:
+            raise incomplete(
+                f"the table's name {self.table!r} is empty or longer than {LONGEST_NAME} bytes.",
                 "choose one that every server keeps whole.",
             )
         if not len(self.definition.columns):
-            raise _incomplete(f"the table {self.table} has no columns.", "declare them.")
+            raise incomplete(f"the table {self.table} has no columns.", "declare them.")
         for column in self.definition.columns:
             if isinstance(column.type, sa.types.NullType):
-                raise _incomplete(f"{self.table}.{column.name} has no type.", "give it one, also beside a foreign key.")
+                raise incomplete(f"{self.table}.{column.name} has no type.", "give it one, also beside a foreign key.")
             if isinstance(column.default, sa.Sequence):
-                raise _incomplete(
+                raise incomplete(
                     f"{self.table}.{column.name} takes its values from a sequence of its own.",
                     "declare it as sa.Identity(), or create the sequence in an earlier revision.",
                 )
@@ -110,9 +107,9 @@ class RenameTable:
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.new.encode()) <= _LONGEST_NAME or self.new == self.table:
-            raise _incomplete(
-                f"the new name {self.new!r} of {self.table} is its own, empty or longer than {_LONGEST_NAME} bytes.",
+        if not 0 < len(self.new.encode()) <= LONGEST_NAME or self.new == self.table:
+            raise incomplete(
+                f"the new name {self.new!r} of {self.table} is its own, empty or longer than {LONGEST_NAME} bytes.",
                 "choose one that every server keeps whole.",
             )
 
@@ -305,7 +302,3 @@ def _refer(table: sa.Table, key: sa.ForeignKeyConstraint, stands: Callable[[Tabl
 def _copy_index(table: sa.Table, index: sa.Index) -> None:
     parts = [table.c[part.name] if isinstance(part, sa.Column) else sa.text(str(part)) for part in index.expressions]
     sa.Index(index.name, *parts, unique=index.unique, _table=table, **index.dialect_kwargs)
-
-
-def _incomplete(what: str, instead: str) -> ProblemError:
-    return ProblemError(Problem(code="CF116", what=what, instead=instead))
