@@ -436,10 +436,10 @@ def runner(
     return Runner(database.url, life.upgrade, options=Options(lock_timeout=0.3), before_statement=before_statement)
 
 
-def exact(engine: sa.Engine) -> dict[str, Any]:
+def exact(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
     """Everything that the server tells about the table."""
     with connected(engine) as (connection, adapter):
-        found = adapter.find(connection, TABLE, None)
+        found = adapter.find(connection, table, None)
         inspector = sa.inspect(connection)
         details = {name: value for name, value in found.details.items() if name not in ("schema_version", "functions")}
         return {
@@ -447,14 +447,14 @@ def exact(engine: sa.Engine) -> dict[str, Any]:
             "triggers": found.triggers,
             "indexes": found.indexes,
             "details": details,
-            "shown": sorted(map(str, inspector.get_indexes(TABLE))),
-            "unique": sorted(map(str, inspector.get_unique_constraints(TABLE))),
-            "keys": sorted(map(str, inspector.get_foreign_keys(TABLE))),
-            "checks": sorted(map(str, inspector.get_check_constraints(TABLE))),
+            "shown": sorted(map(str, inspector.get_indexes(table))),
+            "unique": sorted(map(str, inspector.get_unique_constraints(table))),
+            "keys": sorted(map(str, inspector.get_foreign_keys(table))),
+            "checks": sorted(map(str, inspector.get_check_constraints(table))),
         }
 
 
-def shape(engine: sa.Engine) -> dict[str, Any]:
+def shape(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
     """What an application can tell of the table: columns in any order, and what is unique or indexed under a name.
 
     A unique constraint and a unique index are alike to it.
@@ -462,20 +462,20 @@ def shape(engine: sa.Engine) -> dict[str, Any]:
     inspector = sa.inspect(engine)
     columns = {
         column["name"]: (str(column["type"]), column["nullable"], column["default"])
-        for column in inspector.get_columns(TABLE)
+        for column in inspector.get_columns(table)
     }
     indexes = {
-        (index["name"], tuple(index["column_names"]), bool(index["unique"])) for index in inspector.get_indexes(TABLE)
+        (index["name"], tuple(index["column_names"]), bool(index["unique"])) for index in inspector.get_indexes(table)
     }
     unique = {
         (constraint["name"], tuple(constraint["column_names"]), True)
-        for constraint in inspector.get_unique_constraints(TABLE)
+        for constraint in inspector.get_unique_constraints(table)
     }
     keys = {
         (key["name"], tuple(key["constrained_columns"]), key["referred_table"], str(key["options"]))
-        for key in inspector.get_foreign_keys(TABLE)
+        for key in inspector.get_foreign_keys(table)
     }
-    checks = {check["name"] for check in inspector.get_check_constraints(TABLE)}
+    checks = {check["name"] for check in inspector.get_check_constraints(table)}
     return {"columns": columns, "indexes": indexes | unique, "keys": keys, "checks": checks}
 
 

@@ -303,17 +303,18 @@ def _first_misfit(sync: Sync, direction: _Direction) -> Problem | None:
                 value = expressions.evaluate(image, row)
             except (TypeError, ValueError, ArithmeticError) as error:
                 reason = f"raises {type(error).__name__}: {error}"
+                instead = f"make {direction.name} total: case(..., else_=...)."
             else:
                 unfit = misfit(value, column)
                 if unfit is None:
                     continue
-                reason = unfit
+                reason, instead = unfit, _way_out(column, direction)
             sources = ", ".join(f"{source} = {_short(row[source])}" for source in direction.sources) or "any row"
             return Problem(
                 code="CF107",
                 what=f"{sync.table}: for {sources}, {direction.name} gives {name}: {reason}.",
                 why=f"the {direction.release} release may write that at any time, and its statement would fail.",
-                instead=_way_out(column, direction),
+                instead=instead,
             )
     return None
 
@@ -413,5 +414,6 @@ def domain(column: SyncColumn) -> list[Any]:
         ]
         return [*(dt.datetime(*parts) for parts in naive), *nothing]  # type: ignore[arg-type]  # noqa: DTZ001
     if isinstance(type_, sa.types.JSON):
-        return [{"k": "v"}, {}, {"k": 1, "other": [1]}, [], "text", *nothing]
+        # A str stands for the document as it is written.
+        return [{"k": "v"}, {}, {"k": 1, "other": [1]}, [], '"text"', *nothing]
     return []

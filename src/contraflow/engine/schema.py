@@ -60,6 +60,7 @@ def old_shape(
                 table.c[column].nullable = False
         details = adapter.find(connection, name, schema).details
         spell_types(table, details.get("types", {}))
+        _read_documents(table)
         if item:
             spell_types(table, {one.column: one.old for one in item.widened})
         for change in item.redefaulted if item else ():
@@ -80,6 +81,13 @@ def spell_types(table: sa.Table, types: Mapping[str, str]) -> None:
     for name, text in types.items():
         if name in table.c:
             table.c[name].info[SPELT] = text
+
+
+def _read_documents(table: sa.Table) -> None:
+    """Give columns that the server spells as JSON that type: SQLAlchemy takes MariaDB's, a LONGTEXT below, for text."""
+    for column in table.columns:
+        if column.info.get(SPELT) == "json" and not isinstance(column.type, sa.types.JSON):
+            column.type = sa.JSON()
 
 
 def _complete(table: sa.Table, unique: Iterable[tuple[str, ...]]) -> None:
