@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,8 +12,9 @@ from contraflow import AddColumn, Declared, Lens, RenameColumn, TransformColumns
 from contraflow.expressions import lower, to_integer, to_text, utcnow
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
-from contraflow.rehearsal.hot import HotRow
+from contraflow.rehearsal.hot import Draft, HotRow
 from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
+from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
 from contraflow.steps import Backfill, Online
 
@@ -138,9 +141,83 @@ def test_a_hot_row_holds_what_was_written_or_its_image() -> None:
         ),
     )
     row = HotRow((None, "t"), {"id": 1}, table, {"id": 1, "a": "007"})
-    assert row.wrong("old", {"id": 1, "a": "007"}) == []
-    assert row.wrong("new", {"id": 1, "n": 7}) == []
-    assert row.wrong("new", {"id": 1, "n": 8}) == ["n = 8 was neither written nor is it the image of what was"]
-    assert row.wrong("old", None) == ["the row is not there"]
+    assert read(row, "old", {"id": 1, "a": "007"}) == []
+    assert read(row, "new", {"id": 1, "n": 7}) == []
+    assert read(row, "new", {"id": 1, "n": 8}) == [
+        ("alien read", "n = 8 was neither written nor is it the image of what was")
+    ]
+    assert read(row, "old", None) == [("lost", "the row is not there")]
     assert row.torn([{"id": 1, "a": "007"}, {"id": 1, "n": 7}]) == []
     assert row.torn([{"id": 1, "a": "8"}, {"id": 1, "n": 7}]) == ["a = '8', n = 7 do not agree"]
+
+
+def read(row: HotRow, release: Side, found: dict[str, Any] | None, at: float = 1.0) -> list[tuple[str, str]]:
+    row.reading(at)
+    return [*row.judge(release, found, at)]
+
+
+class Chosen(random.Random):
+    """Lets a row be written in all its columns."""
+
+    def sample(self, population: Any, *_: Any, **_named: Any) -> list[Any]:
+        return list(population)
+
+
+def write(row: HotRow, release: Side, at: float) -> tuple[Draft, dict[str, Any]]:
+    draft = row.draw(release, Chosen(f"{release}/{at}"), itertools.count(int(at) * 10).__next__, at)
+    assert draft is not None
+    return draft, {"id": 1, **draft.values}
+
+
+def hot() -> HotRow:
+    return HotRow((None, "t"), {"id": 1}, renamed(), {"id": 1, "a": "first", "note": "first"})
+
+
+def as_new(values: dict[str, Any]) -> dict[str, Any]:
+    return {"id": 1, "b": values["a"], "note": values["note"]}
+
+
+def test_a_hot_row_does_not_go_back_to_what_was_replaced() -> None:
+    row = hot()
+    first, values = write(row, "old", 1.0)
+    row.reading(1.5)
+    row.done(first, 2.0)
+    assert row.judge("new", {"id": 1, "b": "first", "note": "first"}, 1.5) == []  # it began before the answer came
+    assert read(row, "new", as_new(values), 2.5) == []
+    (kind, what), *more = read(row, "new", {"id": 1, "b": "first", "note": values["note"]}, 2.5)
+    assert (kind, more) == ("stale", [])
+    assert what == "b = 'first' had been replaced by a later write before this read began"
+
+
+def test_of_two_writes_at_once_either_may_be_the_last() -> None:
+    row = hot()
+    (first, one), (second, other) = write(row, "old", 1.0), write(row, "old", 1.1)
+    row.done(second, 2.0)
+    row.done(first, 3.0)
+    for values in (one, other):
+        assert read(row, "old", values, 4.0) == []
+    third, last = write(row, "old", 4.0)
+    row.done(third, 5.0)
+    assert read(row, "old", last, 6.0) == []
+    assert {kind for values in (one, other) for kind, _ in read(row, "old", values, 6.0)} == {"stale"}
+
+
+def test_a_write_that_nobody_knows_of_may_show_at_any_time_and_one_that_failed_never() -> None:
+    row = hot()
+    _, lost = write(row, "old", 1.0)
+    second, known = write(row, "old", 2.0)
+    row.done(second, 3.0)
+    failed, gone = write(row, "old", 4.0)
+    row.failed(failed)
+    assert read(row, "old", lost, 5.0) == []
+    assert read(row, "old", known, 5.0) == []
+    assert {kind for kind, _ in read(row, "old", gone, 5.0)} == {"alien read"}
+
+
+def test_what_can_be_read_no_more_is_forgotten() -> None:
+    row = hot()
+    for number in range(1, 1000):
+        draft, _ = write(row, "new" if number % 2 else "old", float(number))
+        row.done(draft, number + 0.5)
+    kept = [len(unit.writes) for unit in row._units]
+    assert max(kept) < 100

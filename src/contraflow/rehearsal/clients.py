@@ -49,8 +49,11 @@ class Desk(Gate):
         clients: int,
         control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
         calls: bool = False,
+        crowd: int = 1_000,
     ) -> None:
         super().__init__(clients)
+        self.crowd = crowd
+        """How many rows of one table a client has at most, or nearly so: then it deletes where it would insert."""
         self.calls = calls
         """The requests are calls of the releases' own workloads: rows belong to nobody, and cannot be foretold."""
         self.tables = tables
@@ -192,7 +195,7 @@ class Client:
             values = item.worlds[0].values
             if len(item.worlds) == 1 and values is not None:
                 self.items[table].remove(item)
-                yield HotRow(table, item.key, oracle, values)
+                yield HotRow(table, item.key, oracle, values, self.desk.history.now())
 
     def _act_on(self, release: Side, row: HotRow) -> None:
         """Read or write a row that others write, too."""
@@ -201,30 +204,36 @@ class Client:
             return
         shape, sent = oracle.shape(release), self.desk.history.now()
         known = row.last.get(release)
-        values = row.draw(release, self._rng, self.desk.token) if known and self._rng.random() < 0.6 else {}
-        if not values:
+        draft = row.draw(release, self._rng, self.desk.token, sent) if known and self._rng.random() < 0.6 else None
+        if draft is None:
+            row.reading(sent)
             answer = self._ask(release, [("select", shape.title, [row.key])])
             if answer.ok:
                 self.check_hot(release, row, answer.results[0], sent)
                 return
+            row.unread(sent)
+            statement: Statement = ("select", shape.title, [row.key])
         else:
-            answer = self._ask(release, [("update", shape.title, [row.key], values)])
-            row.history.add(sent, release, self.name, "update", values, _outcome(answer))
-        refused = answer.fault in _REFUSED and self.desk.control(
-            release, ("update", shape.title, [row.key], values), known
-        )
-        if not answer.ok and answer.fault not in _UNKNOWN and not refused:
-            what = f"{'update' if values else 'read'} by the {release} release failed: {answer.error}"
+            statement = ("update", shape.title, [row.key], draft.values)
+            answer = self._ask(release, [statement])
+            row.history.add(sent, release, self.name, "update", draft.values, _outcome(answer))
+            if answer.ok:
+                row.done(draft, self.desk.history.now())
+            elif answer.fault not in _UNKNOWN:
+                row.failed(draft)
+        if answer.ok or answer.fault in _UNKNOWN:
+            return
+        if not (answer.fault in _REFUSED and self.desk.control(release, statement, known)):
+            what = f"{'update' if draft else 'read'} by the {release} release failed: {answer.error}"
             self.desk.history.fail(release, what, table=_title(row.table), key=row.title, of=row.history)
 
     def check_hot(self, release: Side, row: HotRow, found: Mapping[str, Any] | None, at: float) -> None:
-        """Hold such a row against what may be read of it."""
+        """Hold such a row, read since the moment ``at``, against what may be read of it."""
         row.history.add(at, release, self.name, "read", found, "ok" if found is not None else "no row")
         self.desk.history.count("values checked", len(found) if found else 1)
-        if wrong := row.wrong(release, found):
-            what = f"the {release} release reads: {'; '.join(wrong)}"
-            kind: FindingKind = "alien read" if found is not None else "lost"
-            self.desk.history.find(kind, what, table=_title(row.table), key=row.title, of=row.history)
+        for kind, what in row.judge(release, found, at):
+            told = f"the {release} release reads: {what}"
+            self.desk.history.find(kind, told, table=_title(row.table), key=row.title, of=row.history)
 
     def _pick(self, release: Side) -> Item | None:
         """A row that the release knows."""
@@ -237,7 +246,8 @@ class Client:
         table = rng.choice([name for name, table in self.desk.tables.items() if table.knows(release)])
         several = rng.random() < 0.2
         chance = rng.random()
-        if chance < 0.25 or not self.items[table]:
+        crowded = len(self.items[table]) >= self.desk.crowd
+        if (chance < 0.25 and not crowded) or not self.items[table]:
             return [] if busy else drawer.insert(release, table, stage, rows=rng.randint(2, 5) if several else 1)
         owned = rng.sample(self.items[table], min(len(self.items[table]), 3 if several else 1))
         ready = [item for item in owned if item not in busy and item.certain and self._clear(item)]

@@ -52,6 +52,7 @@ class _Node:
         self.retry, self.faults = _library()
         self.engine = _engine(configuration["url"], configuration["workers"], configuration["timeout"])
         self.tables: dict[str, sa.Table] = {}
+        self._statements: dict[tuple[object, ...], Any] = {}
         with self.engine.connect() as connection:
             for told in configuration["tables"]:
                 schema, name = told["schema"], told["name"]
@@ -108,7 +109,7 @@ class _Node:
             if len(rows) > 1:
                 connection.execute(table.insert().values(rows))
                 return None
-            result = connection.execute(table.insert().values(rows[0]))
+            result = connection.execute(self._prepared("insert", name), rows[0])
             made = result.inserted_primary_key
             return None if made is None else dict(zip(table.primary_key.columns.keys(), made, strict=True))
         if verb == "upsert":
@@ -118,14 +119,47 @@ class _Node:
         if verb == "all":
             return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
         (keys, *values) = rest
-        condition = sa.or_(*(sa.and_(*(table.c[name] == value for name, value in key.items())) for key in keys))
+        given = dict(values[0]) if values else {}
+        parameters = {
+            f"key_{number}_{column}": value for number, key in enumerate(keys) for column, value in key.items()
+        }
+        parameters.update({f"new_{column}": value for column, value in given.items()})
+        result = connection.execute(self._prepared(verb, name, tuple(keys[0]), len(keys), tuple(given)), parameters)
         if verb == "select":
-            # With the lock of a writer, a read waits until a commit that nobody heard of is done or undone.
-            row = connection.execute(sa.select(table).where(condition).with_for_update()).mappings().one_or_none()
+            row = result.mappings().one_or_none()
             return None if row is None else dict(row)
-        if verb == "update":
-            return connection.execute(table.update().where(condition).values(values[0])).rowcount
-        return connection.execute(table.delete().where(condition)).rowcount
+        return result.rowcount
+
+    def _prepared(
+        self, verb: str, name: str, key: tuple[str, ...] = (), rows: int = 0, given: tuple[str, ...] = ()
+    ) -> Any:
+        """The statement of this form, made once: to make one costs more than to send it."""
+        form = verb, name, key, rows, given
+        if form not in self._statements:
+            self._statements[form] = _statement(self.tables[name], verb, key, rows, given)
+        return self._statements[form]
+
+
+def _statement(table: sa.Table, verb: str, key: Sequence[str], rows: int, given: Sequence[str]) -> Any:
+    """A statement whose values are parameters: those of the keys ``key_0_id``, those to be written ``new_name``."""
+    if verb == "insert":
+        return table.insert()
+
+    def parameter(name: str, column: str) -> sa.BindParameter[Any]:
+        return sa.bindparam(name, type_=table.c[column].type)
+
+    condition = sa.or_(
+        *(
+            sa.and_(*(table.c[column] == parameter(f"key_{number}_{column}", column) for column in key))
+            for number in range(rows)
+        )
+    )
+    if verb == "select":
+        # With the lock of a writer, a read waits until a commit that nobody heard of is done or undone.
+        return sa.select(table).where(condition).with_for_update()
+    if verb == "update":
+        return table.update().where(condition).values({column: parameter(f"new_{column}", column) for column in given})
+    return table.delete().where(condition)
 
 
 def _table(connection: sa.Connection, told: Mapping[str, Any]) -> sa.Table:
@@ -187,6 +221,8 @@ def _engine(text: str, workers: int, timeout: float) -> sa.Engine:
 def _write_ahead(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
+    # As on the other scratch servers: what only a power failure would need is not waited for.
+    cursor.execute("PRAGMA synchronous = OFF")
     cursor.close()
 
 

@@ -211,6 +211,7 @@ class _Run:
             clients=options.workers,
             control=control.fails,
             calls=options.old_workload.call is not None,
+            crowd=2 * -(-options.rows // options.workers) + 20,
         )
         self.clients = [Client(number, self.desk) for number in range(options.workers)]
 
@@ -474,6 +475,7 @@ class _Run:
         for hot in self.desk.hot:
             if hot.table == name:
                 seen = found.pop(identity(hot.key), None)
+                hot.reading(at)
                 self.clients[0].check_hot(release, hot, seen, at)
                 if seen is not None:
                     views.setdefault(hot, []).append(seen)
