@@ -13,60 +13,68 @@ how the columns correspond, once, in an ordinary Alembic revision::
 then ``contraflow upgrade``, roll the nodes, ``contraflow contract``.
 """
 
-from contraflow.alembic.change import Change
-from contraflow.engine.nodes import Heartbeat
-from contraflow.engine.report import Options, PlanReport, Progress, State, Status
-from contraflow.engine.runner import Runner
-from contraflow.faults import (
-    AlreadyExists,
-    BadSyntax,
-    Cancelled,
-    CheckViolation,
-    CommittedInPart,
-    CommitUnknown,
-    ConstraintViolation,
-    DatabaseFault,
-    Deadlock,
-    Disconnected,
-    DuplicateKey,
-    ExclusionViolation,
-    Fault,
-    ForeignKeyViolation,
-    InvalidData,
-    LockTimeout,
-    NoSuchColumn,
-    NoSuchDatabase,
-    NoSuchTable,
-    NotNullViolation,
-    OutOfResources,
-    PermissionDenied,
-    RaisedByDatabase,
-    ReadOnly,
-    SchemaChanged,
-    SerializationFailure,
-    StatementTimeout,
-    TransactionAborted,
-    TransientFault,
-    Unavailable,
-    classify,
-)
-from contraflow.install import install
-from contraflow.lens import Lens
-from contraflow.opaque import Opaque
-from contraflow.operations.attributes import ChangeDefault
-from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
-from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
-from contraflow.operations.enums import AddEnumValues
-from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
-from contraflow.operations.moves import MoveColumns
-from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
-from contraflow.operations.opaque import OpaqueColumns
-from contraflow.operations.planning import Declared, Upgrade
-from contraflow.operations.tables import CreateTable, DropTable, RenameTable
-from contraflow.operations.widening import WidenColumn
-from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
-from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
-from contraflow.writer import OpaqueWriter
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contraflow.alembic.change import Change
+    from contraflow.engine.nodes import Heartbeat
+    from contraflow.engine.report import Options, PlanReport, Progress, State, Status
+    from contraflow.engine.runner import Runner
+    from contraflow.faults import (
+        AlreadyExists,
+        BadSyntax,
+        Cancelled,
+        CheckViolation,
+        CommittedInPart,
+        CommitUnknown,
+        ConstraintViolation,
+        DatabaseFault,
+        Deadlock,
+        Disconnected,
+        DuplicateKey,
+        ExclusionViolation,
+        Fault,
+        ForeignKeyViolation,
+        InvalidData,
+        LockTimeout,
+        NoSuchColumn,
+        NoSuchDatabase,
+        NoSuchTable,
+        NotNullViolation,
+        OutOfResources,
+        PermissionDenied,
+        RaisedByDatabase,
+        ReadOnly,
+        SchemaChanged,
+        SerializationFailure,
+        StatementTimeout,
+        TransactionAborted,
+        TransientFault,
+        Unavailable,
+        classify,
+    )
+    from contraflow.install import install
+    from contraflow.lens import Lens
+    from contraflow.opaque import Opaque
+    from contraflow.operations.attributes import ChangeDefault
+    from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+    from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+    from contraflow.operations.enums import AddEnumValues
+    from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+    from contraflow.operations.moves import MoveColumns
+    from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
+    from contraflow.operations.opaque import OpaqueColumns
+    from contraflow.operations.planning import Declared, Upgrade
+    from contraflow.operations.tables import CreateTable, DropTable, RenameTable
+    from contraflow.operations.widening import WidenColumn
+    from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
+    from contraflow.retry import Attempt, RetryOptions, TransactionMisused, retry, run_transaction
+    from contraflow.writer import OpaqueWriter
 
 __all__ = [
     "AddCheck",
@@ -147,3 +155,130 @@ __all__ = [
     "retry",
     "run_transaction",
 ]
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "alembic.change": ("Change",),
+    "engine.nodes": ("Heartbeat",),
+    "engine.report": (
+        "Options",
+        "PlanReport",
+        "Progress",
+        "State",
+        "Status",
+    ),
+    "engine.runner": ("Runner",),
+    "faults": (
+        "AlreadyExists",
+        "BadSyntax",
+        "Cancelled",
+        "CheckViolation",
+        "CommittedInPart",
+        "CommitUnknown",
+        "ConstraintViolation",
+        "DatabaseFault",
+        "Deadlock",
+        "Disconnected",
+        "DuplicateKey",
+        "ExclusionViolation",
+        "Fault",
+        "ForeignKeyViolation",
+        "InvalidData",
+        "LockTimeout",
+        "NoSuchColumn",
+        "NoSuchDatabase",
+        "NoSuchTable",
+        "NotNullViolation",
+        "OutOfResources",
+        "PermissionDenied",
+        "RaisedByDatabase",
+        "ReadOnly",
+        "SchemaChanged",
+        "SerializationFailure",
+        "StatementTimeout",
+        "TransactionAborted",
+        "TransientFault",
+        "Unavailable",
+        "classify",
+    ),
+    "install": ("install",),
+    "lens": ("Lens",),
+    "opaque": ("Opaque",),
+    "operations.attributes": ("ChangeDefault",),
+    "operations.columns": (
+        "AddColumn",
+        "ChangeType",
+        "DropColumn",
+        "RenameColumn",
+        "TransformColumns",
+    ),
+    "operations.constraints": (
+        "AddCheck",
+        "AddForeignKey",
+        "DropCheck",
+        "DropForeignKey",
+    ),
+    "operations.enums": ("AddEnumValues",),
+    "operations.indexes": (
+        "AddUnique",
+        "CreateIndex",
+        "DropIndex",
+        "DropUnique",
+    ),
+    "operations.moves": ("MoveColumns",),
+    "operations.nullability": (
+        "LoosenNotNull",
+        "TightenNotNull",
+    ),
+    "operations.opaque": ("OpaqueColumns",),
+    "operations.planning": (
+        "Declared",
+        "Upgrade",
+    ),
+    "operations.tables": (
+        "CreateTable",
+        "DropTable",
+        "RenameTable",
+    ),
+    "operations.widening": ("WidenColumn",),
+    "problems": (
+        "ContraflowError",
+        "Interrupted",
+        "Problem",
+        "ProblemError",
+    ),
+    "retry": (
+        "Attempt",
+        "RetryOptions",
+        "TransactionMisused",
+        "retry",
+        "run_transaction",
+    ),
+    "writer": ("OpaqueWriter",),
+}
+"""The same, for when a name is first used: a service that only retries, or pytest that only finds a plugin here, does
+not wait until all of the library is loaded."""
+
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Some functions bear the name of their module: importing that does not put it in the function's place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOME):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
