@@ -33,7 +33,8 @@ def cluster() -> Iterator[GaleraCluster]:
 @pytest.fixture
 def nodes(cluster: GaleraCluster) -> Iterator[list[sa.Engine]]:
     """A new database with the service's tables, as each node has it. A read waits for what other nodes committed."""
-    engines = [sa.create_engine(url) for url in cluster.create_database()]
+    database = str(cluster.create_database().database)
+    engines = [sa.create_engine(node.url(database)) for node in cluster.nodes]
     for engine in engines:
         sa.event.listen(engine, "connect", _wait_for_writes)
     try:

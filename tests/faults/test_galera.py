@@ -6,7 +6,7 @@ import itertools
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pymysql
@@ -42,7 +42,8 @@ def doomed() -> Iterator[GaleraCluster]:
 
 def accounts(cluster: GaleraCluster) -> list[sa.URL]:
     """A new database with two accounts and a log, on every node."""
-    urls = cluster.create_database()
+    database = str(cluster.create_database().database)
+    urls = [node.url(database) for node in cluster.nodes]
     engine = sa.create_engine(urls[0])
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE a (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL)")
@@ -109,7 +110,7 @@ def test_nothing_is_lost_or_doubled_on_three_nodes(cluster: GaleraCluster) -> No
         engine.dispose()
 
 
-def failing_over(nodes: list[Server], database: str) -> sa.Engine:
+def failing_over(nodes: Sequence[Server], database: str) -> sa.Engine:
     """An engine as behind a proxy for several nodes: each new connection goes to the next one that answers."""
     order = itertools.cycle([node.url(database).port for node in nodes])
 

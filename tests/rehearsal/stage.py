@@ -42,15 +42,18 @@ class SmallStage:
     server: Server
     url: sa.URL
     proxies: Sequence[FaultProxy] = ()
-    nodes: Sequence[Server] = ()
-    elsewhere: sa.URL | None = None
-    """Where the workers find the database, if not where the runner does."""
+    urls: Sequence[sa.URL] = ()
+    workers: sa.URL | None = None
+    """How workers reach the database, if they are not to find out themselves."""
     tables: Sequence[tuple[str | None, str]] = ((None, "users"), (None, "items"))
     upgrade: str = "tests.engine.service:upgrade"
     faults: list[FaultRecord] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.urls = self.urls or (self.url,)
 
     def now(self) -> float:
         return time.monotonic() - self._began
@@ -76,8 +79,10 @@ class SmallStage:
 
     def worker_url(self) -> sa.URL:
         """How workers reach the database: through the proxy, if there is one; with every wait bounded."""
+        if self.workers is not None:
+            return self.workers
         if not self.proxies:
-            return self.elsewhere or self.url
+            return self.url
         url = self.url.set(host="127.0.0.1", port=self.proxies[0].port)
         if url.get_backend_name() == "postgresql":
             return url.update_query_dict({"connect_timeout": "5"})

@@ -1,21 +1,24 @@
-"""A node of a Galera cluster is cut off, and killed, while an upgrade runs on the others. Runs where MariaDB does."""
+"""Nodes of a Galera cluster are cut off, killed and started again while an upgrade runs. Runs where MariaDB does."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
 
 from contraflow.rehearsal.faults import Fault, parse, plan
+from contraflow.rehearsal.reach import Way
 from contraflow.rehearsal.servers.galera import GaleraCluster
+from contraflow.rehearsal.strikes import Striking
 from tests.engine import service
 from tests.rehearsal.stage import Load, SmallStage
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.usefixtures("server")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[GaleraCluster]:
     with GaleraCluster.start() as started:
         yield started
@@ -24,48 +27,56 @@ def cluster() -> Iterator[GaleraCluster]:
 def values(url: sa.URL, query: str) -> set[tuple[object, ...]]:
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     with engine.connect() as connection:
-        connection.exec_driver_sql("SET SESSION wsrep_sync_wait = 15")
         return {tuple(row) for row in connection.exec_driver_sql(query)}
 
 
-def test_a_node_is_cut_off_and_comes_back_and_then_is_killed(cluster: GaleraCluster) -> None:
-    urls = cluster.create_database()
-    engine = sa.create_engine(urls[0], poolclass=sa.pool.NullPool)
+def test_nodes_are_lost_and_come_back_while_others_go_on(cluster: GaleraCluster) -> None:
+    way = Way(cluster, cluster.create_database(), proxy=True)
+    engine = sa.create_engine(way.url, poolclass=sa.pool.NullPool)
     service.make_tables(engine, tables=("users",), rows=30)
     stage = SmallStage(
-        server=cluster.nodes[0],
-        url=urls[0],
-        nodes=cluster.nodes,
-        elsewhere=urls[1],
+        server=cluster,
+        url=way.url,
+        urls=way.urls,
+        proxies=way.proxies,
+        workers=way.workers,
         tables=[(None, "users")],
         upgrade="tests.rehearsal.stage:users_only",
     )
     faults: list[Fault] = [
         parse("node-partitioned@expand:2+1s"),
         parse("runner-killed@migrate:5"),
-        parse("node-killed@migrate:9"),
+        parse("node-killed@migrate:9+1s"),
     ]
-    with stage.injector(*faults) as injector:
-        with Load(stage=stage, workers=2).running() as load:
-            injector.carry_out("expand")
-            written = set(load.written)
-            # What was written while it was cut off has reached the node since.
-            assert written
-            assert {(n,) for n in written} <= values(urls[2], "SELECT id FROM users")
-            injector.carry_out("migrate")
-            injector.carry_out("verify")
+    with contextlib.closing(way), stage.injector(*faults) as injector:
+        with Load(stage=stage, workers=3).running() as load:
+            for verb in ("expand", "migrate", "verify"):
+                injector.carry_out(verb)
         injector.carry_out("contract")
     assert load.failed == []
     assert [fault.kind for fault in stage.faults] == [fault.kind for fault in faults]
-    assert "until it is synced again" in stage.faults[0].detail
-    assert cluster.nodes[2].process is not None
-    assert not cluster.nodes[2].process.running
+    assert all("until it is synced" in fault.detail for fault in stage.faults if fault.kind.startswith("node"))
+    assert all(node.process is not None and node.process.running for node in cluster.nodes)
     expected = {(n, "Old", f"N{n}") for n in load.written}
-    for url in urls[:2]:
+    assert expected
+    for url in way.urls:
         assert values(url, "SELECT id, first_name, last_name FROM users WHERE id >= 1000") == expected
+
+
+def test_a_node_that_cannot_follow_makes_the_others_wait(cluster: GaleraCluster) -> None:
+    way = Way(cluster, cluster.create_database(), proxy=False)
+    engine = sa.create_engine(way.url, poolclass=sa.pool.NullPool)
+    service.make_tables(engine, tables=("users",), rows=30)
+    stage = SmallStage(server=cluster, url=way.url, urls=way.urls, workers=way.workers, tables=[(None, "users")])
+    with contextlib.closing(way), Load(stage=stage, workers=3).running() as load:
+        one = Striking(Fault(kind="flow-control", phase="both", share=0.0, seconds=0.7), stage, "0")
+        one.join()
+    assert load.failed == []
+    (fault,) = stage.faults
+    assert int(fault.detail.split()[-2]) > 0, fault
 
 
 def test_what_is_planned_for_a_cluster() -> None:
     kinds = {fault.kind for fault in plan(1, server="galera")}
-    assert {"node-killed", "node-partitioned", "commit-lost"} <= kinds
+    assert {"node-killed", "node-partitioned", "commit-lost", "serialization-failed"} <= kinds
     assert "server-killed" not in kinds

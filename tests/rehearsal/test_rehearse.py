@@ -194,3 +194,20 @@ def test_a_page_that_cannot_be_written_is_told_before_anything_is_rehearsed(tmp_
     assert done.code == 1
     assert "nowhere" in done.err
     assert "requests so far" not in done.err
+
+
+def test_cockroachdb_is_asked_for_with_its_url(tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    done = contraflow("rehearse", "-c", project.ini, "--on", "cockroachdb")
+    assert done.code == 1
+    assert "CF203" in done.err
+    assert "--url" in done.err
+
+
+@pytest.mark.only_on("postgresql")
+def test_another_server_is_not_taken_for_cockroachdb(server: Server, tmp_path: Path) -> None:
+    project = two_changes(tmp_path / "service", "sqlite://")
+    url = server.address.render_as_string(hide_password=False)
+    done = contraflow("rehearse", "-c", project.ini, "--on", "cockroachdb", "--url", url)
+    assert done.code == 1
+    assert "is postgresql 18" in done.err

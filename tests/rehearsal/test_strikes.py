@@ -211,6 +211,23 @@ def test_answers_to_commit_are_lost_and_the_commits_are_not(stage: SmallStage) -
 
 
 @NETWORK
+def test_commits_lose_a_conflict_and_are_made_again(stage: SmallStage) -> None:
+    word = "serialization" if stage.url.get_backend_name() == "postgresql" else "deadlock"
+    with Load(stage=stage).running() as load:
+        eventually(lambda: len(load.written) >= 5, "they are connected and work")
+        with striking(stage, "serialization-failed"):
+            eventually(lambda: load.retried[word] > 2, "commits are refused")
+            more = len(load.written)
+            eventually(lambda: len(load.written) > more + 2, "some are not")
+    # One that the library itself sent while the strike began or ended may be among them.
+    assert int(stage.faults[0].detail.split()[0]) >= load.retried[word]
+    with engine_of(stage.url).connect() as connection:
+        found = list(connection.exec_driver_sql("SELECT id FROM users WHERE id >= 1000").scalars())
+    assert sorted(found) == sorted(load.written)
+    assert load.failed == []
+
+
+@NETWORK
 def test_messages_are_delayed(stage: SmallStage) -> None:
     with engine_of(stage.worker_url()).connect() as connection:
 

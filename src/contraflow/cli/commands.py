@@ -448,7 +448,7 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     click.option(
         "--on",
         multiple=True,
-        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql"]),
+        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql", "galera", "cockroachdb"]),
         help="The scratch server to start; repeatable.  [default: sqlite]",
     ),
     click.option(

@@ -25,6 +25,12 @@ class _Cluster(MySQLAdapter):
     clustered = True
     rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
 
+    def prepare(self, connection: sa.Connection) -> None:
+        """See :meth:`Adapter.prepare`. A statement first waits for what other nodes had committed by then: a runner
+        that goes on at another node must not read an older journal (MariaDB's manual, wsrep_sync_wait)."""
+        super().prepare(connection)
+        connection.exec_driver_sql("SET SESSION wsrep_sync_wait = 15")
+
     def opening(self, hold: Hold, timeout: float) -> list[Statement]:  # noqa: ARG002 - the interface's
         """See :meth:`Adapter.opening`."""
         return [lock_wait(timeout), Statement(sql="SET SESSION wsrep_OSU_method = 'TOI'")]

@@ -97,6 +97,13 @@ KINDS: Mapping[str, Kind] = {
             seconds=(0.3, 1.0),
         ),
         Kind(
+            name="serialization-failed",
+            title="commits lose a conflict",
+            phases=_WORKING,
+            needs="network",
+            seconds=(0.3, 1.0),
+        ),
+        Kind(
             name="worker-delayed",
             title="the workers' messages are delayed",
             phases=_WORKING,
@@ -172,6 +179,7 @@ KINDS: Mapping[str, Kind] = {
             title="a node of the cluster is killed",
             phases=_WORKING,
             needs="cluster",
+            seconds=(0.5, 2.0),
             explains=_GONE | _NO_LOCK,
         ),
         Kind(
@@ -181,6 +189,14 @@ KINDS: Mapping[str, Kind] = {
             needs="cluster",
             seconds=(3.0, 5.0),
             explains=_GONE | _NO_LOCK,
+        ),
+        Kind(
+            name="flow-control",
+            title="a node of the cluster makes the others wait",
+            phases=_WORKING,
+            needs="cluster",
+            seconds=(0.5, 1.5),
+            explains=_NO_LOCK,
         ),
     )
 }
@@ -275,7 +291,7 @@ def left_out(kinds: Iterable[str], *, server: str, ours: bool = True) -> dict[st
     if server != "galera":
         reasons["cluster"] = f"{server} is not a cluster"
     elif ours:
-        reasons["process"] = "a Galera node does not come back into its cluster; node-killed is the fault to choose"
+        reasons["process"] = "a cluster is hurt one node at a time: node-killed is the fault to choose"
     if not ours and server != "sqlite":
         reasons["process"] = "the server was not started by the rehearsal, and others may be using it"
     return {name: reasons[KINDS[name].needs] for name in kinds if KINDS[name].needs in reasons}

@@ -79,6 +79,7 @@ class History:
             self._seconds[int(self.now()), release].times.append(milliseconds)
             self._counts["requests"] += 1
             self._counts["retried"] += len(answer.retried)
+            self._counts.update(f"retried: {fault}" for fault in answer.retried)
             if milliseconds >= STALL_MS:
                 stall = Stall(release=release, at=round(sent, 4), ms=round(milliseconds, 1), what=what)
                 self._stalls.append(stall)

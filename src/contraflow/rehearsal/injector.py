@@ -70,6 +70,7 @@ class Injector:
         self._python = python
         self._sleep = sleep
         self._process: RunnerProcess | None = None
+        self._starts = 0
         self._striking: list[Striking] = []
 
     def __enter__(self) -> Self:
@@ -144,7 +145,10 @@ class Injector:
         full = faults[0] if faults and faults[0].kind == "disk-full" else None
         due = list(faults[:1] if full is not None else faults)
         with contextlib.ExitStack() as stack:
-            run = _Start(verb=verb, due=list(due), process=self._runner(), url=self._stage.url)
+            # What one node of a cluster began, the next one goes on with.
+            url = self._stage.urls[self._starts % len(self._stage.urls)]
+            self._starts += 1
+            run = _Start(verb=verb, due=list(due), process=self._runner(), url=url)
             run.explained = self._explained(due)
             if any(fault.kind == "runner-cut" for fault in due):
                 run.proxy = stack.enter_context(FaultProxy(str(run.url.host), run.url.port or 0))

@@ -1,7 +1,7 @@
 """A TCP proxy that hurts connections to a database at a chosen moment of its protocol.
 
-Between an application and its server, on loopback. It can lose exactly the answer to a COMMIT, which no signal to
-a server process can be timed to do::
+Between an application and its server, on loopback; or between it and the nodes of a cluster, as a load balancer. It can
+lose exactly the answer to a COMMIT, which no signal to a server process can be timed to do::
 
     with FaultProxy("127.0.0.1", 5432) as proxy:
         proxy.harm(COMMIT, Harm.CUT, when=When.ANSWERED)  # committed, but the client is never told
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import itertools
 import re
 import socket
 import struct
@@ -39,6 +40,7 @@ class Harm(enum.Enum):
     CUT = "reset: both sides notice at once"
     BLACK_HOLE = "it stays open, and nothing passes in either direction any more"
     DELAY = "what triggered it is held back for a time, then passes"
+    REPLACE = "the server gets another statement in its place, such as one that fails"
 
 
 class When(enum.Enum):
@@ -55,6 +57,9 @@ class _Rule:
     when: When
     seconds: float
     left: int | None
+    instead: bytes = b""
+    every: int = 1
+    met: int = 0
     fired: int = 0
 
 
@@ -84,13 +89,16 @@ class _Link:
 class FaultProxy:
     """Listens on ``port`` of 127.0.0.1 and forwards to a server. Safe to use from several threads.
 
+    :param more: further servers of the same cluster: connections go to one after the other, and past one that is not
+        there.
     :ivar port: where it listens.
     :ivar fired: how often a rule of `harm` has been applied.
     :ivar accepted: how many connections were let through.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._target = (host, port)
+    def __init__(self, host: str, port: int, *more: tuple[str, int]) -> None:
+        self._targets = [(host, port), *more]
+        self._order = itertools.cycle(self._targets)
         self._lock = threading.Lock()
         self._rules: list[_Rule] = []
         self._links: list[_Link] = []
@@ -122,11 +130,30 @@ class FaultProxy:
 
     @contextlib.contextmanager
     def harming(
-        self, marker: str, harm: Harm, *, when: When = When.SENT, seconds: float = 0.0
+        self,
+        marker: str,
+        harm: Harm,
+        *,
+        when: When = When.SENT,
+        seconds: float = 0.0,
+        instead: str = "",
+        times: int | None = None,
+        every: int = 1,
     ) -> Iterator[Callable[[], int]]:
-        """Do ``harm``, as the method of that name does, while the block runs; yields how often it was done so far."""
+        """Do ``harm``, as the method of that name does, while the block runs; yields how often it was done so far.
+
+        :param instead: the statement that the server gets, for `Harm.REPLACE`. Only a message that holds one whole
+            statement can be replaced; others pass.
+        :param every: spare all but one in so many.
+        """
         rule = _Rule(
-            marker=re.compile(marker.encode(), re.IGNORECASE), harm=harm, when=when, seconds=seconds, left=None
+            marker=re.compile(marker.encode(), re.IGNORECASE),
+            harm=harm,
+            when=when,
+            seconds=seconds,
+            left=times,
+            instead=instead.encode(),
+            every=every,
         )
         with self._lock:
             self._rules.append(rule)
@@ -190,9 +217,8 @@ class FaultProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            try:
-                server = socket.create_connection(self._target)
-            except OSError:
+            server = self._connect()
+            if server is None:
                 client.close()
                 continue
             link = _Link(client, server)
@@ -207,6 +233,13 @@ class FaultProxy:
             self._start(self._pump, link, True)
             self._start(self._pump, link, False)
 
+    def _connect(self) -> socket.socket | None:
+        """A connection to the next server that takes one."""
+        for _ in self._targets:
+            with contextlib.suppress(OSError):
+                return socket.create_connection(next(self._order))
+        return None
+
     def _pump(self, link: _Link, upward: bool) -> None:
         source, sink = (link.client, link.server) if upward else (link.server, link.client)
         try:
@@ -214,6 +247,8 @@ class FaultProxy:
                 rule = self._due(link, data) if upward else self._armed(link)
                 if rule is not None and not self._apply(link, rule):
                     return
+                if rule is not None and rule.harm is Harm.REPLACE:
+                    data = replaced(data, rule.instead) or data
                 if not link.hole:
                     sink.sendall(data)
             link.closed = True
@@ -227,6 +262,11 @@ class FaultProxy:
         with self._lock:
             for rule in self._rules:
                 if rule.marker.search(data) and rule.left != 0:
+                    if rule.harm is Harm.REPLACE and replaced(data, rule.instead) is None:
+                        continue
+                    rule.met += 1
+                    if rule.met % rule.every:
+                        continue
                     if rule.left is not None:
                         rule.left -= 1
                     if rule.when is When.SENT:
@@ -248,6 +288,26 @@ class FaultProxy:
             return False
         if rule.harm is Harm.BLACK_HOLE:
             link.hole = True
-        else:
+        elif rule.harm is Harm.DELAY:
             self._closing.wait(rule.seconds)
         return True
+
+
+_SYNC = b"S\x00\x00\x00\x04"
+_NO_ATTRIBUTES = b"\x00\x01"
+
+
+def replaced(data: bytes, statement: bytes) -> bytes | None:
+    """The message with which a client would send ``statement`` instead; None if ``data`` is not one whole statement.
+
+    Of PostgreSQL's protocol (manual, chapter "Frontend/Backend Protocol"): a Query, or all of an extended query up to
+    its Sync; both are answered alike. Of MySQL's: a COM_QUERY, with or without (no) query attributes.
+    """
+    length = len(data)
+    simple = data[:1] == b"Q" and int.from_bytes(data[1:5], "big") == length - 1
+    if simple or (data[:1] in (b"P", b"B") and data.endswith(_SYNC)):
+        return b"Q" + (len(statement) + 5).to_bytes(4, "big") + statement + b"\x00"
+    if int.from_bytes(data[:3], "little") == length - 4 and data[3:5] == b"\x00\x03":
+        body = (_NO_ATTRIBUTES if data[5:7] == _NO_ATTRIBUTES else b"") + statement
+        return (len(body) + 1).to_bytes(3, "little") + b"\x00\x03" + body
+    return None

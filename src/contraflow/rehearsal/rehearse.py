@@ -34,7 +34,7 @@ from contraflow.rehearsal.models import models
 from contraflow.rehearsal.nodes import Node, Workload
 from contraflow.rehearsal.oracle import Stage, TableOracle, World
 from contraflow.rehearsal.project import Project
-from contraflow.rehearsal.proxy import FaultProxy
+from contraflow.rehearsal.reach import Way
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
@@ -46,10 +46,6 @@ __all__ = ["Meanwhile", "Rehearsal"]
 Progress = Callable[[str], None]
 Meanwhile = Callable[[str, sa.Engine], None]
 """Called at the beginning of each phase, with its name and an engine for the database under rehearsal."""
-
-
-_PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 3306}
-"""Where a server listens if its URL does not say."""
 
 
 _RELEASES: tuple[Side, Side] = ("old", "new")
@@ -73,7 +69,7 @@ class Rehearsal:
     :ivar section: Alembic's section of it.
     :ivar arguments: Alembic's ``-x``, passed on to env.py.
     :ivar revisions: ``OLD:NEW``, or only NEW, or empty: from before the last unbroken chain of Changes to the head.
-    :ivar on: a kind of server that `contraflow.rehearsal.servers.start` knows.
+    :ivar on: a kind of server that `contraflow.rehearsal.servers.start` knows; or ``cockroachdb``, with ``url``.
     :ivar url: a server that runs anyway, whose account may create databases, instead of ``on``. What is made there is
         dropped at the end.
     :ivar seconds: how long the load lasts, besides the time that starting and upgrading takes.
@@ -150,7 +146,17 @@ class Rehearsal:
 
     def _server(self, progress: Progress) -> servers.Server:
         if self.url is not None:
-            return servers.attach(self.url)
+            return self._attached(self.url)
+        if self.on == "cockroachdb":
+            raise ProblemError(
+                Problem(
+                    code="CF203",
+                    what="CockroachDB is not started here.",
+                    why="no package registry has it.",
+                    instead="start one, and name it: --on cockroachdb --url"
+                    " 'cockroachdb+psycopg://root@127.0.0.1:26257/defaultdb?sslmode=disable'.",
+                )
+            )
         if self.on not in servers.KINDS:
             raise ProblemError(
                 Problem(
@@ -161,6 +167,18 @@ class Rehearsal:
             )
         progress(f"starting {self.on}")
         return servers.start(self.on, progress=progress)
+
+    def _attached(self, url: str) -> servers.Server:
+        server = servers.attach(url)
+        if self.on == "cockroachdb" and server.kind != self.on:
+            raise ProblemError(
+                Problem(
+                    code="CF203",
+                    what=f"the server at the --url is {server.kind} {server.version}, not CockroachDB.",
+                    instead="name one that is, or leave out --on.",
+                )
+            )
+        return server
 
 
 class _Run:
@@ -180,7 +198,9 @@ class _Run:
         self.options = options
         self.project = project
         self.server = server
-        self.url = url
+        hurt = any(kinds.KINDS[fault.kind].needs == "network" for fault in options.faults)
+        self._way = Way(server, url, proxy=hurt)
+        self.url, self.urls, self.proxies = self._way.url, self._way.urls, self._way.proxies
         self.control = control
         self.started = dt.datetime.now(dt.timezone.utc)
         self.history = History(self.now)
@@ -193,16 +213,11 @@ class _Run:
         self._began = time.monotonic()
         self._tell = progress
         self._meanwhile = meanwhile
-        self._engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
+        self._engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
         self._idle = threading.Event()
         self._started: list[Node] = []
         self._broken: Exception | None = None
         self._injector = Injector(options.faults, self, source=project.source, seed=options.seed, sleep=self._sleep)
-        hurt = {kinds.KINDS[fault.kind].needs for fault in options.faults}
-        self.proxies: list[FaultProxy] = []
-        if "network" in hurt and url.host is not None:
-            self.proxies.append(FaultProxy(url.host, url.port or _PORTS[url.get_backend_name()]))
-        self.nodes: tuple[servers.Server, ...] = ()
         self.tables = sorted(tables_of(project.upgrade), key=str)
         self.desk = Desk(
             tables=self._models(),
@@ -326,7 +341,7 @@ class _Run:
         try:
             node = Node(
                 release=release,
-                url=self._reach(),
+                url=self._way.workers,
                 tables=columns_of(table.shape(release) for table in self.desk.tables.values() if table.knows(release)),
                 workers=options.workers,
                 workload=options.old_workload if release == "old" else options.new_workload,
@@ -336,14 +351,6 @@ class _Run:
             raise
         self._started.append(node)
         return node
-
-    def _reach(self) -> sa.URL:
-        """How nodes reach the database: through the proxy, if there is one, which reads no encrypted messages."""
-        if not self.proxies:
-            return self.url
-        url = self.url.set(host="127.0.0.1", port=self.proxies[0].port)
-        open_text = {"sslmode": "disable"} if url.get_backend_name() == "postgresql" else {"ssl_disabled": "true"}
-        return url.update_query_dict(open_text)
 
     def _start(self, release: Side) -> None:
         node = self._node(release)
@@ -561,8 +568,7 @@ class _Run:
         for node in self._started:
             node.stop()
         self._stop_clients()
-        for proxy in self.proxies:
-            proxy.close()
+        self._way.close()
         self._engine.dispose()
 
 

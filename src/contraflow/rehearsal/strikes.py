@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,12 +42,12 @@ class Stage(Protocol):
         """The scratch server."""
 
     @property
-    def nodes(self) -> Sequence[Server]:
-        """Of a cluster, its nodes: the runner uses the first, the last one is struck. Else empty."""
-
-    @property
     def url(self) -> sa.URL:
         """The database, straight."""
+
+    @property
+    def urls(self) -> Sequence[sa.URL]:
+        """The same on each node of a cluster, which the starts of the runner take in turn; else that one alone."""
 
     @property
     def proxies(self) -> Sequence[FaultProxy]:
@@ -101,12 +102,12 @@ class Scene:
         yield lambda: time.monotonic() < end and not self._over.is_set()
 
     @contextlib.contextmanager
-    def connect(self, *, weight: bool = False) -> Iterator[sa.Connection]:
+    def connect(self, *, weight: bool = False, url: sa.URL | None = None) -> Iterator[sa.Connection]:
         """A connection of the strike's own, in autocommit, that does not wait long for locks.
 
-        With ``weight``, it is not the one to be chosen when two wait for each other.
+        With ``weight``, it is not the one to be chosen when two wait for each other. ``url``: not the stage's.
         """
-        url = self.stage.url
+        url = url or self.stage.url
         sqlite = url.get_backend_name() == "sqlite"
         engine = sa.create_engine(
             url,
@@ -319,13 +320,28 @@ def _worker_delayed(scene: Scene) -> str:
     return _harmed(scene, ".", Harm.DELAY, seconds=scene.rng.uniform(0.02, 0.2))
 
 
-def _harmed(scene: Scene, marker: str, harm: Harm, *, when: When = When.SENT, seconds: float = 0.0) -> str:
+def _serialization_failed(scene: Scene) -> str:
+    """Every other COMMIT is refused by the server itself, as one that lost a conflict."""
+    stage = scene.stage
+    backend = stage.url.get_backend_name()
+    lost = LOST_CONFLICT["cockroachdb" if stage.server.kind == "cockroachdb" else backend]
+    return _harmed(scene, COMMIT, Harm.REPLACE, instead=lost, every=2)
+
+
+LOST_CONFLICT: Mapping[str, str] = {
+    "postgresql": "DO $$BEGIN RAISE EXCEPTION 'could not serialize access (injected)'"
+    " USING ERRCODE = 'serialization_failure'; END$$",
+    "cockroachdb": "SELECT crdb_internal.force_error('40001', 'restart transaction: injected')",
+    "mysql": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found (injected)'",
+    "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found (injected)'",
+}
+"""A statement that fails with the server's own code for a transaction that must be run again."""
+
+
+def _harmed(scene: Scene, marker: str, harm: Harm, **options: Any) -> str:
     """Let every proxy do harm to each message with ``marker`` for as long as the fault lasts."""
     with contextlib.ExitStack() as stack:
-        fired = [
-            stack.enter_context(proxy.harming(marker, harm, when=when, seconds=seconds))
-            for proxy in scene.stage.proxies
-        ]
+        fired = [stack.enter_context(proxy.harming(marker, harm, **options)) for proxy in scene.stage.proxies]
         scene.begun()
         scene.last()
         return f"{sum(count() for count in fired)} messages"
@@ -386,18 +402,25 @@ def _server_restarted(scene: Scene) -> str:
     return "stopped in good order, then started again"
 
 
+_one_node = threading.Lock()
+"""Two nodes of three at once would take the quorum from the third, and no node alone could begin anew."""
+
+
 def _node_killed(scene: Scene) -> str:
-    node = scene.stage.nodes[-1]
-    node.kill()
-    scene.begun()
-    return f"the node on port {node.address.port}"
+    with _one_node:
+        node = scene.rng.choice(scene.stage.server.nodes)
+        node.kill()
+        scene.begun()
+        scene.last()
+        node.restart()
+    return f"the node on port {node.address.port}: SIGKILL, then started again, until it is synced"
 
 
 def _node_partitioned(scene: Scene) -> str:
     """The node hears no other one (Galera's parameter ``gmcast.isolate``): it leaves the quorum, and comes back."""
-    node = scene.stage.nodes[-1]
+    node = scene.rng.choice(scene.stage.server.nodes)
     engine = sa.create_engine(node.address, poolclass=sa.pool.NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
+    with _one_node, engine.connect() as connection:
         connection.exec_driver_sql("SET GLOBAL wsrep_provider_options = 'gmcast.isolate=1'")
         try:
             while _status(connection, "wsrep_ready") == "ON":
@@ -411,6 +434,26 @@ def _node_partitioned(scene: Scene) -> str:
     return f"the node on port {node.address.port}, until it is synced again"
 
 
+def _flow_control(scene: Scene) -> str:
+    """A lock on one node keeps it from applying what the others write, until it makes them wait (flow control)."""
+    with _one_node, scene.connect(url=scene.rng.choice(scene.stage.urls)) as connection:
+        preparer = connection.dialect.identifier_preparer
+        tables = [preparer.format_table(table) for table in scene.tables(connection)]
+        options = str(connection.exec_driver_sql("SELECT @@GLOBAL.wsrep_provider_options").scalar_one())
+        limit = re.findall(r"gcs\.fc_limit = ([^;]+)", options)[0]
+        before = int(_status(connection, "wsrep_flow_control_sent"))
+        connection.exec_driver_sql("SET GLOBAL wsrep_provider_options = 'gcs.fc_limit=1'")
+        try:
+            connection.exec_driver_sql(f"LOCK TABLES {', '.join(f'{table} READ' for table in tables)}")
+            scene.begun()
+            scene.last()
+            connection.exec_driver_sql("UNLOCK TABLES")
+        finally:
+            connection.exec_driver_sql(f"SET GLOBAL wsrep_provider_options = 'gcs.fc_limit={limit}'")
+        sent = int(_status(connection, "wsrep_flow_control_sent")) - before
+    return f"{len(tables)} tables locked on one node, which stopped the others {sent} times"
+
+
 def _status(connection: sa.Connection, name: str) -> str:
     return str(connection.exec_driver_sql(f"SHOW STATUS LIKE '{name}'").one()[1])
 
@@ -418,6 +461,7 @@ def _status(connection: sa.Connection, name: str) -> str:
 STRIKES: Mapping[str, Callable[[Scene], str]] = {
     "worker-cut": _worker_cut,
     "commit-lost": _commit_lost,
+    "serialization-failed": _serialization_failed,
     "worker-delayed": _worker_delayed,
     "black-hole": _black_hole,
     "long-reader": _long_reader,
@@ -429,5 +473,6 @@ STRIKES: Mapping[str, Callable[[Scene], str]] = {
     "server-killed": _server_killed,
     "node-killed": _node_killed,
     "node-partitioned": _node_partitioned,
+    "flow-control": _flow_control,
 }
 """What each kind does; those of the runner itself are the injector's."""

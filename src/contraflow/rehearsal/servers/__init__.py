@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from contraflow.rehearsal.servers import mariadb, mysql, postgresql, sqlite
+from contraflow.rehearsal.servers import galera, mariadb, mysql, postgresql, sqlite
 from contraflow.rehearsal.servers.base import Progress, Server
 from contraflow.rehearsal.servers.external import attach
 
@@ -88,3 +88,9 @@ register(
 )
 register("mariadb", "MariaDB 10.11, Debian bookworm's", start=mariadb.start, install=mariadb.install)
 register("mysql", "MySQL 9.7 (Oracle's), Debian sid's", start=mysql.start, install=mysql.install)
+register(
+    "galera",
+    "a Galera cluster of three nodes, MariaDB 10.11, Debian bookworm's",
+    start=galera.start,
+    install=galera.install,
+)

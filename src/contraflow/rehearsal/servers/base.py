@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +53,7 @@ class Server:
         (``postgresql``, ``cockroachdb``, ``mariadb``, ``mysql``, ``sqlite``).
     :ivar version: as the server tells it, numbers only, for example ``10.11.19``.
     :ivar process: the process that was started here, None if there is none.
+    :ivar nodes: of a cluster that was started here, its servers; else empty.
 
     ``home`` is the folder that is removed when it stops, None for a server that was not started here.
     """
@@ -69,6 +70,7 @@ class Server:
         self.kind = kind
         self.version = version
         self.process = process
+        self.nodes: Sequence[Server] = ()
         self._databases = databases
         self._home = home
 
