@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contraflow.alembic.change import Change
+    from contraflow.copies import Source, Through
     from contraflow.engine.nodes import Heartbeat
     from contraflow.engine.report import Options, PlanReport, Progress, State, Status
     from contraflow.engine.runner import Runner
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from contraflow.operations.attributes import ChangeDefault
     from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
     from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+    from contraflow.operations.copying import CopyColumn
     from contraflow.operations.enums import AddEnumValues
     from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
     from contraflow.operations.moves import MoveColumns
@@ -94,6 +96,7 @@ __all__ = [
     "CommittedInPart",
     "ConstraintViolation",
     "ContraflowError",
+    "CopyColumn",
     "CreateIndex",
     "CreateTable",
     "DatabaseFault",
@@ -139,9 +142,11 @@ __all__ = [
     "Runner",
     "SchemaChanged",
     "SerializationFailure",
+    "Source",
     "State",
     "StatementTimeout",
     "Status",
+    "Through",
     "TightenNotNull",
     "TransactionAborted",
     "TransactionMisused",
@@ -158,6 +163,7 @@ __all__ = [
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "alembic.change": ("Change",),
+    "copies": ("Source", "Through"),
     "engine.nodes": ("Heartbeat",),
     "engine.report": (
         "Options",
@@ -217,6 +223,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "DropCheck",
         "DropForeignKey",
     ),
+    "operations.copying": ("CopyColumn",),
     "operations.enums": ("AddEnumValues",),
     "operations.indexes": (
         "AddUnique",

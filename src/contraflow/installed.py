@@ -12,7 +12,7 @@ from typing import Any
 
 from contraflow.constraints import Constraint, constraint_from_dict
 
-__all__ = ["DefaultChange", "Index", "Installed", "InstalledPair", "Labels", "Mend", "Widening"]
+__all__ = ["DefaultChange", "Index", "Installed", "InstalledCopy", "InstalledPair", "Labels", "Mend", "Widening"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +178,28 @@ class InstalledPair:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstalledCopy:
+    """What one table carries of a column that follows others."""
+
+    name: str
+    """The stem of the names of triggers and functions."""
+    fingerprint: str
+    triggers: str
+    """The last letters of the names of its triggers, one each."""
+    image: str | None = None
+    """The name of the image's column, on the target."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> InstalledCopy:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Installed:
     """What one table carries because of an upgrade: all that contract and rollback need, as plain data for the journal.
 
@@ -206,6 +228,8 @@ class Installed:
     """Columns with a wider type than the old release declares."""
     pairs: tuple[InstalledPair, ...] = ()
     """The pairs of two tables that this one is a part of; all have one marker column."""
+    copies: tuple[InstalledCopy, ...] = ()
+    """The columns that follow others by triggers on this table."""
     redefaulted: tuple[DefaultChange, ...] = ()
     created: bool = False
     """The table itself is new; ``fingerprint`` is of its definition."""
@@ -248,6 +272,7 @@ class Installed:
             "opaque": self.opaque,
             "widened": [widening.as_dict() for widening in self.widened],
             "pairs": [pair.as_dict() for pair in self.pairs],
+            "copies": [copy.as_dict() for copy in self.copies],
             "redefaulted": [change.as_dict() for change in self.redefaulted],
             "created": self.created,
             "removed": self.removed,
@@ -281,6 +306,7 @@ class Installed:
             opaque=bool(data.get("opaque", False)),
             widened=tuple(map(Widening.from_dict, data.get("widened", ()))),
             pairs=tuple(map(InstalledPair.from_dict, data.get("pairs", ()))),
+            copies=tuple(map(InstalledCopy.from_dict, data.get("copies", ()))),
             redefaulted=tuple(map(DefaultChange.from_dict, data.get("redefaulted", ()))),
             created=data.get("created", False),
             removed=data.get("removed", False),

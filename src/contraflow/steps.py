@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow.constraints import Constraint
+from contraflow.copies import BackfillCopy, InstallCopy, ProbeCopy
 from contraflow.expressions import describe
 from contraflow.installed import Index, Installed, Labels, Mend, Widening
 from contraflow.lens import Group
@@ -27,6 +28,7 @@ __all__ = [
     "AddColumns",
     "AllowNull",
     "Backfill",
+    "BackfillCopy",
     "BackfillPair",
     "Block",
     "BuildConstraint",
@@ -40,6 +42,7 @@ __all__ = [
     "FillNulls",
     "ForgetNotNull",
     "Hold",
+    "InstallCopy",
     "InstallPair",
     "InstallSync",
     "MakeConstraints",
@@ -50,6 +53,7 @@ __all__ = [
     "PairTable",
     "Phases",
     "Probe",
+    "ProbeCopy",
     "ProbePair",
     "RelaxNotNull",
     "RemovePair",
@@ -266,7 +270,7 @@ class InstallPair:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovePair:
-    """Drop the triggers (and function) of a pair on one of its tables; its marker column stays."""
+    """Drop the triggers (and function) of a pair, or of a copy, on one of its tables; its columns stay."""
 
     table: str
     schema: str | None = None
@@ -560,6 +564,7 @@ Step: TypeAlias = (
     | DropConstraints
     | DropIndexes
     | MakeConstraints
+    | InstallCopy
     | InstallPair
     | MakeTable
     | MakeWay
@@ -574,8 +579,10 @@ Step: TypeAlias = (
     | SetDefaults
     | SetNotNull
     | Backfill
+    | BackfillCopy
     | BackfillPair
     | Probe
+    | ProbeCopy
     | WidenColumns
     | ProbePair
     | TakeName

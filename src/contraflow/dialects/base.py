@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import sqlalchemy as sa
 
 from contraflow.constraints import Constraint
+from contraflow.copies import Copy
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.constraint_text import violating
 from contraflow.dialects.kinds import Kind, kind_of, misfit
@@ -108,6 +109,10 @@ class BackfillText:
     """Counts the rows never synced, exactly."""
     estimate: str
     """A cheap estimate of the number of rows in the table."""
+    first_lock: str | None = None
+    lock: str | None = None
+    """Sent before ``first_fill`` and ``fill``, in their transaction and with their parameters, where they must see what
+    was committed by the time that their rows are locked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +254,19 @@ class Adapter(ABC):
                 why="how triggers behave there that write a second table, which has triggers of its own, is not known.",
                 instead="add the columns to the other table (AddColumn), let a release write both, then drop them here"
                 " (DropColumn).",
+            )
+        ]
+
+    def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would let the column of ``copy`` miss changes, or fail writes. Reads only."""
+        if self.follows_tables:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"{copy.table}.{copy.column} cannot follow other tables on this server.",
+                why="how triggers behave there that write a second table, which has triggers of its own, is not known.",
+                instead="add the column (AddColumn), let a release write it, and fill it in an upgrade after that.",
             )
         ]
 

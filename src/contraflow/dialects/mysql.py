@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from contraflow.copies import Copy
 from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_pairs, mysql_widening
 from contraflow.dialects.base import (
     BackfillText,
@@ -25,6 +26,7 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
+from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_server import MySQLServer
@@ -46,6 +48,7 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
+    InstallCopy,
     InstallPair,
     Online,
     Pair,
@@ -153,7 +156,9 @@ class MySQLAdapter(MySQLServer):
         """
         return not column.isascii() and len(column.encode()) > 32
 
-    def _texts(self, target: Sync | InstallPair, found: Found | None) -> list[TriggerText]:
+    def _texts(self, target: Sync | InstallPair | InstallCopy, found: Found | None) -> list[TriggerText]:
+        if isinstance(target, InstallCopy):
+            return copy_triggers(target.copy, target.on, self.product, self.compiler)
         if isinstance(target, InstallPair):
             return pair_triggers(target.pair, target.on, self.product, self.compiler)
         return trigger_statements(target, self.product, self._compiler_for(target, found))
@@ -346,6 +351,10 @@ class MySQLAdapter(MySQLServer):
     def pair_problems(self, connection: sa.Connection, pair: Pair) -> list[Problem]:
         """See :meth:`Adapter.pair_problems`."""
         return list(mysql_pairs.problems(connection, pair))
+
+    def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
+        """See :meth:`Adapter.copy_problems`."""
+        return list(mysql_pairs.copy_problems(connection, copy))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""

@@ -1,4 +1,4 @@
-"""What on MySQL and MariaDB keeps two tables from following each other."""
+"""What on MySQL and MariaDB keeps two tables from following each other, or a column from following other tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from contraflow.copies import Copy, Place
 from contraflow.dialects.pair import PREFIX
 from contraflow.problems import Problem
-from contraflow.steps import Pair, PairTable
+from contraflow.steps import Pair
 
-__all__ = ["problems"]
+__all__ = ["copy_problems", "problems"]
 
 
 def problems(connection: sa.Connection, pair: Pair) -> Iterator[Problem]:
@@ -28,24 +29,43 @@ def problems(connection: sa.Connection, pair: Pair) -> Iterator[Problem]:
             " (ON DELETE CASCADE, ON UPDATE CASCADE),\nor let the application delete the rows, and drop the cascade in"
             " an upgrade before.",
         )
-    for end, other in ((pair.main, pair.companion), (pair.companion, pair.main)):
-        for name in _users(connection, end, other):
-            yield Problem(
-                code="CF205",
-                what=f"the trigger {name} of {end.table} uses {other.table}.",
-                why="a statement that fires it would touch both tables, and fail: error 1442, Can't update table.",
-                instead="drop the trigger for the length of the upgrade, and let the application do its work.",
-            )
+    ends = (pair.main.schema, pair.main.table), (pair.companion.schema, pair.companion.table)
+    for end, other in (ends, ends[::-1]):
+        yield from _touching(connection, end, other)
 
 
-def _users(connection: sa.Connection, end: PairTable, other: PairTable) -> list[str]:
+def copy_problems(connection: sa.Connection, copy: Copy) -> Iterator[Problem]:
+    """``CF205`` for cascades, which fire no triggers, and for triggers that write what a trigger of theirs uses."""
+    for cascade in copy.cascades:
+        yield Problem(
+            code="CF205",
+            what=f"{cascade} changes by a cascade what {copy.table}.{copy.column} is copied from.",
+            why="this server fires no triggers for it: the column would not follow.",
+            instead="let the application change the rows, and drop the cascade in an upgrade before.",
+        )
+    for place in copy.others:
+        yield from _touching(connection, copy.target, place)
+
+
+def _touching(connection: sa.Connection, end: Place, other: Place) -> Iterator[Problem]:
+    """``CF205`` for the application's triggers of one table that use the other one."""
+    for name in _users(connection, end, other):
+        yield Problem(
+            code="CF205",
+            what=f"the trigger {name} of {end[1]} uses {other[1]}.",
+            why="a statement that fires it would touch both tables, and fail: error 1442, Can't update table.",
+            instead="drop the trigger for the length of the upgrade, and let the application do its work.",
+        )
+
+
+def _users(connection: sa.Connection, end: Place, other: Place) -> list[str]:
     found = connection.execute(
         sa.text(
             "SELECT trigger_name, action_statement FROM information_schema.triggers"
             " WHERE event_object_table = :table AND event_object_schema = coalesce(:schema, database())"
             " ORDER BY trigger_name"
         ),
-        {"table": end.table, "schema": end.schema},
+        {"table": end[1], "schema": end[0]},
     )
-    pattern = re.compile(rf"(?<![\w$]){re.escape(other.table)}(?![\w$])", re.IGNORECASE)
+    pattern = re.compile(rf"(?<![\w$]){re.escape(other[1])}(?![\w$])", re.IGNORECASE)
     return [str(name) for name, text in found if not str(name).startswith(PREFIX) and pattern.search(str(text))]

@@ -26,6 +26,7 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.constraint_text import clause
+from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.opaque import trigger_statements
@@ -45,6 +46,7 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
+    InstallCopy,
     InstallPair,
     Online,
     Probe,
@@ -96,9 +98,8 @@ class PostgreSQLAdapter(PostgreSQLServer):
                 for name in work.drop_triggers
             ),
         ]
-        # With one of the two triggers in place, so is their function.
-        creating = work.create[0] if work.create and (found is None or len(work.create) > 1) else None
-        stem = work.drop_function or (creating.name.removesuffix("_u") if creating and found is not None else None)
+        creating = work.create[0] if work.create and not _has_function(work, found) else None
+        stem = work.drop_function or (creating.name[:-2] if creating and found is not None else None)
         if stem:
             sent += [
                 Statement(sql=f"DROP FUNCTION {self.compiler.table(name, work.schema)}()")
@@ -140,9 +141,11 @@ class PostgreSQLAdapter(PostgreSQLServer):
             return differ(widening, self.compiler, self.product)
         return super().misfits(widening, found)
 
-    def _texts(self, target: Sync | InstallPair) -> list[TriggerText]:
+    def _texts(self, target: Sync | InstallPair | InstallCopy) -> list[TriggerText]:
+        schema = self.profile.settings.get("default_schema")
+        if isinstance(target, InstallCopy):
+            return copy_triggers(target.copy, target.on, self.product, self.compiler, default_schema=schema)
         if isinstance(target, InstallPair):
-            schema = self.profile.settings.get("default_schema")
             return pair_triggers(target.pair, target.on, self.product, self.compiler, default_schema=schema)
         return trigger_statements(target, self.product, self.compiler)
 
@@ -415,6 +418,13 @@ class PostgreSQLAdapter(PostgreSQLServer):
         if isinstance(error, LockTimeout):
             return True
         return _state(error) in ("55P03", "40P01", "40001")
+
+
+def _has_function(work: Remaining, found: Found | None) -> bool:
+    """Whether another trigger of the same sync stays in place, and with it their function."""
+    stem = work.create[0].name[:-1]
+    standing = () if found is None else found.triggers
+    return any(name.startswith(stem) and len(name) == len(stem) + 1 for name in {*standing} - {*work.drop_triggers})
 
 
 def _state(error: BaseException) -> str | None:

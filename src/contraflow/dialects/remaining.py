@@ -23,6 +23,7 @@ from contraflow.steps import (
     EnforceNotNull,
     ForgetNotNull,
     Hold,
+    InstallCopy,
     InstallPair,
     InstallSync,
     MakeConstraints,
@@ -84,7 +85,7 @@ class Remaining:
 
 
 def remaining(
-    hold: Hold, found: Found | None, triggers: Callable[[Sync | InstallPair], Sequence[TriggerText]]
+    hold: Hold, found: Found | None, triggers: Callable[[Sync | InstallPair | InstallCopy], Sequence[TriggerText]]
 ) -> Remaining:
     """What is left of ``hold``; everything if ``found`` is None.
 
@@ -101,6 +102,7 @@ def remaining(
                 DropColumns,
                 DropConstraints,
                 DropIndexes,
+                InstallCopy,
                 InstallPair,
                 ForgetNotNull,
                 MakeConstraints,
@@ -133,8 +135,8 @@ def remaining(
             work.add += [op.column for op in step.columns if found is None or op.column.name not in found.columns]
         elif isinstance(step, InstallSync):
             _install(work, step.sync, found, triggers(step.sync))
-        elif isinstance(step, (InstallPair, RemovePair)):
-            _pair(work, step, found, triggers(step) if isinstance(step, InstallPair) else ())
+        elif isinstance(step, (InstallCopy, InstallPair, RemovePair)):
+            _linked(work, step, found, () if isinstance(step, RemovePair) else triggers(step))
         elif isinstance(step, SetNotNull):
             _final_shape(work, step, found)
         elif isinstance(step, (ForgetNotNull, RelaxNotNull, RestoreNotNull)):
@@ -213,16 +215,26 @@ def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[T
     work.create += [text for text in texts if text not in current]
 
 
-def _pair(work: Remaining, step: InstallPair | RemovePair, found: Found | None, texts: Sequence[TriggerText]) -> None:
-    name = step.end.name if isinstance(step, InstallPair) else step.name
+def _linked(
+    work: Remaining,
+    step: InstallCopy | InstallPair | RemovePair,
+    found: Found | None,
+    texts: Sequence[TriggerText],
+) -> None:
+    """The triggers of a pair, or of a copy."""
     standing = {} if found is None else found.triggers
-    present = [trigger for trigger in pair_trigger_names(name) if trigger in standing]
     if isinstance(step, RemovePair):
-        work.drop_triggers += pair_trigger_names(name) if found is None else present
-        work.drop_function = name
+        names = pair_trigger_names(step.name)
+        work.drop_triggers += [name for name in names if found is None or name in standing]
+        work.drop_function = step.name
         return
-    current = [text for text in texts if fingerprint(standing.get(text.name, "")) == step.pair.fingerprint]
-    if len(current) < len(present):  # of another pair: all of them anew
+    if isinstance(step, InstallCopy):
+        name, meaning = step.copy.stem(step.on), step.copy.fingerprint
+    else:
+        name, meaning = step.end.name, step.pair.fingerprint
+    present = [trigger for trigger in pair_trigger_names(name) if trigger in standing]
+    current = [text for text in texts if fingerprint(standing.get(text.name, "")) == meaning]
+    if len(current) < len(present):  # of another one: all of them anew
         work.drop_triggers += present
         work.drop_function = name
         current = []

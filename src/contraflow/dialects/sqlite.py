@@ -28,6 +28,7 @@ from contraflow.dialects.base import (
     Statement,
 )
 from contraflow.dialects.constraint_text import clause
+from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import PREFIX, pair_triggers
@@ -44,6 +45,7 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
+    InstallCopy,
     InstallPair,
     Online,
     Probe,
@@ -337,8 +339,10 @@ class SQLiteAdapter(Adapter):
             return SQLiteTables(self.compiler, self.profile.version).statements(hold, found)
         sql = None if found is None else found.details.get("sql")
 
-        def triggers(target: Sync | InstallPair) -> list[TriggerText]:
+        def triggers(target: Sync | InstallPair | InstallCopy) -> list[TriggerText]:
             without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
+            if isinstance(target, InstallCopy):
+                return copy_triggers(target.copy, target.on, self.product, self.compiler, without_rowid=without_rowid)
             if isinstance(target, InstallPair):
                 return pair_triggers(target.pair, target.on, self.product, self.compiler, without_rowid=without_rowid)
             return trigger_statements(target, self.product, self.compiler, without_rowid=without_rowid)

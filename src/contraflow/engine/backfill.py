@@ -139,7 +139,9 @@ class Backfiller:
         """One short transaction: the rows and the checkpoint. Tried again, smaller, where locks cannot be
         had.
         """
-        text = target.text.first_fill if point.position is None else target.text.fill
+        first = point.position is None
+        text = target.text.first_fill if first else target.text.fill
+        lock = target.text.first_lock if first else target.text.lock
         began = self.clock()
         rest = self.options.lock_timeout
         while True:
@@ -151,6 +153,8 @@ class Backfiller:
             try:
                 with self.adapter.transaction(connection, self.options.lock_timeout):
                     self.fence(connection)
+                    if lock is not None:
+                        connection.execute(sa.text(lock), parameters)
                     wrote = connection.execute(sa.text(text), parameters).rowcount
                     reached = replace(point, position=last, done=point.done + wrote, batch=size)
                     self.journal.save_checkpoint(connection, entry, reached)

@@ -14,9 +14,10 @@ from contraflow.engine.opaque import check_opaque, opaque_syncs
 from contraflow.engine.tables import check_tables
 from contraflow.engine.widening import check_widenings
 from contraflow.installed import Installed
+from contraflow.operations.copying import copy_lenses
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BackfillPair, Online, Phases
+from contraflow.steps import Backfill, BackfillCopy, BackfillPair, Online, Phases
 
 __all__ = ["find_problems", "in_the_way"]
 
@@ -30,9 +31,16 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
         block.step for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, BackfillPair)
     ]
     syncs += [step.lens for step in pairs]
+    copies = [
+        block.step.copy
+        for block in phases.migrate
+        if isinstance(block, Online) and isinstance(block.step, BackfillCopy)
+    ]
+    syncs += [lens for copy in copies for lens in copy_lenses(copy)]
     return [
         *adapter.preflight(connection, tables_of(upgrade)),
         *(problem for step in pairs for problem in adapter.pair_problems(connection, step.pair)),
+        *(problem for copy in copies for problem in adapter.copy_problems(connection, copy)),
         *check_names(adapter, phases),
         *check_tables(connection, adapter, phases),
         *check_indexes(connection, adapter, phases),

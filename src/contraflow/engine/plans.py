@@ -8,7 +8,9 @@ from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Adapter, Found, Statement
+from contraflow.copies import Copy
+from contraflow.dialects.base import Adapter, BackfillText, Found, ProbeText, Statement
+from contraflow.dialects.copying import copy_backfill, copy_fill, copy_probe, copy_repair
 from contraflow.dialects.opaque import opaque_text
 from contraflow.dialects.pair import pair_backfill, pair_probe, pair_repair, pair_title
 from contraflow.dialects.repair import repair_text
@@ -19,6 +21,7 @@ from contraflow.engine.verification import ProbeTarget
 from contraflow.lens import Side
 from contraflow.steps import (
     Backfill,
+    BackfillCopy,
     BackfillPair,
     Block,
     FillNulls,
@@ -27,6 +30,7 @@ from contraflow.steps import (
     Pair,
     Phases,
     Probe,
+    ProbeCopy,
     ProbePair,
     WidenColumns,
 )
@@ -71,13 +75,15 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
         elif isinstance(block.step, BackfillPair):
             fills.append(_pair_fill(adapter, find, block.step.pair).as_dict())
             repairs += _pair_repairs(adapter, find, block.step.pair)
+        elif isinstance(block.step, BackfillCopy):
+            fills.append(_copy_fill(adapter, find, block.step.copy, block.title).as_dict())
+            repairs += _copy_repairs(adapter, find, block.step.copy)
         elif isinstance(block.step, Probe):
             is_opaque = block.step.sync.opaque is not None
             target = ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step), opaque=is_opaque)
             probes.append(target.as_dict())
-        elif isinstance(block.step, ProbePair):
-            compared = pair_probe(block.step.pair, adapter.compiler)
-            probes.append(ProbeTarget(name=name, title=block.title, text=compared).as_dict())
+        elif isinstance(block.step, (ProbeCopy, ProbePair)):
+            probes.append(ProbeTarget(name=name, title=block.title, text=_probe(adapter, block.step)).as_dict())
     return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
 
 
@@ -106,6 +112,39 @@ def _pair_repairs(adapter: Adapter, find: Find, pair: Pair) -> Iterator[dict[str
             text=pair_repair(pair, side, adapter.profile.product, adapter.compiler, estimate=estimate),
         )
         yield {**mend.as_dict(), "table": name, "side": side}
+
+
+def _copy_fill(adapter: Adapter, find: Find, copy: Copy, title: str) -> Target:
+    name = f"{full_name(copy.schema, copy.table)}, {copy.column}"
+    found = find(copy.table, copy.schema)
+    return Target(name=name, title=title, key=copy.key, text=_copy_text(adapter, copy, found))
+
+
+def _copy_text(adapter: Adapter, copy: Copy, found: Found | None) -> BackfillText:
+    estimate = adapter.backfill(copy_backfill(copy), found).estimate
+    return copy_fill(copy, adapter.profile.product, adapter.compiler, estimate=estimate)
+
+
+def _copy_repairs(adapter: Adapter, find: Find, copy: Copy) -> Iterator[dict[str, Any]]:
+    name = full_name(copy.schema, copy.table)
+    estimate = adapter.backfill(copy_backfill(copy), find(copy.table, copy.schema)).estimate
+    sides: tuple[Side, Side] = ("old", "new")
+    for side in sides:
+        mend = Target(
+            name=f"{name}, {copy.column}, from {side}",
+            title=f"repair {copy.title} from {side}",
+            key=copy.key,
+            text=copy_repair(copy, side, adapter.profile.product, adapter.compiler, estimate=estimate),
+        )
+        yield {**mend.as_dict(), "table": name, "side": side}
+
+
+def _probe(adapter: Adapter, step: Probe | ProbeCopy | ProbePair) -> ProbeText:
+    if isinstance(step, Probe):
+        return adapter.probe(step)
+    if isinstance(step, ProbeCopy):
+        return copy_probe(step.copy, adapter.profile.product, adapter.compiler)
+    return pair_probe(step.pair, adapter.compiler)
 
 
 def plan_report(
@@ -172,12 +211,14 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         fill = adapter.backfill(pair_backfill(block.step.pair), found)
         yield Statement(sql=_plain(fill.fill), lock="the rows of one batch, and their rows in the other table")
         yield Statement(sql=_plain(fill.remaining))
-    elif isinstance(block.step, (Probe, ProbePair)):
-        probe = (
-            adapter.probe(block.step)
-            if isinstance(block.step, Probe)
-            else pair_probe(block.step.pair, adapter.compiler)
-        )
+    elif isinstance(block.step, BackfillCopy):
+        fill = _copy_text(adapter, block.step.copy, found)
+        if fill.lock is not None:
+            yield Statement(sql=_plain(fill.lock), lock="the rows of one batch")
+        yield Statement(sql=_plain(fill.fill), lock="the rows of one batch, and those that they are copied from")
+        yield Statement(sql=_plain(fill.remaining))
+    elif isinstance(block.step, (Probe, ProbeCopy, ProbePair)):
+        probe = _probe(adapter, block.step)
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
             yield Statement(sql=_plain(query))
     elif isinstance(block.step, FillNulls):

@@ -98,9 +98,10 @@ def _nulls(work: Work, item: Installed, names: Sequence[str]) -> Iterator[Differ
 
 
 def _missing(work: Work, item: Installed) -> list[str]:
-    """The triggers of a sync, or of a pair, that do not stand, and the second name of a table."""
+    """The triggers of a sync, a pair or a copy that do not stand, and the second name of a table."""
     names = [f"{item.sync}_i", f"{item.sync}_u"] if item.sync else []
     names += [f"{pair.name}_{letter}" for pair in item.pairs for letter in pair.triggers]
+    names += [f"{copy.name}_{letter}" for copy in item.copies for letter in copy.triggers]
     if not names and item.renamed is None:
         return []
     found = work.adapter.find(work.connection, item.table, item.schema)

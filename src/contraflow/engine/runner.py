@@ -510,8 +510,9 @@ class Runner:
         phases = self._checked(work, upgrade, entry.installed)
         work.start(state=State.PENDING, pending="expand")
         changed = tuple(item for item in entry.installed if item not in phases.installed)
-        if any(item.pairs for item in changed):  # the triggers of the two tables need each other's markers
-            changed = tuple(item for item in entry.installed if item in changed or item.pairs)
+        linked = [item for item in entry.installed if item.pairs or item.copies]
+        if any(item in changed for item in linked):  # the triggers of one table need the other ones' columns
+            changed = tuple(item for item in entry.installed if item in changed or item in linked)
         for block in plan_end(changed)[1]:
             work.run(block)
         work.save(

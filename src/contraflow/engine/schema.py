@@ -45,7 +45,8 @@ def old_shape(
                 )
             )
         item = known.get((schema, name))
-        hidden = {*item.added, item.marker, *(pair.marker for pair in item.pairs)} if item else set()
+        kept = (*(pair.marker for pair in item.pairs), *(copy.image for copy in item.copies)) if item else ()
+        hidden = {*item.added, item.marker, *kept} if item else set()
         columns = [column["name"] for column in inspector.get_columns(name, schema=schema)]
         table = sa.Table(
             name,

@@ -6,11 +6,12 @@ import decimal
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
+from contraflow.copies import Source
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
@@ -19,6 +20,7 @@ from contraflow.problems import Problem, ProblemError
 __all__ = [
     "LONGEST_NAME",
     "Condition",
+    "Copying",
     "Fragment",
     "Move",
     "Nullability",
@@ -81,6 +83,16 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Copying:
+    """A new column that follows columns of other tables."""
+
+    column: str
+    sources: tuple[Source, ...]
+    winner: Literal["old", "new"]
+    scans: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nullability:
     """A column that may hold NULLs in one release, and not in the other."""
 
@@ -116,6 +128,8 @@ class Fragment:
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
     move: Move | None = None
     """Where dropped columns go."""
+    copying: Copying | None = None
+    """Where an added column's values come from."""
     redefault: tuple[tuple[sa.Column[Any], bool], ...] = ()
     """Columns that get another default under their own name, in their final shape; whether not before contract."""
     create: sa.Table | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Installed
+from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
 from contraflow.operations.moves import plan_pairs_end
 from contraflow.operations.widening import guard_blocks, swap_blocks, widening_end
@@ -97,12 +98,14 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
         *(block for found in renamed for block in _take_name(found)),
         # Built already, and still so after a kill: by now the tables have their new names.
         *plan_builds([found for found in named if found.renamed], late=True),
+        *plan_copies_end(installed),
         *plan_pairs_end(installed),
         *_end(named)[0],
         *(_drop_table(found) for found in installed if found.removed),
     ]
     rollback = [
         *(_drop_alias(found) for found in renamed),
+        *plan_copies_end(installed),
         *plan_pairs_end(installed),
         *_end(installed)[1],
         *(_drop_table(found) for found in reversed(installed) if found.created),
@@ -163,7 +166,7 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
         backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
     if found.relaxed:
         backward.append(RestoreNotNull(**where, names=found.relaxed))
-    markers = tuple(sorted({pair.marker for pair in found.pairs}))
+    markers = tuple(sorted({pair.marker for pair in found.pairs} | {one.image for one in found.copies if one.image}))
     if dropped := (*found.dropped, *(() if found.removed else markers)):
         forward.append(DropColumns(**where, names=dropped))
     if added := (*found.added, *(() if found.created else markers)):

@@ -14,7 +14,7 @@ from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Fragment, Move, Nullability, TableName
+from contraflow.operations.base import Condition, Copying, Fragment, Move, Nullability, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -93,6 +93,8 @@ class Plans:
     """Names that operations used, to those that took their place."""
     moves: list[tuple[Move, TablePlan, TablePlan]] = field(default_factory=list)
     """Columns that move, from which table to which."""
+    copies: list[tuple[Copying, TablePlan]] = field(default_factory=list)
+    """Columns that follow others, and their tables."""
 
     def claim(self, name: TableName) -> None:
         """Raise ``CF120`` if a table of either release has the name."""

@@ -15,6 +15,7 @@ from contraflow import expressions
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.installed import DefaultChange, Index, Installed
 from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
+from contraflow.operations.copying import CopyColumn, copies_of, copy_blocks, installed_copies, note_copy
 from contraflow.operations.ending import plan_builds, plan_end
 from contraflow.operations.gathering import Plans, TablePlan, stem
 from contraflow.operations.held import (
@@ -91,6 +92,7 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
     operations = [operation for change in upgrade.changes for operation in change.operations]
     new = [(operation.schema, operation.new) for operation in operations if isinstance(operation, RenameTable)]
     new += [(operation.schema, operation.to) for operation in operations if isinstance(operation, MoveColumns)]
+    new += [place for operation in operations if isinstance(operation, CopyColumn) for place in operation.tables]
     return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
 
@@ -150,7 +152,12 @@ def plan(
         expand.extend(moved.expand())
         migrate.append(moved.migrate())
         verify.append(moved.verify())
-    installed = installed_pairs(installed, pairs)
+    for copy in (copies := copies_of(plans)):
+        begin, copied, compare = copy_blocks(copy)
+        expand.extend(begin)
+        migrate.append(copied)
+        verify.append(compare)
+    installed = installed_copies(installed_pairs(installed, pairs), copies)
     migrate.extend(plan_builds(installed))
     contract, rollback = plan_end(installed)
     return Phases(
@@ -204,6 +211,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
         change_nullability(found, fragment.nullability)
     _apply_constraints(found, fragment)
     move(fragment, plans)
+    note_copy(fragment, plans)
 
 
 def _apply_constraints(found: TablePlan, fragment: Fragment) -> None:
