@@ -18,6 +18,7 @@ from contraflow import (
     AddUnique,
     ChangeDefault,
     ChangeType,
+    CopyColumn,
     CreateIndex,
     CreateTable,
     Declared,
@@ -34,6 +35,7 @@ from contraflow import (
     OpaqueColumns,
     RenameColumn,
     RenameTable,
+    Source,
     TightenNotNull,
     TransformColumns,
     Upgrade,
@@ -41,12 +43,13 @@ from contraflow import (
 )
 from contraflow.dialects import Adapter, Profile, Statement, for_profile
 from contraflow.expressions import concat, length, lower, upper
-from contraflow.operations.base import Operation
+from contraflow.operations.base import Operation, TableName
 from contraflow.operations.planning import plan
 from contraflow.steps import (
     AddAlias,
     AllowNull,
     Backfill,
+    BackfillCopy,
     BackfillPair,
     Block,
     BuildConstraint,
@@ -116,6 +119,12 @@ EXAMPLES: Sequence[Operation] = (
     DropTable(table="users"),
     RenameTable(table="users", new="people"),
     MoveColumns(table="users", to="places", on={"id": "user_id"}, columns=["street"]),
+    CopyColumn(
+        table="users",
+        column=sa.Column("country", sa.String(60)),
+        sources=[Source(table="realms", column="country", on={"realm": "id"})],
+        scans=True,
+    ),
     CreateIndex(table="users", name="ix_users_street", columns=["street"]),
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
@@ -152,7 +161,13 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
     )
     before = (CreateTable(definition=places),) if isinstance(operation, MoveColumns) else ()
     change = Declared(revision="r", operations=(*before, operation))
-    return plan(Upgrade(old=None, new="r", changes=(change,)), {(None, "users"): table}, write=adapter.condition)
+    realms = sa.Table(
+        "realms", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("country", text)
+    )
+    tables: dict[TableName, sa.Table] = {(None, "users"): table}
+    if isinstance(operation, CopyColumn):
+        tables[None, "realms"] = realms
+    return plan(Upgrade(old=None, new="r", changes=(change,)), tables, write=adapter.condition)
 
 
 def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]:
@@ -175,7 +190,7 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         sent = " ".join(statement.sql for statement in statements(adapter, planned.expand))
         return "trigger" if " TRIGGER " in sent else "view"
     steps = [block.step for block in planned.migrate if isinstance(block, Online)]
-    if any(isinstance(step, BackfillPair) for step in steps):
+    if any(isinstance(step, (BackfillCopy, BackfillPair)) for step in steps):
         return "trigger" if adapter.follows_tables else "refused"
     if any(isinstance(step, Backfill) for step in steps):
         return "trigger"

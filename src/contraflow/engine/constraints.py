@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
-from contraflow.engine.schema import full_name
+from contraflow.engine.schema import added_types, full_name
 from contraflow.installed import Installed
 from contraflow.operations.held import holders
 from contraflow.problems import Problem
-from contraflow.steps import AddColumns, Hold, InstallSync, Phases
+from contraflow.steps import Hold, InstallSync, Phases
 
 __all__ = ["check_constraints"]
 
@@ -24,13 +24,7 @@ def check_constraints(connection: sa.Connection, adapter: Adapter, phases: Phase
     ``CF101`` for a target that does not exist, ``CF116`` for one that is not unique, ``CF117`` and ``CF205`` for what
     the server cannot do, ``CF205`` for a foreign key whose action would change a synced column past the triggers.
     """
-    added = {
-        (step.schema, step.table): {op.column.name: op.column.type for op in step.columns}
-        for block in phases.expand
-        if isinstance(block, Hold)
-        for step in block.steps
-        if isinstance(step, AddColumns)
-    }
+    added = added_types(phases)
     inspector = sa.inspect(connection)
     for item in phases.installed:
         if not item.constrained and not item.released:

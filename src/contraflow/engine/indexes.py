@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
-from contraflow.engine.schema import full_name
+from contraflow.engine.schema import added_types, full_name
 from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
-from contraflow.steps import AddColumns, Hold, Phases
+from contraflow.steps import Phases
 
 __all__ = ["check_indexes"]
 
@@ -22,13 +22,7 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
     ``CF205`` for what the server cannot do, ``CF111`` for each foreign key, of any table of the same schema, that needs
     a dropped index.
     """
-    added = {
-        (step.schema, step.table): {op.column.name: op.column.type for op in step.columns}
-        for block in phases.expand
-        if isinstance(block, Hold)
-        for step in block.steps
-        if isinstance(step, AddColumns)
-    }
+    added = added_types(phases)
     inspector = sa.inspect(connection)
     for item in phases.installed:
         if item.built or item.replaced:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,13 +12,25 @@ from contraflow.installed import Installed
 from contraflow.operations.base import TableName
 from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
+from contraflow.steps import AddColumns, Hold, Phases
 
-__all__ = ["full_name", "old_shape", "spell_types"]
+__all__ = ["added_types", "full_name", "old_shape", "spell_types"]
 
 
 def full_name(schema: str | None, table: str) -> str:
     """The table as people write it."""
     return f"{schema}.{table}" if schema else table
+
+
+def added_types(phases: Phases) -> dict[TableName, dict[str, sa.types.TypeEngine[Any]]]:
+    """The types of the columns that expand adds, by table and name."""
+    added: dict[TableName, dict[str, sa.types.TypeEngine[Any]]] = {}
+    for block in phases.expand:
+        for step in block.steps if isinstance(block, Hold) else ():
+            if isinstance(step, AddColumns):
+                new = added.setdefault((step.schema, step.table), {})
+                new.update((op.column.name, op.column.type) for op in step.columns)
+    return added
 
 
 def old_shape(

@@ -111,7 +111,9 @@ class CopyColumn:
 def note_copy(fragment: Fragment, plans: Plans) -> None:
     """Note a fragment's copy."""
     if fragment.copying is not None:
-        plans.copies.append((fragment.copying, plans.current[fragment.table]))
+        target = plans.current[fragment.table]
+        target.copied.add(fragment.copying.column)
+        plans.copies.append((fragment.copying, target))
 
 
 def copies_of(plans: Plans) -> list[Copy]:

@@ -57,6 +57,8 @@ class TablePlan:
     """Columns of the old shape that change their NOT NULL."""
     redefaulted: dict[str, bool] = field(default_factory=dict)
     """Columns of the old shape that get another default, and whether not before contract."""
+    copied: set[str] = field(default_factory=set)
+    """New columns that follow other tables: what the old release writes there comes into them."""
     created: bool = False
     renamed: str | None = None
     restricts: bool = False

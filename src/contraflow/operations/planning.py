@@ -353,9 +353,10 @@ def _constraint(
     """The constraint, built late if the old release could violate it."""
     groups = sync.groups if sync else ()
     if isinstance(made, ForeignKey):
-        implied = is_key_implied(made, found.holders, groups, found.original, found.columns)
+        copied = not found.copied.isdisjoint(made.columns)
+        implied = not copied and is_key_implied(made, found.holders, groups, found.original, found.columns)
         return replace(made, late=not implied)
-    written = {*found.original, *(name for group in groups for name in group.forward)}
+    written = {*found.original, *found.copied, *(name for group in groups for name in group.forward)}
     unknown = written.isdisjoint(made.columns) and _holds_for_nulls(made)
     return Check(
         name=made.name, columns=made.columns, text=write(made.expression), copies=made.copies, late=not unknown
@@ -374,6 +375,8 @@ def _holds_for_nulls(condition: Condition) -> bool:
 def _timed(found: TablePlan, sync: Sync | None, index: Index) -> Index:
     """The index, built late if the old release could violate it."""
     groups = sync.groups if sync else ()
+    if index.unique and not found.copied.isdisjoint(index.columns):
+        return replace(index, late=True)
     if index.unique and any(name in lens.new for lens in found.opaque for name in index.columns):
         return replace(index, late=True)  # migrate goes on filling the column
     early = not index.unique or is_implied(index, found.holders, groups, found.original, found.columns)
