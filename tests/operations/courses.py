@@ -1,0 +1,258 @@
+"""Upgrades that are put under load: which tables each release has, and how their rows correspond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow import (
+    AddColumn,
+    CreateTable,
+    Declared,
+    DropColumn,
+    DropTable,
+    MoveColumns,
+    Opaque,
+    OpaqueColumns,
+    OpaqueWriter,
+    RenameColumn,
+    RenameTable,
+    TightenNotNull,
+    Upgrade,
+)
+from contraflow.operations.base import Operation
+from tests.operations.lives import LIVES, TABLE, Life, create, send
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Columns of a release's row that stand in one table."""
+
+    table: str
+    key: str = "id"
+    columns: Mapping[str, sa.Column[Any]]
+    """Without the key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """An upgrade as its releases see it: a row of either may stand in several tables, the first of which is never
+    without it.
+    """
+
+    name: str
+    upgrade: Upgrade
+    create: Callable[[sa.Engine], None]
+    """Makes the old release's tables, and what stands in them before."""
+    old: Sequence[Part]
+    new: Sequence[Part]
+    same: Mapping[str, str]
+    """The old release's columns to those of the new one which are their copies, or the same."""
+    images: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """For columns that are no plain copies: what the other release reads, the same way in both directions."""
+    given: frozenset[str] = frozenset()
+    """Columns that no release leaves NULL any more: nothing would fill them."""
+    labels: Sequence[str] = ()
+    """The values of an enumerated column that both releases know: others may stand from contract on."""
+    whole: bool = False
+    """A column follows another: an update writes all columns, so that the writer knows what it will read."""
+    opaque: Callable[[], OpaqueWriter] | None = None
+    """How the new release writes where no trigger could follow it."""
+
+    def parts(self, release: str) -> Sequence[Part]:
+        """The tables of the release."""
+        return self.old if release == "old" else self.new
+
+    def columns(self, release: str) -> dict[str, sa.Column[Any]]:
+        """The columns of the release."""
+        return {name: column for part in self.parts(release) for name, column in part.columns.items()}
+
+    def names(self, release: str, shape: str) -> dict[str, str]:
+        """What the release's writers know, as names of theirs to names in the other shape.
+
+        A NULL that the upgrade (or its rollback) fills is not what its writer wrote.
+        """
+        theirs = self.columns(release)
+        if release == shape:
+            return {name: name for name in theirs}
+        there = self.columns(shape)
+        across = self.same if release == "old" else {new: old for old, new in self.same.items()}
+        return {mine: other for mine, other in across.items() if there[other].nullable or not theirs[mine].nullable}
+
+
+def course_of(life: Life) -> Course:
+    """A life's."""
+    old, new = (_columns(items) for items in (life.old, life.new))
+    renamed = {operation.old: operation.new for operation in life.operations if isinstance(operation, RenameColumn)}
+
+    def make(engine: sa.Engine) -> None:
+        create(engine, life.old, life.parents)
+        send(engine, life.seed)
+
+    return Course(
+        name=life.name,
+        upgrade=life.upgrade,
+        create=make,
+        old=[Part(table=TABLE, columns=old)],
+        new=[Part(table=TABLE, columns=new)],
+        same={name: renamed.get(name, name) for name in old if renamed.get(name, name) in new},
+        given=frozenset(
+            operation.column
+            for operation in life.operations
+            if isinstance(operation, TightenNotNull) and operation.fill is None
+        ),
+        labels=next((column.type.enums for column in old.values() if isinstance(column.type, sa.types.Enum)), ()),
+        whole=any(
+            isinstance(operation, (AddColumn, DropColumn)) and operation.keep == "track"
+            for operation in life.operations
+        ),
+    )
+
+
+def _columns(items: Sequence[sa.schema.SchemaItem]) -> dict[str, sa.Column[Any]]:
+    """The columns beside the key."""
+    unique = {str(name) for item in items if isinstance(item, sa.UniqueConstraint) for name in item._pending_colargs}
+    columns = [item for item in items if isinstance(item, sa.Column) and item.name != "id"]
+    for column in columns:
+        column.info["unique"] = column.name in unique
+    return {column.name: column for column in columns}
+
+
+# --- several tables ---------------------------------------------------------------------------------------------------
+
+
+def _key(name: str = "id") -> sa.Column[int]:
+    return sa.Column(name, sa.Integer, primary_key=True, autoincrement=False)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.String(60), nullable=nullable)
+
+
+def _of_user(metadata: sa.MetaData, name: str, *columns: sa.Column[Any]) -> sa.Table:
+    """A table of which a row belongs to one user."""
+    user = sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True)
+    user.autoincrement = False
+    return sa.Table(name, metadata, user, *columns)
+
+
+def _users(*columns: sa.Column[Any]) -> sa.MetaData:
+    metadata = sa.MetaData()
+    sa.Table("users", metadata, _key(), *columns)
+    return metadata
+
+
+def _parts(metadata: sa.MetaData, *names: str) -> list[Part]:
+    found = []
+    for name in names or ("users",):
+        (key,) = metadata.tables[name].primary_key.columns
+        columns = {column.name: column for column in metadata.tables[name].columns if not column.primary_key}
+        found.append(Part(table=name, key=key.name, columns=columns))
+    return found
+
+
+def _course(
+    name: str,
+    operations: Sequence[Operation],
+    old: tuple[sa.MetaData, Sequence[str]],
+    new: Sequence[Part],
+    same: Mapping[str, str] | Sequence[str],
+    **more: Any,
+) -> Course:
+    metadata, tables = old
+    return Course(
+        name=name,
+        upgrade=Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(operations)),)),
+        create=metadata.create_all,
+        old=_parts(metadata, *tables),
+        new=new,
+        same=same if isinstance(same, Mapping) else {one: one for one in same},
+        **more,
+    )
+
+
+def _renamed() -> Course:
+    people = sa.MetaData()
+    sa.Table("people", people, _key(), _text("mail"), _text("town", nullable=True))
+    return _course(
+        "a table is renamed, and a column with it",
+        [RenameTable(table="users", new="people"), RenameColumn(table="people", old="city", new="town")],
+        (_users(_text("mail"), _text("city", nullable=True)), ["users"]),
+        _parts(people, "people"),
+        {"mail": "mail", "city": "town"},
+    )
+
+
+def _come_and_gone() -> Course:
+    old, new = _users(_text("name")), _users(_text("name"))
+    _of_user(old, "badges", _text("code", nullable=True))
+    notes = _of_user(new, "notes", _text("note"))
+    return _course(
+        "a table comes, another goes",
+        [CreateTable(definition=notes), DropTable(table="badges")],
+        (old, ["users", "badges"]),
+        _parts(new, "users", "notes"),
+        ["name"],
+    )
+
+
+def _split() -> Course:
+    old = _users(_text("name"), _text("login"), _text("bio", nullable=True))
+    new = _users(_text("name"))
+    profiles = _of_user(new, "profiles", _text("login"), _text("bio", nullable=True))
+    return _course(
+        "a table is split in two",
+        [
+            CreateTable(definition=profiles),
+            MoveColumns(
+                table="users", to="profiles", on={"id": "user_id"}, columns=["login", "bio"], missing={"login": ""}
+            ),
+        ],
+        (old, ["users"]),
+        _parts(new, "users", "profiles"),
+        ["name", "login", "bio"],
+    )
+
+
+def _joined() -> Course:
+    old = _users(_text("name"))
+    _of_user(old, "profiles", _text("bio", nullable=True), _text("lang", nullable=True))
+    new = _users(_text("name"), _text("bio", nullable=True), _text("lang", nullable=True))
+    return _course(
+        "two tables become one",
+        [
+            MoveColumns(table="profiles", to="users", on={"user_id": "id"}, columns=["bio", "lang"]),
+            DropTable(table="profiles"),
+        ],
+        (old, ["users", "profiles"]),
+        _parts(new),
+        ["name", "bio", "lang"],
+    )
+
+
+def _opaque() -> Course:
+    operation = OpaqueColumns(
+        table="users",
+        columns=[sa.Column("sealed", sa.String(80), nullable=False)],
+        lens=Opaque(
+            old=["secret"],
+            new=["sealed"],
+            forward=lambda row: {"sealed": row["secret"][::-1]},
+            backward=lambda row: {"secret": row["sealed"][::-1]},
+        ),
+    )
+    return _course(
+        "a column that only Python can compute",
+        [operation],
+        (_users(_text("secret"), _text("note", nullable=True)), ["users"]),
+        _parts(_users(sa.Column("sealed", sa.String(80), nullable=False), _text("note", nullable=True))),
+        {"secret": "sealed", "note": "note"},
+        images={"secret": lambda text: text[::-1], "sealed": lambda text: text[::-1]},
+        opaque=lambda: OpaqueWriter(operation),
+    )
+
+
+COURSES = (*map(course_of, LIVES), _renamed(), _come_and_gone(), _split(), _joined(), _opaque())
