@@ -70,6 +70,9 @@ class SmallStage:
     def progress(self, progress: Progress) -> None:
         pass
 
+    def take_back(self) -> None:
+        raise NotImplementedError("there is no second release here")
+
     @property
     def outcomes(self) -> list[str]:
         return [one.outcome for one in self.tries]

@@ -96,6 +96,27 @@ def test_an_upgrade_struck_by_faults_passes(server: Server, tmp_path: Path) -> N
         assert record.counts["retried"] > 0
 
 
+def test_a_release_that_is_taken_back_and_comes_again_passes(server: Server) -> None:
+    tables: list[dict[str, list[str]]] = []
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase in ("old release alone", "the old release alone again"):
+            found = sa.inspect(engine)
+            names = [name for name in sorted(found.get_table_names()) if not name.startswith("contraflow")]
+            tables.append({name: sorted(column["name"] for column in found.get_columns(name)) for name in names})
+
+    fault = parse("release-taken-back@both:0.4")
+    record = rehearse(server, IDENTITY, faults=(fault,)).run(meanwhile=meanwhile)
+    assert record.verdict == "passed", explain(record)
+    assert [one.verb for one in record.tries if one.outcome == "done"] == [
+        *("expand", "migrate", "verify", "rollback"),
+        *("expand", "migrate", "verify", "contract"),
+    ]
+    assert len(tables) == 2
+    assert tables[0] == tables[1]
+    assert [found.kind for found in record.faults] == ["release-taken-back"]
+
+
 def test_a_dropped_trigger_is_found_by_what_the_releases_read(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
     dropped: list[int] = []

@@ -99,7 +99,15 @@ def can_lock(stage: SmallStage) -> bool:
 
 
 def test_every_kind_but_the_runners_own_has_a_strike() -> None:
-    own = {"runner-killed", "runner-cut", "second-runner", "rolled-back", "clock-step", "disk-full"}
+    own = {
+        "release-taken-back",
+        "runner-killed",
+        "runner-cut",
+        "second-runner",
+        "rolled-back",
+        "clock-step",
+        "disk-full",
+    }
     assert set(STRIKES) == set(KINDS) - own
 
 

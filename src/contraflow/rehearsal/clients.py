@@ -283,6 +283,15 @@ class Client:
         item.history.add(self.desk.history.now(), None, self.name, "found", row, "ok")
         self.items[table].append(item)
 
+    def forget_new(self) -> None:
+        """The tables that only the new release has are gone, with all their rows."""
+        for name, table in self.desk.tables.items():
+            if not table.knows("old"):
+                for item in list(self.items[name]):
+                    self._forget(item)
+                self.abandoned[name].clear()
+                self.unheard = [item for item in self.unheard if item.table != name]
+
     def recognise(self, item: Item, key: Key) -> None:
         """A row whose insert was not answered has been found under this key."""
         self.unheard.remove(item)

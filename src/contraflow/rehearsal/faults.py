@@ -74,6 +74,7 @@ KINDS: Mapping[str, Kind] = {
             phases=("migrate", "verify"),
             explains=frozenset({"CF004"}),  # what a second runner is told meanwhile
         ),
+        Kind(name="release-taken-back", title="the new release is taken back, and rolled out again", phases=("both",)),
         Kind(
             name="clock-step",
             title="the runner's clock is set",

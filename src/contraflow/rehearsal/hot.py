@@ -90,6 +90,20 @@ class _Unit:
         self.writes.append(_Write(release=release, cells=cells, sent=at))
         return self.writes[-1]
 
+    def rolled_back(self) -> None:
+        """What the new release reads from now on, once it is there again, is made from the old columns."""
+        for write in self.writes:
+            old = write.cells["old"]
+            if self.group is None:
+                new = old or (ANY,) * len(self.columns["new"])
+            elif any(value is ANY or value is NOW for value in old):
+                new = (ANY,) * len(self.columns["new"])
+            else:
+                row = {**dict.fromkeys(self.columns["new"]), **dict(zip(self.columns["old"], old, strict=True))}
+                image = self.group.f(row)
+                new = tuple(image.get(name, ANY) for name in self.columns["new"])
+            write.release, write.cells = "old", {"old": old, "new": new if self.columns["new"] else ()}
+
     def done(self, write: _Write, at: float, oldest: float) -> None:
         """A write is acknowledged; no read that is still under way began before ``oldest``."""
         write.done = at
@@ -180,6 +194,13 @@ class HotRow:
         with self._lock:
             for unit, write in draft.writes:
                 unit.writes.remove(write)
+
+    def rolled_back(self) -> None:
+        """The upgrade was rolled back: the new release's columns are gone, and will be filled anew."""
+        self.last.pop("new", None)
+        with self._lock:
+            for unit in self._units:
+                unit.rolled_back()
 
     # -- reads -------------------------------------------------------------------------------------------------------
 

@@ -102,12 +102,18 @@ class Injector:
 
     def pass_time(self, phase: Phase, seconds: float) -> None:
         """Let ``seconds`` of a phase without a runner pass, and strike what is planned for it. It takes longer if the
-        last fault does.
+        last fault does, or where the new release is taken back.
         """
         began = self._stage.now()
         for fault in sorted(self._take(phase), key=lambda found: found.share or 0.0):
             self._sleep(max(0.0, (fault.share or 0.0) * seconds - (self._stage.now() - began)))
-            self._strike(fault)
+            if fault.kind == "release-taken-back":
+                at = self._stage.now()
+                self._stage.take_back()
+                self._note(fault, "rolled back, and upgraded again", at=at, until=self._stage.now())
+                began += self._stage.now() - at
+            else:
+                self._strike(fault)
         self._sleep(max(0.0, seconds - (self._stage.now() - began)))
         self._wait_for(self._striking)
 

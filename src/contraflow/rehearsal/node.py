@@ -12,9 +12,12 @@ come requests, one at a time, and go answers. What a request and an answer hold 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import json
 import os
+import platform
 import random
 import sys
 import threading
@@ -226,6 +229,15 @@ def _write_ahead(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _versions(engine: sa.Engine) -> dict[str, str]:
+    """What this interpreter works with."""
+    found = {"Python": platform.python_version(), "SQLAlchemy": sa.__version__}
+    driver = engine.dialect.driver
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found[driver] = importlib.metadata.version(driver)
+    return found
+
+
 def _main() -> None:
     configuration = json.loads(sys.stdin.readline())
     secret = bytes.fromhex(configuration["secret"])
@@ -233,11 +245,11 @@ def _main() -> None:
         node = _Node(configuration)
     except Exception as error:  # noqa: BLE001 - the rehearsal is told why
         with Client(configuration["address"], authkey=secret) as connection:
-            connection.send(f"{type(error).__name__}: {error}")
+            connection.send({"complaint": f"{type(error).__name__}: {error}"})
         return
     for _ in range(configuration["workers"]):
         connection = Client(configuration["address"], authkey=secret)
-        connection.send(None)
+        connection.send({"versions": _versions(node.engine)})
         threading.Thread(target=node.serve, args=(connection,), daemon=True).start()
     sys.stdin.read()
     # Threads may be in the middle of a transaction: a node that is shut down does not wait for them.

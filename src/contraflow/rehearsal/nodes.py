@@ -87,6 +87,7 @@ class Node:
     """One node of a release: a process with some workers. A context manager that stops it.
 
     :param tables: the tables in the release's shape, as `contraflow.rehearsal.shapes.columns_of` tells them.
+    :ivar versions: of Python, SQLAlchemy and the driver that the release has.
     :param timeout: seconds after which the node gives up a connection that does not answer.
     :raises ProblemError: CF201 if it does not start.
     """
@@ -106,6 +107,7 @@ class Node:
         secret = secrets.token_bytes(16)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the node
         self._connections: list[Connection] = []
+        self.versions: Mapping[str, str] = {}
         with Listener(authkey=secret) as listener:
             python = workload.python or sys.executable
             try:
@@ -186,9 +188,10 @@ class Node:
             for _ in range(workers):
                 connection = listener.accept()
                 self._connections.append(connection)
-                complaint = connection.recv()
-                if complaint is not None:
-                    raise self._not_started(complaint)
+                told = connection.recv()
+                if "complaint" in told:
+                    raise self._not_started(told["complaint"])
+                self.versions = told["versions"]
         except (EOFError, OSError) as error:
             raise self._not_started(self._last_words()) from error
         finally:

@@ -1,4 +1,4 @@
-"""How a rehearsal reaches its database: the upgrade straight, the releases perhaps through a proxy."""
+"""The server of a rehearsal, and how its database is reached: straight, or through a proxy."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from contraflow.problems import Problem, ProblemError
+from contraflow.rehearsal import servers
 from contraflow.rehearsal.proxy import FaultProxy
-from contraflow.rehearsal.servers import Server
+from contraflow.rehearsal.servers import Progress, Server
 
-__all__ = ["Way"]
+__all__ = ["Way", "find", "unencrypted"]
 
 _PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 3306}
 """Where a server listens if its URL does not say."""
@@ -17,6 +19,45 @@ _PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 33
 _IN_STEP = {"init_command": "SET SESSION wsrep_sync_wait = 15"}
 """Each statement first waits for what other nodes had committed by then. Without it, a reader at another node than the
 writer's may see less than was acknowledged, whether there is an upgrade or not (MariaDB's manual, wsrep_sync_wait)."""
+
+
+def find(on: str, url: str | None, progress: Progress) -> Server:
+    """The server to rehearse on: the one at ``url``, or one of the kind ``on`` that is started for it.
+
+    :raises ProblemError: CF203 if there is none of that kind, and what `contraflow.rehearsal.servers.start` and
+        ``attach`` raise.
+    """
+    if url is not None:
+        server = servers.attach(url)
+        if on == "cockroachdb" and server.kind != on:
+            raise ProblemError(
+                Problem(
+                    code="CF203",
+                    what=f"the server at the --url is {server.kind} {server.version}, not CockroachDB.",
+                    instead="name one that is, or leave out --on.",
+                )
+            )
+        return server
+    if on == "cockroachdb":
+        raise ProblemError(
+            Problem(
+                code="CF203",
+                what="CockroachDB is not started here.",
+                why="no package registry has it.",
+                instead="start one, and name it: --on cockroachdb --url"
+                " 'cockroachdb+psycopg://root@127.0.0.1:26257/defaultdb?sslmode=disable'.",
+            )
+        )
+    if on not in servers.KINDS:
+        raise ProblemError(
+            Problem(
+                code="CF203",
+                what=f"there is no scratch server of the kind {on!r}.",
+                instead=f"choose one of: {', '.join(servers.KINDS)}; or give the --url of one that runs.",
+            )
+        )
+    progress(f"starting {on}")
+    return servers.start(on, progress=progress)
 
 
 class Way:

@@ -200,7 +200,8 @@ class Record:
     """The kind: ``postgresql``, ``mariadb`` ..."""
     server_version: str
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Library to version: Python, SQLAlchemy, Alembic, Contraflow, the driver."""
+    """Library to version: Python, SQLAlchemy, Alembic, Contraflow, the driver; and where a release has others, those
+    (``SQLAlchemy of the old release``)."""
     old: str
     """The old release's revision."""
     new: str

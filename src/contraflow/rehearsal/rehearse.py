@@ -21,7 +21,7 @@ from contraflow.engine.runner import Runner
 from contraflow.engine.schema import old_shape
 from contraflow.operations.base import TableName
 from contraflow.operations.planning import plan, tables_of
-from contraflow.problems import ContraflowError, Problem, ProblemError
+from contraflow.problems import ContraflowError, ProblemError
 from contraflow.rehearsal import faults as kinds
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.clients import Client, Desk
@@ -34,7 +34,7 @@ from contraflow.rehearsal.models import models
 from contraflow.rehearsal.nodes import Node, Workload
 from contraflow.rehearsal.oracle import Stage, TableOracle, World
 from contraflow.rehearsal.project import Project
-from contraflow.rehearsal.reach import Way
+from contraflow.rehearsal.reach import Way, find
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
@@ -120,7 +120,7 @@ class Rehearsal:
         """
         project = Project(self.config, section=self.section, arguments=self.arguments, revisions=self.revisions)
         with ExitStack() as stack:
-            server = stack.enter_context(self._server(progress))
+            server = stack.enter_context(find(self.on, self.url, progress))
             urls: list[sa.URL] = []
             for _ in range(3):
                 urls.append(server.create_database())
@@ -143,42 +143,6 @@ class Rehearsal:
             )
             stack.callback(run.close)
             return run.run()
-
-    def _server(self, progress: Progress) -> servers.Server:
-        if self.url is not None:
-            return self._attached(self.url)
-        if self.on == "cockroachdb":
-            raise ProblemError(
-                Problem(
-                    code="CF203",
-                    what="CockroachDB is not started here.",
-                    why="no package registry has it.",
-                    instead="start one, and name it: --on cockroachdb --url"
-                    " 'cockroachdb+psycopg://root@127.0.0.1:26257/defaultdb?sslmode=disable'.",
-                )
-            )
-        if self.on not in servers.KINDS:
-            raise ProblemError(
-                Problem(
-                    code="CF203",
-                    what=f"there is no scratch server of the kind {self.on!r}.",
-                    instead=f"choose one of: {', '.join(servers.KINDS)}; or give the --url of one that runs.",
-                )
-            )
-        progress(f"starting {self.on}")
-        return servers.start(self.on, progress=progress)
-
-    def _attached(self, url: str) -> servers.Server:
-        server = servers.attach(url)
-        if self.on == "cockroachdb" and server.kind != self.on:
-            raise ProblemError(
-                Problem(
-                    code="CF203",
-                    what=f"the server at the --url is {server.kind} {server.version}, not CockroachDB.",
-                    instead="name one that is, or leave out --on.",
-                )
-            )
-        return server
 
 
 class _Run:
@@ -216,6 +180,7 @@ class _Run:
         self._engine = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
         self._idle = threading.Event()
         self._started: list[Node] = []
+        self._versions: dict[str, str] = {}
         self._broken: Exception | None = None
         self._injector = Injector(options.faults, self, source=project.source, seed=options.seed, sleep=self._sleep)
         self.tables = sorted(tables_of(project.upgrade), key=str)
@@ -287,15 +252,8 @@ class _Run:
     def _upgrade(self) -> None:
         share = self.options.seconds / 6
         self._serve("old", "old release alone", share)
-        self._move(Stage.WINDOW)
         self.project.lead(self.url)
-        self._verb("expand")
-        self._verb("migrate")
-        self._verb("verify")
-        with self._phase("new release starts"):
-            self.project.follow(self.url)
-            self._move(Stage.BOTH)
-            self._start("new")
+        self._roll_forward()
         self._serve("both", "both releases", 4 * share)
         self._check_rows("before contract")
         self._end("old")
@@ -306,6 +264,30 @@ class _Run:
         self._check_rows("at the end")
         for what in differences(self._engine, self.control.engine("new")):
             self.history.find("structure", what)
+
+    def _roll_forward(self) -> None:
+        """From the old release alone to both."""
+        self._move(Stage.WINDOW)
+        self._verb("expand")
+        self._verb("migrate")
+        self._verb("verify")
+        with self._phase("new release starts"):
+            self.project.follow(self.url)
+            self._move(Stage.BOTH)
+            self._start("new")
+
+    def take_back(self) -> None:
+        """End the new release, roll the upgrade back while the old one works, look at everything, and begin anew."""
+        self._check_rows("before the new release is taken back")
+        self._end("new")
+        self._verb("rollback")
+        self._move(Stage.OLD)
+        with self._phase("the old release alone again"):
+            self._sleep(self.options.seconds / 20)
+        self._check_rows("after the rollback")
+        for what in differences(self._engine, self.control.engine("old")):
+            self.history.find("structure", f"after the rollback, {what}")
+        self._roll_forward()
 
     def _serve(self, phase: kinds.Phase, name: str, seconds: float) -> None:
         with self._phase(name):
@@ -350,6 +332,10 @@ class _Run:
             self._broken = error
             raise
         self._started.append(node)
+        ours = _versions(self.url)
+        self._versions.update(
+            {f"{name} of the {release} release": told for name, told in node.versions.items() if told != ours.get(name)}
+        )
         return node
 
     def _start(self, release: Side) -> None:
@@ -368,6 +354,10 @@ class _Run:
             for client in self.clients:
                 for item in (*client.unheard, *(item for items in client.items.values() for item in items)):
                     item.worlds = _moved(self.desk.tables[item.table], item.worlds, stage)
+                if stage is Stage.OLD:
+                    client.forget_new()
+            for hot in self.desk.hot if stage is Stage.OLD else ():
+                hot.rolled_back()
             self.desk.stage = stage
 
     @contextmanager
@@ -535,7 +525,7 @@ class _Run:
             command=self.options.command,
             server=self.server.kind,
             server_version=self.server.version,
-            versions=_versions(self.url),
+            versions={**_versions(self.url), **self._versions},
             old=self.project.old,
             new=self.project.new,
             options=options,

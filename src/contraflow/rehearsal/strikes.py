@@ -72,6 +72,9 @@ class Stage(Protocol):
     def progress(self, progress: Progress) -> None:
         """What the runner tells."""
 
+    def take_back(self) -> None:
+        """End the new release, roll the upgrade back, and go forward again until both releases work as before."""
+
 
 @dataclass(kw_only=True)
 class Scene:
