@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from contraflow.operations.copying import CopyColumn
     from contraflow.operations.enums import AddEnumValues
     from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+    from contraflow.operations.keys import AddPrimaryKey, DropPrimaryKey
     from contraflow.operations.moves import MoveColumns
     from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
     from contraflow.operations.opaque import OpaqueColumns
@@ -83,6 +84,7 @@ __all__ = [
     "AddColumn",
     "AddEnumValues",
     "AddForeignKey",
+    "AddPrimaryKey",
     "AddUnique",
     "AlreadyExists",
     "Attempt",
@@ -107,6 +109,7 @@ __all__ = [
     "DropColumn",
     "DropForeignKey",
     "DropIndex",
+    "DropPrimaryKey",
     "DropTable",
     "DropUnique",
     "DuplicateKey",

@@ -12,7 +12,17 @@ from typing import Any
 
 from contraflow.constraints import Constraint, constraint_from_dict
 
-__all__ = ["DefaultChange", "Index", "Installed", "InstalledCopy", "InstalledPair", "Labels", "Mend", "Widening"]
+__all__ = [
+    "DefaultChange",
+    "Index",
+    "Installed",
+    "InstalledCopy",
+    "InstalledPair",
+    "KeyChange",
+    "Labels",
+    "Mend",
+    "Widening",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +37,14 @@ class Index:
     """It is to be (or was found as) a constraint, where the server tells constraints from indexes."""
     late: bool = False
     """Built at contract only: before, writes of the old release could be refused because of it."""
+    primary: bool = False
+    """It is (or becomes) the primary key. Where the server cannot build that beforehand, nothing is built."""
 
     @property
     def title(self) -> str:
         """The index in words."""
-        return self.name or f"the unique constraint on {', '.join(self.columns)}"
+        kind = "primary key" if self.primary else "unique constraint"
+        return self.name or f"the {kind} on {', '.join(self.columns)}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -41,6 +54,7 @@ class Index:
             "unique": self.unique,
             "constraint": self.constraint,
             "late": self.late,
+            "primary": self.primary,
         }
 
     @classmethod
@@ -52,7 +66,34 @@ class Index:
             unique=data["unique"],
             constraint=data["constraint"],
             late=data["late"],
+            primary=data.get("primary", False),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyChange:
+    """Another primary key of a table, which contract makes; or the first one, or none any more."""
+
+    old: tuple[str, ...] = ()
+    """The columns of the key that the old release has; empty if there is none."""
+    old_name: str | None = None
+    """Its name, where keys have one."""
+    new: tuple[str, ...] = ()
+    """The columns of the new release's; empty if there is to be none."""
+    name: str = ""
+    """The name it gets where keys have one."""
+    copies: bool = False
+    """Whether writers may be kept waiting while the table is copied, where the server cannot do without."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {**asdict(self), "old": list(self.old), "new": list(self.new)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> KeyChange:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        known = {one.name: data[one.name] for one in fields(cls) if one.name in data}
+        return cls(**{**known, "old": tuple(data["old"]), "new": tuple(data["new"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +294,8 @@ class Installed:
     """Old NOT NULL columns that may hold NULLs once the upgrade is migrated."""
     mends: tuple[Mend, ...] = ()
     """What contract writes into the NULLs of tightened columns, and rollback into those of loosened ones."""
+    key: KeyChange | None = None
+    """The other primary key that contract makes; its index is among those ``built``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -285,6 +328,7 @@ class Installed:
             "tightened": list(self.tightened),
             "loosened": list(self.loosened),
             "mends": [mend.as_dict() for mend in self.mends],
+            "key": self.key.as_dict() if self.key else None,
         }
 
     @classmethod
@@ -319,4 +363,5 @@ class Installed:
             tightened=tuple(data.get("tightened", ())),
             loosened=tuple(data.get("loosened", ())),
             mends=tuple(map(Mend.from_dict, data.get("mends", ()))),
+            key=KeyChange.from_dict(data["key"]) if data.get("key") else None,
         )

@@ -19,7 +19,7 @@ from alembic.operations import ops
 from contraflow.constraints import Constraint
 from contraflow.copies import BackfillCopy, InstallCopy, ProbeCopy
 from contraflow.expressions import describe
-from contraflow.installed import Index, Installed, Labels, Mend, Widening
+from contraflow.installed import Index, Installed, KeyChange, Labels, Mend, Widening
 from contraflow.lens import Group
 from contraflow.opaque import Opaque
 
@@ -33,6 +33,7 @@ __all__ = [
     "Block",
     "BuildConstraint",
     "BuildIndex",
+    "ChangeKey",
     "DropAlias",
     "DropColumns",
     "DropConstraints",
@@ -55,6 +56,7 @@ __all__ = [
     "Probe",
     "ProbeCopy",
     "ProbePair",
+    "ProveReferences",
     "RelaxNotNull",
     "RemovePair",
     "RemoveSync",
@@ -410,6 +412,35 @@ class DropIndexes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChangeKey:
+    """Give the table another primary key, in the place of the one it has; or a first one, or none.
+
+    Its columns are proven to be NOT NULL. Foreign keys that refer to the old key's columns go on doing so.
+    """
+
+    table: str
+    schema: str | None = None
+    key: KeyChange
+    doubles: tuple[Index, ...] = ()
+    """Unique constraints over the new key's columns that the phase goes on to drop: one index may serve for both."""
+
+    @property
+    def index(self) -> Index:
+        """The new key as an index."""
+        return Index(name=self.key.name, columns=self.key.new, unique=True, late=True, primary=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProveReferences:
+    """Prove, beside the writers, the foreign keys that :class:`ChangeKey` had to make anew, if it had to."""
+
+    table: str
+    schema: str | None = None
+    columns: tuple[str, ...]
+    """The columns that they refer to."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WidenColumns:
     """One stage of giving columns wider types. Nullability, default, collation and comment stay.
 
@@ -559,6 +590,7 @@ Step: TypeAlias = (
     | ForgetNotNull
     | BuildConstraint
     | BuildIndex
+    | ChangeKey
     | DropAlias
     | DropColumns
     | DropConstraints
@@ -585,6 +617,7 @@ Step: TypeAlias = (
     | ProbeCopy
     | WidenColumns
     | ProbePair
+    | ProveReferences
     | TakeName
 )
 

@@ -15,6 +15,7 @@ from contraflow import (
     AddColumn,
     AddEnumValues,
     AddForeignKey,
+    AddPrimaryKey,
     AddUnique,
     ChangeDefault,
     ChangeType,
@@ -26,6 +27,7 @@ from contraflow import (
     DropColumn,
     DropForeignKey,
     DropIndex,
+    DropPrimaryKey,
     DropTable,
     DropUnique,
     Lens,
@@ -54,6 +56,7 @@ from contraflow.steps import (
     Block,
     BuildConstraint,
     BuildIndex,
+    ChangeKey,
     EnforceNotNull,
     ExtendEnums,
     Hold,
@@ -129,6 +132,8 @@ EXAMPLES: Sequence[Operation] = (
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
     DropUnique(table="users", columns=["mail"]),
+    AddPrimaryKey(table="users", columns=["mail"]),
+    DropPrimaryKey(table="users"),
     AddForeignKey(table="users", name="fk_users_realm", columns=["realm"], target="realms", target_columns=["id"]),
     DropForeignKey(table="users", columns=["group"]),
     AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
@@ -159,7 +164,11 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
         sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("street", text),
     )
-    before = (CreateTable(definition=places),) if isinstance(operation, MoveColumns) else ()
+    before: Sequence[Operation] = ()
+    if isinstance(operation, MoveColumns):
+        before = (CreateTable(definition=places),)
+    elif isinstance(operation, AddPrimaryKey):
+        before = (DropPrimaryKey(table="users"),)
     change = Declared(revision="r", operations=(*before, operation))
     realms = sa.Table(
         "realms", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("country", text)
@@ -177,7 +186,7 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
             yield from adapter.hold(block, None)
         elif adapter.in_hold(block.step):
             yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
-        elif isinstance(block.step, (AllowNull, BuildConstraint, BuildIndex, EnforceNotNull, ExtendEnums)):
+        elif isinstance(block.step, (AllowNull, BuildConstraint, BuildIndex, ChangeKey, EnforceNotNull, ExtendEnums)):
             yield from adapter.online(block, None)
 
 
@@ -189,6 +198,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
             return "refused"
         sent = " ".join(statement.sql for statement in statements(adapter, planned.expand))
         return "trigger" if " TRIGGER " in sent else "view"
+    if planned.installed[0].key is not None:
+        return _key_cell(planned, adapter)
     steps = [block.step for block in planned.migrate if isinstance(block, Online)]
     if any(isinstance(step, (BackfillCopy, BackfillPair)) for step in steps):
         return "trigger" if adapter.follows_tables else "refused"
@@ -215,6 +226,16 @@ def cell(operation: Operation, adapter: Adapter) -> str:
     if isinstance(build, Online) and isinstance(build.step, AllowNull) and way != "online":
         way = "in place"  # one short statement
     return f"{way}, at contract" if build not in planned.migrate else way
+
+
+def _key_cell(planned: Phases, adapter: Adapter) -> str:
+    if not adapter.changes_keys:
+        return "refused"
+    blocks = [block for block in planned.contract if isinstance(block, Online)]
+    locks = " ".join(statement.lock for statement in statements(adapter, blocks))
+    if "writers go on" in locks:
+        return "online, at contract"
+    return "in place, writers wait" if "copy" in locks or "copied" in locks else "in place"
 
 
 def _is_fill(step: Step) -> bool:

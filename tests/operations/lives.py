@@ -15,12 +15,14 @@ from contraflow import (
     AddColumn,
     AddEnumValues,
     AddForeignKey,
+    AddPrimaryKey,
     AddUnique,
     CreateIndex,
     Declared,
     DropCheck,
     DropForeignKey,
     DropIndex,
+    DropPrimaryKey,
     DropUnique,
     LoosenNotNull,
     Options,
@@ -378,6 +380,68 @@ LIVES = (
         new_writes=["UPDATE users SET city = NULL, zone = NULL WHERE id = 1", "DELETE FROM users WHERE id = 20"],
     ),
     Life(
+        name="a table without a primary key gets one",
+        old=[_number("id", nullable=True), _number("part"), _text("name"), sa.Index("ix_users_name", "name")],
+        new=[
+            _number("id"),
+            _number("part"),
+            _text("name"),
+            sa.Index("ix_users_name", "name"),
+            sa.PrimaryKeyConstraint("id", "part"),
+        ],
+        operations=[AddPrimaryKey(table=TABLE, columns=["id", "part"])],
+        seed=["INSERT INTO users (id, part, name) VALUES (1, 1, 'ada'), (1, 2, 'bob'), (2, 1, 'cyd')"],
+        old_writes=[
+            "DELETE FROM users WHERE name = 'old'",
+            "INSERT INTO users (id, part, name) VALUES (1, 1, 'old'), (NULL, 1, 'old')",
+        ],
+        new_writes=["UPDATE users SET name = 'dan' WHERE id = 2", "UPDATE users SET name = 'cyd' WHERE id = 2"],
+        mend=["DELETE FROM users WHERE name = 'old'"],
+        obstacle="CF014: .* rows=2.*CF013: .* users.id is NULL in 1 row",
+        refused=[
+            "INSERT INTO users (id, part, name) VALUES (1, 2, 'eve')",
+            "INSERT INTO users (id, part, name) VALUES (NULL, 7, 'eve')",
+        ],
+    ),
+    Life(
+        name="the primary key goes",
+        old=[_key(), _text("name"), sa.UniqueConstraint("name", name="uq_users_name")],
+        new=[_number("id"), _text("name"), sa.UniqueConstraint("name", name="uq_users_name")],
+        operations=[DropPrimaryKey(table=TABLE, copies=True)],
+        seed=["INSERT INTO users (id, name) VALUES (1, 'ada')"],
+        old_writes=["UPDATE users SET id = 2 WHERE id = 1", "UPDATE users SET id = 1 WHERE id = 2"],
+        new_writes=["INSERT INTO users (id, name) VALUES (20, 'new')", "DELETE FROM users WHERE id = 20"],
+    ),
+    Life(
+        name="another column is the primary key",
+        old=[_key(), _text("badge"), _text("city"), sa.UniqueConstraint("badge", name="uq_users_badge")],
+        new=[
+            _number("id"),
+            _text("badge"),
+            _text("town"),
+            sa.UniqueConstraint("id", name="uq_users_id"),
+            sa.PrimaryKeyConstraint("badge"),
+        ],
+        operations=[
+            RenameColumn(table=TABLE, old="city", new="town"),
+            DropPrimaryKey(table=TABLE),
+            AddPrimaryKey(table=TABLE, columns=["badge"]),
+            DropUnique(table=TABLE, columns=["badge"]),
+            AddUnique(table=TABLE, name="uq_users_id", columns=["id"]),
+        ],
+        seed=["INSERT INTO users (id, badge, city) VALUES (1, 'a', 'Ulm'), (2, 'b', 'Bonn')"],
+        old_writes=[
+            "INSERT INTO users (id, badge, city) VALUES (10, 'o', 'Rom')",
+            "UPDATE users SET badge = 'p' WHERE id = 10",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=["INSERT INTO users (id, badge, town) VALUES (20, 'n', 'Rom')", "DELETE FROM users WHERE id = 20"],
+        refused=[
+            "INSERT INTO users (id, badge, town) VALUES (30, 'a', 'Rom')",
+            "INSERT INTO users (id, badge, town) VALUES (1, 'z', 'Rom')",
+        ],
+    ),
+    Life(
         name="a constraint goes",
         old=[_key(), _text("mail"), sa.UniqueConstraint("mail", name="uq_users_mail")],
         new=[_key(), _text("mail")],
@@ -410,6 +474,8 @@ def create(engine: sa.Engine, items: Sequence[sa.schema.SchemaItem], parents: Se
 def _copy(item: Any) -> Any:
     if isinstance(item, sa.Column):
         return item._copy()
+    if isinstance(item, sa.PrimaryKeyConstraint):
+        return sa.PrimaryKeyConstraint(*map(str, item._pending_colargs))
     if isinstance(item, sa.UniqueConstraint):
         return sa.UniqueConstraint(*map(str, item._pending_colargs), name=item.name)
     if isinstance(item, sa.ForeignKeyConstraint):
@@ -476,7 +542,8 @@ def shape(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
         for key in inspector.get_foreign_keys(table)
     }
     checks = {check["name"] for check in inspector.get_check_constraints(table)}
-    return {"columns": columns, "indexes": indexes | unique, "keys": keys, "checks": checks}
+    primary = inspector.get_pk_constraint(table)["constrained_columns"]
+    return {"columns": columns, "primary": primary, "indexes": indexes | unique, "keys": keys, "checks": checks}
 
 
 @contextlib.contextmanager

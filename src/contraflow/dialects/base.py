@@ -162,6 +162,8 @@ class Adapter(ABC):
     """The server reads the rows when a foreign key or a check is made; else they must be looked at."""
     cascades_fire_triggers: ClassVar[bool] = True
     """A sync sees what a foreign key's action changes."""
+    changes_keys: ClassVar[bool] = True
+    """A table can get another primary key."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
@@ -273,6 +275,20 @@ class Adapter(ABC):
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the table of ``item`` from being created, dropped or renamed."""
         return []
+
+    def key_problems(self, connection: sa.Connection, item: Installed) -> Iterable[Problem]:  # noqa: ARG002
+        """What on this server would keep the primary key of ``item`` from being changed. Reads only."""
+        if self.changes_keys:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"the primary key of {item.table} cannot be changed by an upgrade on this server.",
+                why="every row would be stored anew, for which the whole cluster might wait.",
+                instead="make a unique constraint over NOT NULL columns do (AddUnique, TightenNotNull);"
+                "\nor change the key at a quiet time, in a revision of its own.",
+            )
+        ]
 
     @abstractmethod
     def prepare(self, connection: sa.Connection) -> None:

@@ -24,6 +24,7 @@ class _Cluster(MySQLAdapter):
 
     clustered = True
     rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
+    changes_keys = False  # it would stop the whole cluster while the table is rebuilt
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. A statement first waits for what other nodes had committed by then: a runner

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from contraflow.copies import Copy
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_pairs, mysql_widening
+from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_keys, mysql_pairs, mysql_widening
 from contraflow.dialects.base import (
     BackfillText,
     Found,
@@ -45,6 +45,7 @@ from contraflow.steps import (
     Backfill,
     BuildConstraint,
     BuildIndex,
+    ChangeKey,
     EnforceNotNull,
     ExtendEnums,
     Hold,
@@ -53,6 +54,7 @@ from contraflow.steps import (
     Online,
     Pair,
     Probe,
+    ProveReferences,
     Sync,
     WidenColumns,
 )
@@ -288,6 +290,10 @@ class MySQLAdapter(MySQLServer):
             return mysql_labels(step, found, self.compiler)
         if isinstance(step, WidenColumns) and step.stage == "prove":
             return mysql_widening.prove(self._widened(step, found))
+        if isinstance(step, ChangeKey):
+            return mysql_keys.change(step, found, self.compiler)
+        if isinstance(step, ProveReferences):
+            return []
         if isinstance(step, AllowNull):
             return mysql_constraints.allow_null(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
@@ -341,6 +347,12 @@ class MySQLAdapter(MySQLServer):
         """See :meth:`Adapter.index_problems`."""
         found = self.find(connection, item.table, item.schema)
         return list(mysql_indexes.problems(item, found, types, self.compiler))
+
+    def key_problems(self, connection: sa.Connection, item: Installed) -> Iterable[Problem]:
+        """See :meth:`Adapter.key_problems`."""
+        if not self.changes_keys:
+            return super().key_problems(connection, item)
+        return mysql_keys.problems(connection, item, self.find(connection, item.table, item.schema))
 
     def constraint_problems(
         self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]

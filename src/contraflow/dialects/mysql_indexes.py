@@ -24,6 +24,8 @@ _LONG = re.compile(r"(TINY|MEDIUM|LONG)?(TEXT|BLOB)|JSON")
 def build(step: BuildIndex, found: Found | None, compiler: Compiler) -> list[Statement]:
     """The statement that builds an index; none if it stands. A build that dies leaves nothing."""
     index = step.index
+    if index.primary:
+        return []  # it is built when it takes the place of the other
     if found is not None:
         require(found, step.table, index.columns)
         if index.name in found.indexes:
@@ -43,9 +45,10 @@ def build(step: BuildIndex, found: Found | None, compiler: Compiler) -> list[Sta
 
 def drop(work: Remaining, compiler: Compiler) -> list[Statement]:
     """Drop indexes in a hold, before any column under them: that could not be dropped instantly then (error 1845)."""
-    if not work.drop_indexes:
+    indexes = [index for index in work.drop_indexes if not index.primary]
+    if not indexes:
         return []
-    parts = ", ".join(f"DROP INDEX {compiler.quote(str(index.name))}" for index in work.drop_indexes)
+    parts = ", ".join(f"DROP INDEX {compiler.quote(str(index.name))}" for index in indexes)
     sql = f"ALTER TABLE {compiler.table(work.table, work.schema)} {parts}, ALGORITHM=INPLACE"
     return [Statement(sql=sql, lock="EXCLUSIVE metadata lock, ALGORITHM=INPLACE (no rows are read)")]
 
@@ -68,7 +71,8 @@ def problems(
         # Without a primary key, rows are stored by the first unique index whose columns are all NOT NULL (manual,
         # InnoDB, Clustered and Secondary Indexes).
         stores = index.unique and not any(found.columns.get(name, True) for name in index.columns)
-        if stores and "PRIMARY" not in found.indexes:
+        has_key = item.key.new if item.key else "PRIMARY" in found.indexes
+        if stores and not has_key:
             yield Problem(
                 code="CF205",
                 what=f"{index.title} of {item.table} cannot be dropped in place: the table has no primary key.",

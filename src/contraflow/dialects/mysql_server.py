@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.dialects import mysql_constraints, readers
+from contraflow.dialects import mysql_constraints, mysql_keys, readers
 from contraflow.dialects.base import Adapter, Found, Profile
 from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.mysql_text import Grants
@@ -260,6 +260,7 @@ class MySQLServer(Adapter):
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
                 "instant": instant and not self._is_worn(connection, table, schema),
                 **mysql_constraints.find(connection, table, schema),
+                **mysql_keys.find(connection, table, schema),
             },
         )
 

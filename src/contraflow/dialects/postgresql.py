@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import ClassVar
 
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
-from contraflow.dialects import data, postgresql_widening
+from contraflow.dialects import data, postgresql_keys, postgresql_widening
 from contraflow.dialects.base import (
     BackfillText,
     Found,
@@ -36,13 +36,14 @@ from contraflow.dialects.remaining import Remaining, remaining, require, still_n
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
-from contraflow.installed import Index, Widening
+from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AllowNull,
     Backfill,
     BuildConstraint,
     BuildIndex,
+    ChangeKey,
     EnforceNotNull,
     ExtendEnums,
     Hold,
@@ -50,6 +51,7 @@ from contraflow.steps import (
     InstallPair,
     Online,
     Probe,
+    ProveReferences,
     Step,
     Sync,
     WidenColumns,
@@ -93,6 +95,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
             *self._set_defaults(work, table),
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
+            *self._change_key(work, table, found),
             *(
                 Statement(sql=f"DROP TRIGGER {quote(name)} ON {table}", lock=self.exclusive)
                 for name in work.drop_triggers
@@ -220,6 +223,28 @@ class PostgreSQLAdapter(PostgreSQLServer):
         drops = [f"DROP CONSTRAINT {quote(check)}" for check in checks if constraints is None or check in constraints]
         return [*sent, *self._alter_all(table, drops)]
 
+    def _change_key(self, work: Remaining, table: str, found: Found | None) -> list[Statement]:
+        if work.key is None:
+            return []
+        # What is proven already: with the key the columns would become NOT NULL, and the proof stay behind.
+        proven = [] if found is None else [name for name in work.key.key.new if found.columns.get(name)]
+        constraints = None if found is None else found.details["constraints"]
+        return [
+            *self._final_shape(Remaining(table=work.table, not_null=proven), table, constraints),
+            *postgresql_keys.change(work.key, found, self.compiler),
+        ]
+
+    def key_problems(self, connection: sa.Connection, item: Installed) -> Iterable[Problem]:
+        """See :meth:`Adapter.key_problems`."""
+        if not self.changes_keys:
+            return super().key_problems(connection, item)
+        found = self.find(connection, item.table, item.schema)
+        return postgresql_keys.problems(connection, item, found, self.compiler.table(item.table, item.schema))
+
+    def in_hold(self, step: Step) -> bool:
+        """See :meth:`Adapter.in_hold`: the key is built by then."""
+        return isinstance(step, ChangeKey)
+
     def _make_constraints(self, work: Remaining, table: str) -> list[Statement]:
         quote = self.compiler.quote
         return [
@@ -238,9 +263,16 @@ class PostgreSQLAdapter(PostgreSQLServer):
     def _allow_null(self, step: AllowNull, found: Found | None) -> list[Statement]:
         if found is not None:
             require(found, step.table, step.names)
-        names = [name for name in step.names if found is None or not found.columns[name]]
-        table = self.compiler.table(step.table, step.schema)
-        return self._alter_all(table, [f"ALTER COLUMN {self.compiler.quote(name)} DROP NOT NULL" for name in names])
+        quote = self.compiler.quote
+        parts = [
+            f"ALTER COLUMN {quote(name)} DROP NOT NULL"
+            for name in step.names
+            if found is None or not found.columns[name]
+        ]
+        standing = {} if found is None else found.details["constraints"]
+        proofs = [proof for name in step.names if (proof := _check_name(step.table, name)) in standing]
+        parts += [f"DROP CONSTRAINT {quote(proof)}" for proof in proofs]
+        return self._alter_all(self.compiler.table(step.table, step.schema), parts)
 
     def _build_constraint(self, step: BuildConstraint, found: Found | None) -> list[Statement]:
         """In two steps: the first checks new rows from now on, the second reads those that are there, beside writers.
@@ -328,6 +360,8 @@ class PostgreSQLAdapter(PostgreSQLServer):
             return postgresql_widening.prove(self._widened(step, found), _check_name)
         if isinstance(step, AllowNull):
             return self._allow_null(step, found)
+        if isinstance(step, ProveReferences):
+            return postgresql_keys.prove(step, found, self.compiler)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         table = self.compiler.table(step.table, step.schema)

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects import readers
+from contraflow.dialects import postgresql_keys, readers
 from contraflow.dialects.base import Adapter, Found, Profile
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.installed import Installed
@@ -284,8 +284,12 @@ class PostgreSQLServer(Adapter):
                 "labels": _grouped(labels),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "functions": frozenset(str(name) for (name,) in functions),
+                **self._keys(connection, int(oid)),
             },
         )
+
+    def _keys(self, connection: sa.Connection, oid: int) -> dict[str, Any]:
+        return postgresql_keys.find(connection, oid)
 
     def _triggers(
         self,

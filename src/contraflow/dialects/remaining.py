@@ -17,6 +17,7 @@ from contraflow.installed import Index
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
     AddColumns,
+    ChangeKey,
     DropColumns,
     DropConstraints,
     DropIndexes,
@@ -33,11 +34,12 @@ from contraflow.steps import (
     RestoreNotNull,
     SetDefaults,
     SetNotNull,
+    Step,
     Sync,
     WidenColumns,
 )
 
-__all__ = ["Remaining", "fingerprint", "index_name", "remaining", "require", "still_nullable"]
+__all__ = ["Remaining", "fingerprint", "index_name", "key_is_due", "remaining", "require", "still_nullable"]
 
 _FINGERPRINT = re.compile(r"/\* contraflow ([0-9a-f]{16}) \*/")
 
@@ -82,6 +84,15 @@ class Remaining:
     forget: list[str] = field(default_factory=list)
     """Columns whose NOT NULL need not be restored any more."""
     drop_constraints: list[Constraint] = field(default_factory=list)
+    key: ChangeKey | None = None
+    """The primary key that takes the place of another; what is left of it is the server's own to tell."""
+
+    def apart(self, step: Step) -> None:
+        """Note what is left as it is."""
+        if isinstance(step, WidenColumns):
+            self.widening.append(step)
+        elif isinstance(step, ChangeKey):
+            self.key = step
 
 
 def remaining(
@@ -99,6 +110,7 @@ def remaining(
             (
                 Sync,
                 AddColumns,
+                ChangeKey,
                 DropColumns,
                 DropConstraints,
                 DropIndexes,
@@ -147,8 +159,8 @@ def remaining(
             _held(work, step, found)
         elif isinstance(step, SetDefaults):
             work.set_defaults.update(_defaults(step, found))
-        elif isinstance(step, WidenColumns):
-            work.widening.append(step)
+        else:
+            work.apart(step)
     return work
 
 
@@ -288,6 +300,26 @@ def still_nullable(step: EnforceNotNull, found: Found | None) -> list[str]:
         return [*step.names, *step.passing]
     require(found, step.table, step.names)
     return [name for name in (*step.names, *step.passing) if found.columns.get(name, False)]
+
+
+def key_is_due(step: ChangeKey, found: Found | None) -> bool:
+    """Whether the table has its old key yet. Raises CF101 if it has another one than either of the two."""
+    if found is None:
+        return True
+    require(found, step.table, step.key.new)
+    stands = tuple(found.details["key"])
+    if stands == step.key.new:
+        return False
+    if stands and stands != step.key.old:
+        raise ProblemError(
+            Problem(
+                code="CF101",
+                what=f"the primary key of {step.table} stands on {', '.join(stands)}.",
+                why=f"the upgrade was planned for one on {', '.join(step.key.old) or 'nothing'}; something changed it.",
+                instead="bring it back.",
+            )
+        )
+    return True
 
 
 def index_name(index: Index, found: Found) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from contraflow.constraints import Constraint
-from contraflow.dialects import data, readers, sqlite_text
+from contraflow.dialects import data, readers, sqlite_keys, sqlite_text
 from contraflow.dialects.base import (
     Adapter,
     BackfillText,
@@ -42,6 +42,7 @@ from contraflow.steps import (
     Backfill,
     BuildConstraint,
     BuildIndex,
+    ChangeKey,
     EnforceNotNull,
     ExtendEnums,
     Hold,
@@ -49,6 +50,7 @@ from contraflow.steps import (
     InstallPair,
     Online,
     Probe,
+    ProveReferences,
     Step,
     Sync,
     WidenColumns,
@@ -184,6 +186,10 @@ class SQLiteAdapter(Adapter):
         ]
         return problems
 
+    def key_problems(self, connection: sa.Connection, item: Installed) -> Iterable[Problem]:
+        """See :meth:`Adapter.key_problems`."""
+        return sqlite_keys.problems(item, self.find(connection, item.table, item.schema))
+
     def constraint_problems(
         self,
         connection: sa.Connection,
@@ -212,7 +218,7 @@ class SQLiteAdapter(Adapter):
 
     def in_hold(self, step: Step) -> bool:
         """See :meth:`Adapter.in_hold`: the table's text is changed in a transaction."""
-        return isinstance(step, (AllowNull, BuildConstraint))
+        return isinstance(step, (AllowNull, BuildConstraint, ChangeKey))
 
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
@@ -272,7 +278,7 @@ class SQLiteAdapter(Adapter):
         triggers = connection.execute(
             sa.text(
                 f"SELECT name, sql FROM {data.escape(prefix)}sqlite_schema"
-                " WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
+                " WHERE type = 'trigger' AND lower(tbl_name) = lower(:table) ORDER BY rowid"
             ),
             {"table": table},
         )
@@ -288,6 +294,7 @@ class SQLiteAdapter(Adapter):
                 "generated": frozenset(generated),
                 "key": tuple(key[place] for place in sorted(key)),
                 "unique_texts": self._unique_texts(connection, table, prefix),
+                "index_texts": self._index_texts(connection, table, prefix),
                 "sql": sql,
                 "types": types,
                 "schema_version": int(version),
@@ -323,6 +330,16 @@ class SQLiteAdapter(Adapter):
         )
         return {str(name): str(text) for name, text in found}
 
+    def _index_texts(self, connection: sa.Connection, table: str, prefix: str) -> tuple[str, ...]:
+        found = connection.execute(
+            sa.text(
+                f"SELECT sql FROM {data.escape(prefix)}sqlite_schema"
+                " WHERE type = 'index' AND sql IS NOT NULL AND lower(tbl_name) = lower(:table) ORDER BY rowid"
+            ),
+            {"table": table},
+        )
+        return tuple(str(text) for (text,) in found)
+
     def _table_sql(self, connection: sa.Connection, table: str, schema: str | None) -> str | None:
         prefix = f"{data.escape(self.compiler.quote(schema))}." if schema else ""
         found = connection.execute(
@@ -347,6 +364,9 @@ class SQLiteAdapter(Adapter):
                 return pair_triggers(target.pair, target.on, self.product, self.compiler, without_rowid=without_rowid)
             return trigger_statements(target, self.product, self.compiler, without_rowid=without_rowid)
 
+        for step in hold.steps:
+            if isinstance(step, ChangeKey):
+                return sqlite_keys.change(step, found, self.compiler)
         work = remaining(
             replace(hold, steps=tuple(step for step in hold.steps if not self.in_hold(step))), found, triggers
         )
@@ -363,6 +383,7 @@ class SQLiteAdapter(Adapter):
             *(
                 Statement(sql=f"DROP INDEX {prefix}{quote(_plain_name(index, found))}", lock=_RESERVED)
                 for index in work.drop_indexes
+                if not index.primary
             ),
         ]
         if work.reset_marker:
@@ -488,6 +509,8 @@ class SQLiteAdapter(Adapter):
 
     def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
         index = step.index
+        if index.primary:
+            return []  # it is built when it takes the place of the other
         if found is not None:
             require(found, step.table, index.columns)
             if index.name in found.indexes:
@@ -502,7 +525,7 @@ class SQLiteAdapter(Adapter):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
-        if isinstance(step, (ExtendEnums, WidenColumns)):
+        if isinstance(step, (ExtendEnums, ProveReferences, WidenColumns)):
             return []
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
@@ -538,14 +561,31 @@ class SQLiteAdapter(Adapter):
     @contextlib.contextmanager
     def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:
         """See :meth:`Adapter.holding`."""
+        rebuilds = any(isinstance(step, ChangeKey) for step in hold.steps)
         try:
-            with self.unit(connection, self.opening(hold, timeout), self.closing(hold)):
+            with (
+                self._without_foreign_keys(connection) if rebuilds else contextlib.nullcontext(),
+                self.unit(connection, self.opening(hold, timeout), self.closing(hold)),
+            ):
                 yield
         except BaseException:
-            # The switch belongs to the connection, not to the transaction.
+            # The switches belong to the connection, not to the transaction.
             with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("PRAGMA writable_schema = RESET")
+                connection.exec_driver_sql("PRAGMA legacy_alter_table = OFF")
             raise
+
+    @contextlib.contextmanager
+    def _without_foreign_keys(self, connection: sa.Connection) -> Iterator[None]:
+        """Not within a transaction, where the switch does nothing (https://www.sqlite.org/pragma.html#pragma_foreign_keys)."""
+        enforced = connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+        try:
+            yield
+        finally:
+            if enforced:
+                with contextlib.suppress(sa.exc.SQLAlchemyError):
+                    connection.exec_driver_sql("PRAGMA foreign_keys = ON")
 
     @contextlib.contextmanager
     def running_online(self, connection: sa.Connection, timeout: float) -> Iterator[None]:

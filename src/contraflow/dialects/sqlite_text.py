@@ -19,11 +19,13 @@ __all__ = [
     "constraint_names",
     "counts",
     "drop_constraint",
+    "drop_primary",
     "drop_unique",
     "forget",
     "indexed",
     "named",
     "options",
+    "placed",
     "relax",
     "restore",
     "retype",
@@ -278,6 +280,31 @@ def _uniques(item: list[_Token]) -> Iterator[tuple[int, int, bool, list[str]]]:
         yield first, last, first == 0, names
 
 
+def drop_primary(sql: str) -> str:
+    """The text without its PRIMARY KEY, of a column or of the table; unchanged if it has none."""
+    before = 0
+    for item in _definitions(sql):
+        depth = 0
+        for place, token in enumerate(item):
+            depth += {"(": 1, ")": -1}.get(token.text, 0)
+            if depth or token.upper != "PRIMARY":
+                continue
+            first = place - 2 if place >= 2 and item[place - 2].upper == "CONSTRAINT" else place
+            last = place + 1  # KEY
+            if first == 0:
+                last = _closing(item, last + 1)
+            elif last + 1 < len(item) and item[last + 1].upper in ("ASC", "DESC"):
+                last += 1
+            last = _with_clauses(item, last)
+            if last + 1 < len(item) and item[last + 1].upper == "AUTOINCREMENT":
+                last += 1
+            if first == 0:  # the comma before a constraint of the table goes with it
+                return sql[:before] + sql[item[last].end :]
+            return sql[: item[first].start].rstrip() + sql[item[last].end :]
+        before = item[-1].end
+    return sql
+
+
 def collations(sql: str) -> dict[str, str]:
     """The collation of each column whose definition names one: SQLAlchemy does not reflect it."""
     found = {}
@@ -426,6 +453,13 @@ def options(sql: str) -> list[str]:
         elif depth == 0 and token.kind == "word":
             words.append(token.upper)
     return words
+
+
+def placed(sql: str, schema: str) -> str:
+    """The text of a CREATE INDEX or CREATE TRIGGER for another schema, which is given as SQL."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    place = next(index for index, token in enumerate(tokens) if token.upper in ("INDEX", "TRIGGER")) + 1
+    return f"{sql[: tokens[place].start]}{schema}.{sql[tokens[place].start :]}"
 
 
 def counts(sql: str) -> bool:

@@ -25,6 +25,9 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
     added = added_types(phases)
     inspector = sa.inspect(connection)
     for item in phases.installed:
+        if item.key:
+            yield from adapter.key_problems(connection, item)
+    for item in phases.installed:
         if item.built or item.replaced:
             columns = inspector.get_columns(item.table, schema=item.schema)
             types = {column["name"]: column["type"] for column in columns}
@@ -42,7 +45,10 @@ def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own:
         if isinstance(gone, ForeignKey)
     }
     for item in installed:
-        if not item.replaced:
+        gone = item.replaced
+        if item.key and item.key.old:
+            gone = (*gone, Index(name=None, columns=item.key.old, unique=True, primary=True))
+        if not gone:
             continue
         left = _left(inspector, item)
         keys = inspector.get_multi_foreign_keys(schema=item.schema)
@@ -51,17 +57,19 @@ def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own:
                 if (item.schema, table, key["name"], tuple(key["constrained_columns"])) in released:
                     continue
                 refers = key["referred_table"] == item.table and key["referred_schema"] in (item.schema, None)
-                if refers and (index := _needed(item.replaced, left, key["referred_columns"], unique=True)):
+                if refers and (index := _needed(gone, left, key["referred_columns"], unique=True)):
                     yield _problem(item, index, table, key["name"])
                 own_key = own and table == item.table
-                if own_key and (index := _needed(item.replaced, left, key["constrained_columns"], unique=False)):
+                if own_key and (index := _needed(gone, left, key["constrained_columns"], unique=False)):
                     yield _problem(item, index, table, key["name"])
 
 
 def _left(inspector: sa.Inspector, item: Installed) -> list[Index]:
     """The indexes and keys that stand after contract."""
     primary = tuple(inspector.get_pk_constraint(item.table, schema=item.schema)["constrained_columns"])
-    found = [Index(name=None, columns=primary, unique=True), *item.built]
+    found = [*item.built]
+    if item.key is None:
+        found.append(Index(name=None, columns=primary, unique=True, primary=True))
     for entry in inspector.get_indexes(item.table, schema=item.schema):
         columns = tuple(name for name in entry["column_names"] if name is not None)
         found.append(Index(name=entry["name"], columns=columns, unique=bool(entry["unique"])))

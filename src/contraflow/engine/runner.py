@@ -553,7 +553,7 @@ def _left_as_it_was(work: Work, block: Block, before: Found, error: ProblemError
     if isinstance(error, sa.exc.DBAPIError):
         known = not error.connection_invalidated
     else:
-        known = all(problem.code == "CF006" for problem in error.problems)
+        known = all(problem.code in ("CF006", "CF014") for problem in error.problems)
     return known and replace(work.find(block), names=before.names) == before
 
 

@@ -19,7 +19,16 @@ from contraflow.engine.lease import PATIENCE, Lease
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.verification import find_alike, find_violations, refuse
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, BuildConstraint, BuildIndex, DropConstraints, EnforceNotNull, Hold, Online
+from contraflow.steps import (
+    Block,
+    BuildConstraint,
+    BuildIndex,
+    ChangeKey,
+    DropConstraints,
+    EnforceNotNull,
+    Hold,
+    Online,
+)
 
 __all__ = ["Work"]
 
@@ -267,8 +276,9 @@ class Work:
                 raise error.__cause__ or error from None
             raise
         except NotUnique:
-            if isinstance(block.step, BuildIndex):
-                self._give_up_on_alike_rows(block, block.step, timeout)
+            if isinstance(block.step, (BuildIndex, ChangeKey)):
+                where: dict[str, Any] = {"table": block.table, "schema": block.schema}
+                self._give_up_on_alike_rows(block, BuildIndex(**where, index=block.step.index), timeout)
             raise
         with self.writing():
             self._done(block, statements, tally, began)

@@ -22,6 +22,7 @@ __all__ = [
     "Condition",
     "Copying",
     "Fragment",
+    "Key",
     "Move",
     "Nullability",
     "Operation",
@@ -104,6 +105,17 @@ class Nullability:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Key:
+    """The primary key that the new release has."""
+
+    columns: tuple[str, ...]
+    """Empty for none."""
+    name: str | None = None
+    copies: bool = False
+    """See :attr:`contraflow.installed.KeyChange.copies`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fragment:
     """What one operation means for one table."""
 
@@ -145,6 +157,8 @@ class Fragment:
     unconstrain: tuple[Release, ...] = ()
     """Those it no longer has."""
     nullability: Nullability | None = None
+    key: Key | None = None
+    """Another primary key than the one that stands."""
 
 
 @runtime_checkable

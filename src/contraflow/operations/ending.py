@@ -10,6 +10,7 @@ from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Installed
 from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
+from contraflow.operations.keys import key_blocks
 from contraflow.operations.moves import plan_pairs_end
 from contraflow.operations.widening import guard_blocks, swap_blocks, widening_end
 from contraflow.steps import (
@@ -126,6 +127,7 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
         if found.tightened:
             step = EnforceNotNull(**where, names=found.tightened)
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
+        contract += key_blocks(found)
     contract += _drop_references([(found, found.released) for found in installed])
     for found in installed:
         where = {"table": found.table, "schema": found.schema}
@@ -134,6 +136,9 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
+        if found.tightened:  # of a contract that gave up, the proof is left, or NOT NULL itself
+            allow = AllowNull(**where, names=found.tightened)
+            rollback.append(Online(title=f"let columns of {found.table} hold NULLs again", step=allow, **where))
         if found.loosened:
             step = EnforceNotNull(**where, names=found.loosened)
             rollback.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))

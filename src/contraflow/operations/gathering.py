@@ -14,7 +14,7 @@ from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Copying, Fragment, Move, Nullability, TableName
+from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -59,6 +59,8 @@ class TablePlan:
     """Columns of the old shape that get another default, and whether not before contract."""
     copied: set[str] = field(default_factory=set)
     """New columns that follow other tables: what the old release writes there comes into them."""
+    key: Key | None = None
+    """The new release's primary key, where an operation said so."""
     created: bool = False
     renamed: str | None = None
     restricts: bool = False

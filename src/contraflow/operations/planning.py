@@ -27,6 +27,7 @@ from contraflow.operations.held import (
     released_constraints,
     released_index,
 )
+from contraflow.operations.keys import change_key, key_change, key_index, moving_problems
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
 from contraflow.operations.refusals import held_columns, table_problems
@@ -147,7 +148,7 @@ def plan(
             migrate.append(Online(title=title, table=fill.table, schema=fill.schema, step=fill))
         installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
-    ProblemError.raise_any(problems)
+    ProblemError.raise_any([*problems, *moving_problems(plans)])
     for moved in (pairs := pairs_of(plans)):
         expand.extend(moved.expand())
         migrate.append(moved.migrate())
@@ -209,6 +210,8 @@ def _apply(operation: Operation, plans: Plans) -> None:
         found.columns[column.name] = column
     if fragment.nullability is not None:
         change_nullability(found, fragment.nullability)
+    if fragment.key is not None:
+        change_key(found, fragment.key)
     _apply_constraints(found, fragment)
     move(fragment, plans)
     note_copy(fragment, plans)
@@ -327,7 +330,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         not_null=tuple(column.name for column in found.added if not column.nullable),
         defaults={name: text for name, text in defaults.items() if text is not None},
         relaxed=sync.enforced if sync else (),
-        built=tuple(_timed(found, sync, index) for index in found.build),
+        built=(*(_timed(found, sync, index) for index in found.build), *key_index(found)),
         replaced=tuple(found.released),
         opaque=bool(found.opaque),
         widened=widenings_of(found),
@@ -341,6 +344,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         tightened=tuple(name for name, change in found.nullability.items() if not change.nullable),
         loosened=tuple(name for name, change in found.nullability.items() if change.nullable),
         mends=mends(found, write),
+        key=key_change(found),
     )
 
 

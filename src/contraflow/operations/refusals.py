@@ -14,6 +14,7 @@ from contraflow.operations.base import default_text
 from contraflow.operations.enums import label_problems
 from contraflow.operations.gathering import TablePlan
 from contraflow.operations.held import check_injective, check_left_out, not_injective
+from contraflow.operations.keys import key_problems
 from contraflow.operations.nullability import nullability_problems
 from contraflow.operations.syncing import MARKER
 from contraflow.operations.widening import widening_problems
@@ -32,6 +33,7 @@ def table_problems(found: TablePlan, sync: Sync | None) -> list[Problem]:
         *_new_column_problems(found),
         *widening_problems(found, sync.columns if sync else ()),
         *label_problems(found),
+        *key_problems(found),
         *nullability_problems(found, sync),
         *check_left_out(found.name[1], found.holders, dropped, written),
     ]

@@ -1,0 +1,98 @@
+"""Primary keys of MySQL and MariaDB: the table is rebuilt in place, beside the writers.
+
+Measured on MySQL 9.7 and MariaDB 10.11: ``ADD PRIMARY KEY``, and ``DROP PRIMARY KEY, ADD PRIMARY KEY`` in one
+statement, take ``ALGORITHM=INPLACE, LOCK=NONE``; ``DROP PRIMARY KEY`` alone is a copy (error 1846), during which
+writers wait (manual, InnoDB, Online DDL Operations, Primary Key Operations). A foreign key that refers to the old key
+goes on with another unique index on its columns, and nothing has to be done for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.remaining import key_is_due
+from contraflow.installed import Installed
+from contraflow.problems import Problem
+from contraflow.steps import ChangeKey
+
+__all__ = ["change", "find", "problems"]
+
+
+def find(connection: sa.Connection, table: str, schema: str | None) -> dict[str, Any]:
+    """The columns of the primary key, and the one that the server numbers."""
+    name = {"table": table, "schema": schema}
+    here = "table_schema = coalesce(:schema, database()) AND table_name = :table"
+    key = connection.execute(
+        sa.text(
+            f"SELECT column_name FROM information_schema.statistics WHERE {here} AND index_name = 'PRIMARY'"
+            " ORDER BY seq_in_index"
+        ),
+        name,
+    ).scalars()
+    numbered = connection.execute(
+        sa.text(f"SELECT column_name FROM information_schema.columns WHERE {here} AND extra LIKE '%auto_increment%'"),
+        name,
+    ).scalar()
+    return {"key": tuple(str(column) for column in key), "numbered": None if numbered is None else str(numbered)}
+
+
+def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statement that changes the key; none if it is changed. One that dies leaves nothing."""
+    if not key_is_due(step, found):
+        return []
+    key = step.key
+    drops = bool(key.old if found is None else found.details["key"])
+    parts = ["DROP PRIMARY KEY"] if drops else []
+    if not key.new:
+        sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} DROP PRIMARY KEY, ALGORITHM=COPY, LOCK=SHARED"
+        return [Statement(sql=sql, lock="SHARED_NO_WRITE metadata lock: writers wait while the table is copied")]
+    parts.append(f"ADD PRIMARY KEY ({', '.join(map(compiler.quote, key.new))})")
+    return [
+        Statement(
+            sql=f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)},"
+            " ALGORITHM=INPLACE, LOCK=NONE",
+            lock="SHARED_UPGRADABLE metadata lock, EXCLUSIVE metadata lock for a moment at both ends;"
+            " ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
+        )
+    ]
+
+
+def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterator[Problem]:
+    """What the server would refuse, at a time when it would be too late to know."""
+    key = item.key
+    if key is None:
+        return
+    if found.details["fulltext"]:
+        yield Problem(
+            code="CF205",
+            what=f"the primary key of {item.table} cannot change beside its writers: it has a FULLTEXT index.",
+            why="the server rebuilds no table with such an index online (error 1846).",
+            instead="drop that index in a revision before this one, and create it again in one after it.",
+        )
+    if not key.new and not key.copies:
+        yield Problem(
+            code="CF205",
+            what=f"the primary key of {item.table} cannot be dropped beside its writers.",
+            why="its rows are stored by it, so the table is copied while writers wait (error 1846).",
+            instead="let the change make another key: AddPrimaryKey(...);"
+            f'\nor accept the wait, for a small table: DropPrimaryKey(table="{item.table}", copies=True).',
+        )
+    numbered = found.details["numbered"]
+    if numbered in key.old:
+        indexes = sa.inspect(connection).get_indexes(item.table, schema=item.schema)
+        replaced = {index.name for index in item.replaced}
+        leading = {index["column_names"][0] for index in indexes if index["name"] not in replaced}
+        leading |= {index.columns[0] for index in item.built}
+        if numbered not in leading:
+            yield Problem(
+                code="CF205",
+                what=f"{item.table}.{numbered} cannot leave the primary key: the server numbers it.",
+                why="a column with AUTO_INCREMENT must be the first one of some key (error 1075).",
+                instead="give it an index or a unique constraint in the same change: AddUnique(...) or"
+                " CreateIndex(...).",
+            )

@@ -1,0 +1,148 @@
+"""Primary keys of PostgreSQL: one that is built beside the writers takes the place of another in one short hold.
+
+A foreign key that refers to the old key depends on that very constraint, not only on its columns' being unique. So it
+is dropped and made anew within the hold, NOT VALID: every row was checked by then, and every new one is from then on.
+VALIDATE CONSTRAINT follows beside the writers (https://www.postgresql.org/docs/current/sql-altertable.html, ADD
+table_constraint_using_index, VALIDATE CONSTRAINT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.remaining import key_is_due
+from contraflow.installed import Installed
+from contraflow.problems import Problem
+from contraflow.steps import ChangeKey, ProveReferences
+
+__all__ = ["change", "find", "problems", "prove"]
+
+_EXCLUSIVE = "ACCESS EXCLUSIVE"
+
+
+def find(connection: sa.Connection, oid: int) -> dict[str, Any]:
+    """The primary key's columns and name, and the foreign keys that refer to the table.
+
+    Each of these has its ``table`` (quoted), ``name``, ``text`` (what stands behind its name), the ``columns`` it
+    refers to, its ``comment``, whether it is ``valid``, and whether it stands ``on_key``: depends on the primary key
+    itself.
+    """
+    names = "ARRAY(SELECT a.attname FROM unnest(c.{0}) WITH ORDINALITY AS k (attnum, place) JOIN pg_attribute a ON"
+    names += " a.attrelid = c.{1} AND a.attnum = k.attnum ORDER BY k.place)"
+    key = connection.execute(
+        sa.text(
+            f"SELECT c.conname, CAST({names.format('conkey', 'conrelid')} AS text[]), c.conindid"
+            " FROM pg_constraint c WHERE c.conrelid = :oid AND c.contype = 'p'"
+        ),
+        {"oid": oid},
+    ).first()
+    references = connection.execute(
+        sa.text(
+            "SELECT CAST(CAST(c.conrelid AS regclass) AS text) AS table, c.conname AS name,"
+            " pg_get_constraintdef(c.oid) AS text, c.convalidated AS valid,"
+            f" CAST({names.format('confkey', 'confrelid')} AS text[]) AS columns, c.conindid = :index AS on_key,"
+            " obj_description(c.oid, 'pg_constraint') AS comment"
+            " FROM pg_constraint c WHERE c.confrelid = :oid AND c.contype = 'f' AND c.conparentid = 0"
+            " ORDER BY 1, 2"
+        ),
+        {"oid": oid, "index": key[2] if key else None},
+    ).mappings()
+    return {
+        "key": tuple(key[1]) if key else (),
+        "key_name": str(key[0]) if key else None,
+        "references": tuple({**row, "columns": tuple(row["columns"])} for row in references),
+    }
+
+
+def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statements that put the new key, built as an index by then, into the place of the old one."""
+    if not key_is_due(step, found):
+        return []
+    quote, key = compiler.quote, step.key
+    table = compiler.table(step.table, step.schema)
+    drop, add = [], []
+    standing = key.old_name if found is None else found.details["key_name"]
+    for one in () if found is None or standing is None else found.details["references"]:
+        if not one["on_key"]:
+            continue
+        name = quote(one["name"])
+        drop.append(_alter(one["table"], f"DROP CONSTRAINT {name}"))
+        add.append(_alter(one["table"], f"ADD CONSTRAINT {name} {one['text'].removesuffix(' NOT VALID')} NOT VALID"))
+        if one["comment"] is not None:
+            text = one["comment"].replace("'", "''")
+            add.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {one['table']} IS '{text}'"))
+    if standing is not None:
+        drop.append(_alter(table, f"DROP CONSTRAINT {quote(standing)}"))
+    if key.new:
+        drop.append(_alter(table, f"ADD CONSTRAINT {quote(key.name)} PRIMARY KEY USING INDEX {quote(key.name)}"))
+    return [*drop, *add]
+
+
+def _alter(table: str, what: str) -> Statement:
+    return Statement(sql=f"ALTER TABLE {table} {what}", lock=_EXCLUSIVE)
+
+
+def prove(step: ProveReferences, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statements that prove the foreign keys which were made anew; those of others are none of ours."""
+    lock = "SHARE UPDATE EXCLUSIVE (writers go on)"
+    return [
+        Statement(sql=f"ALTER TABLE {one['table']} VALIDATE CONSTRAINT {compiler.quote(one['name'])}", lock=lock)
+        for one in (found.details["references"] if found else ())
+        if not one["valid"] and one["columns"] == step.columns
+    ]
+
+
+def problems(connection: sa.Connection, item: Installed, found: Found, name: str) -> Iterator[Problem]:
+    """What would refuse the change at contract, or fail from then on; ``name`` is the table's, quoted."""
+    key = item.key
+    if key is None:
+        return
+    for one in found.details["references"]:
+        if key.old and not one["valid"] and one["columns"] == key.old:
+            yield Problem(
+                code="CF111",
+                what=f"the foreign key {one['name']} of {one['table']} is not valid, and refers to the key of"
+                f" {item.table}.",
+                why="it is made anew with the other key, and then proven for all rows: those that violate it would be"
+                " in the way.",
+                instead=f"ALTER TABLE {one['table']} VALIDATE CONSTRAINT {one['name']};",
+            )
+    if key.old:
+        readers = connection.execute(
+            sa.text(
+                "SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d JOIN pg_constraint c"
+                " ON c.oid = d.refobjid AND d.refclassid = CAST('pg_constraint' AS regclass)"
+                " WHERE c.conrelid = to_regclass(:name) AND c.contype = 'p' AND d.deptype = 'n'"
+                " AND d.classid <> CAST('pg_constraint' AS regclass) ORDER BY 1"
+            ),
+            {"name": name},
+        ).scalars()
+        for reader in readers:
+            yield Problem(
+                code="CF111",
+                what=f"the primary key of {item.table} cannot be dropped: {reader} depends on it.",
+                why="it groups by the key, and reads columns that the key determines.",
+                instead="name these columns in its GROUP BY, in a revision before this one.",
+            )
+    if not key.new:
+        published = connection.execute(
+            sa.text(
+                "SELECT p.pubname FROM pg_publication p, pg_class c WHERE c.oid = to_regclass(:name)"
+                " AND c.relreplident = 'd' AND (p.pubupdate OR p.pubdelete) AND (p.puballtables OR EXISTS"
+                " (SELECT 1 FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)) ORDER BY 1"
+            ),
+            {"name": name},
+        ).scalars()
+        for publication in published:
+            yield Problem(
+                code="CF111",
+                what=f"the primary key of {item.table} cannot be dropped: the publication {publication} replicates it.",
+                why="without a key the server refuses every UPDATE and DELETE of a published table.",
+                instead=f"ALTER TABLE {name} REPLICA IDENTITY FULL; or USING INDEX of a unique one;\nor let the change"
+                " make another key: AddPrimaryKey(...).",
+            )

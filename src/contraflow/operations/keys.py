@@ -1,0 +1,246 @@
+"""The primary key of a table: a first one, none any more, or another one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contraflow.installed import Index, Installed, KeyChange
+from contraflow.operations.base import (
+    LONGEST_NAME,
+    Fragment,
+    Key,
+    Nullability,
+    Schema,
+    find_column,
+    find_table,
+    incomplete,
+)
+from contraflow.operations.gathering import Plans, TablePlan
+from contraflow.operations.held import Holder, names_of
+from contraflow.operations.nullability import change_nullability
+from contraflow.problems import Problem, ProblemError
+from contraflow.steps import Block, ChangeKey, Online, ProveReferences
+
+__all__ = [
+    "AddPrimaryKey",
+    "DropPrimaryKey",
+    "change_key",
+    "key_blocks",
+    "key_change",
+    "key_index",
+    "key_problems",
+    "moving_problems",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddPrimaryKey:
+    """Give the table a primary key, over columns that are there or that the same upgrade adds.
+
+    The table has none, or the same change drops the one that it has (:class:`DropPrimaryKey`, before this). Until
+    contract the old release may write rows that are alike under the new key, or hold a NULL there: ``verify`` shows
+    them (``CF014``, ``CF013``), and the new release must not count on the key before. ``contract`` proves NOT NULL
+    and builds the key beside the writers, before it drops anything.
+
+    ``name`` is the constraint's, where the server keeps one (PostgreSQL, SQLite); without it ``<table>_pkey``, or
+    another one while an old key has that. Foreign keys that refer to an old key's columns go on doing so: for them
+    these columns must stay unique (``CF111``), by an ``AddUnique`` in the same change.
+    """
+
+    table: str
+    columns: Sequence[str]
+    name: str | None = None
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", tuple(self.columns))
+        if not self.columns or len(set(self.columns)) < len(self.columns):
+            raise incomplete(
+                f"the primary key of {self.table} names no column, or one twice.",
+                "name each column once: columns=[...].",
+            )
+        if self.name is not None and not 0 < len(self.name.encode()) <= LONGEST_NAME:
+            raise incomplete(
+                f"the name {self.name!r} of the primary key of {self.table} is empty or longer than"
+                f" {LONGEST_NAME} bytes.",
+                "choose one that every server keeps whole, or leave it out.",
+            )
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        table = (self.schema, self.table)
+        for column in self.columns:
+            find_column(schema, table, column)
+        return Fragment(table=table, key=Key(columns=tuple(self.columns), name=self.name))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {
+            "operation": "AddPrimaryKey",
+            "table": [self.schema, self.table],
+            "columns": list(self.columns),
+            "name": self.name,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropPrimaryKey:
+    """Take the primary key away. Until contract it stands, for both releases; its columns stay, and stay NOT NULL.
+
+    With an :class:`AddPrimaryKey` behind it in the same change the table gets another key. Without one, MySQL and
+    MariaDB can only copy the table, and writers wait for that long: there it is refused (``CF205``) unless
+    ``copies=True`` accepts the wait, which is right for a small table.
+    """
+
+    table: str
+    copies: bool = False
+    schema: str | None = None
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        find_table(schema, (self.schema, self.table))
+        return Fragment(table=(self.schema, self.table), key=Key(columns=(), copies=self.copies))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {"operation": "DropPrimaryKey", "table": [self.schema, self.table], "copies": self.copies}
+
+
+def change_key(found: TablePlan, wish: Key) -> None:
+    """What the wish means for the table while operations are gathered.
+
+    Raises ``CF116`` where a key would be added to the one that stands, ``CF101`` where there is none to be dropped.
+    """
+    table = found.name[1]
+    if found.created:
+        raise incomplete(
+            f"the primary key of {table} would change in the upgrade that creates the table.",
+            "declare the key with the table: sa.Column(..., primary_key=True).",
+        )
+    stands = found.key.columns if found.key is not None else _columns(found)
+    if wish.columns and stands:
+        raise incomplete(
+            f"{table} has a primary key already, on {', '.join(stands)}.",
+            f'drop it in the same change, before the new one: DropPrimaryKey(table="{table}").',
+        )
+    if not wish.columns and not stands:
+        raise ProblemError(
+            Problem(code="CF101", what=f"table {table} has no primary key.", instead="leave DropPrimaryKey out.")
+        )
+    found.key = wish
+    computed = {name for lens, _ in found.lenses for name in lens.new}
+    for name in wish.columns:
+        if not found.columns[name].nullable:
+            continue
+        change = Nullability(column=name, nullable=False)
+        if name in found.original or name in computed:
+            change_nullability(found, change)
+        else:
+            found.nullability[name] = change  # only the new release writes it, and nobody looks for its NULLs else
+
+
+def _columns(found: TablePlan) -> tuple[str, ...]:
+    return tuple(column.name for column in found.table.primary_key.columns)
+
+
+def _held(found: TablePlan) -> Holder | None:
+    return next((holder for holder in found.holders if holder.kind == "primary key"), None)
+
+
+def key_change(found: TablePlan) -> KeyChange | None:
+    """The table's other primary key; None if it keeps the one it has."""
+    if found.key is None or found.key.columns == _columns(found):
+        return None
+    held = _held(found)
+    return KeyChange(
+        old=_columns(found),
+        old_name=held.name if held else None,
+        new=found.key.columns,
+        name=(found.key.name or _free_name(found)) if found.key.columns else "",
+        copies=found.key.copies,
+    )
+
+
+def _free_name(found: TablePlan) -> str:
+    """A name that PostgreSQL would give, or one like it where the old key has that."""
+    held = _held(found)
+    table = found.name[1]
+    for name in (f"{table}_pkey", f"{table}_{'_'.join(found.key.columns if found.key else ())}_pkey"):
+        if len(name.encode()) <= LONGEST_NAME and (held is None or held.name != name):
+            return name
+    return (
+        f"cf_{hashlib.sha256('.'.join((table, *(found.key.columns if found.key else ()))).encode()).hexdigest()[:16]}"
+    )
+
+
+def key_index(found: TablePlan) -> tuple[Index, ...]:
+    """The new key as an index that is built: at contract, when the old release cannot violate it any more."""
+    change = key_change(found)
+    if change is None or not change.new:
+        return ()
+    return (Index(name=change.name, columns=change.new, unique=True, late=True, primary=True),)
+
+
+def key_blocks(found: Installed) -> Iterator[Block]:
+    """What changes the key: at contract, before columns, indexes or the sync go."""
+    change = found.key
+    if change is None:
+        return
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    named = f"make {', '.join(change.new)} the primary key" if change.new else "drop the primary key"
+    doubles = tuple(index for index in found.replaced if index.unique and index.columns == change.new)
+    step = ChangeKey(**where, key=change, doubles=doubles)
+    yield Online(title=f"{named} of {found.table}", step=step, **where)
+    if change.old:
+        prove = ProveReferences(**where, columns=change.old)
+        yield Online(title=f"prove the foreign keys that refer to {found.table}", step=prove, **where)
+
+
+def moving_problems(plans: Plans) -> Iterator[Problem]:
+    """``CF116`` for a table whose key changes while columns move to or from it."""
+    for _, *tables in plans.moves:
+        for found in tables:
+            if key_change(found) is not None:
+                yield _beside(found, "has columns that move to or from another one")
+
+
+def _beside(found: TablePlan, what: str) -> Problem:
+    return Problem(
+        code="CF116",
+        what=f"the primary key of {found.name[1]} changes in an upgrade in which the table {what}.",
+        why="rows are found by the key meanwhile.",
+        instead="change the key in an upgrade of its own.",
+    )
+
+
+def key_problems(found: TablePlan) -> Iterator[Problem]:
+    """``CF116`` for a key that changes beside what would count on it."""
+    change = key_change(found)
+    if change is None:
+        return
+    table = found.name[1]
+    if change.name in names_of(found.holders) | {made.name for made in (*found.build, *found.constrain)}:
+        yield Problem(
+            code="CF117",
+            what=f"table {table} has an index or constraint {change.name} already.",
+            why="both releases' indexes stand side by side until contract.",
+            instead="choose another name for the new one: AddPrimaryKey(..., name=...).",
+        )
+    others = [
+        ("gets another name", bool(found.renamed)),
+        ("has columns of a wider type", bool(found.widened)),
+        ("has columns that only Python computes", bool(found.opaque)),
+    ]
+    for what, is_so in others:
+        if is_so:
+            yield _beside(found, what)
+    if gone := [name for name in change.new if name not in found.columns]:
+        yield Problem(
+            code="CF111",
+            what=f"{table}.{gone[0]} cannot be dropped: the primary key that this upgrade makes stands on it.",
+            why="the new release would not have the key.",
+            instead="drop it in the later change, and make one over the new columns.",
+        )
