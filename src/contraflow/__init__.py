@@ -234,6 +234,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "DropIndex",
         "DropUnique",
     ),
+    "operations.keys": (
+        "AddPrimaryKey",
+        "DropPrimaryKey",
+    ),
     "operations.moves": ("MoveColumns",),
     "operations.nullability": (
         "LoosenNotNull",

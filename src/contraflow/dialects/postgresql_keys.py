@@ -66,7 +66,8 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     quote, key = compiler.quote, step.key
     table = compiler.table(step.table, step.schema)
     drop, add = [], []
-    standing = key.old_name if found is None else found.details["key_name"]
+    shown = key.old_name or ("<its name>" if key.old else None)
+    standing = shown if found is None else found.details["key_name"]
     for one in () if found is None or standing is None else found.details["references"]:
         if not one["on_key"]:
             continue

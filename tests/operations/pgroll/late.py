@@ -488,7 +488,7 @@ LATE = (
         name="55_add_primary_key_constraint_to_table",
         title="a table is created, and gets a primary key by a second operation",
         verdict="expressed otherwise",
-        reason="The key is part of the declaration. None can be added to a table that is there.",
+        reason="The key is part of the declaration. A table that is there gets one by `AddPrimaryKey`.",
         operations=lambda: [made("tasks", sa.Column("id", sa.Integer), sa.PrimaryKeyConstraint("id", name="pk_tasks"))],
         meanwhile=["INSERT INTO tasks DEFAULT VALUES"],
         end={"SELECT id FROM tasks": [(1,)]},
