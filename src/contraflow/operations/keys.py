@@ -233,6 +233,7 @@ def key_problems(found: TablePlan) -> Iterator[Problem]:
         ("gets another name", bool(found.renamed)),
         ("has columns of a wider type", bool(found.widened)),
         ("has columns that only Python computes", bool(found.opaque)),
+        ("has columns that are copied from others", bool(found.copied)),
     ]
     for what, is_so in others:
         if is_so:
