@@ -39,6 +39,26 @@ class Index:
     """Built at contract only: before, writes of the old release could be refused because of it."""
     primary: bool = False
     """It is (or becomes) the primary key. Where the server cannot build that beforehand, nothing is built."""
+    parts: tuple[str, ...] = ()
+    """Its key in order, where that is not just ``columns``: names of columns, and SQL in the server's own words. Then
+    ``columns`` are all that these and ``where`` read."""
+    where: str = ""
+    """A condition in the server's own words, where only the rows for which it is true are in the index."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Its key in order: names of columns, and SQL."""
+        return self.parts or self.columns
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The columns in its key."""
+        return tuple(part for part in self.key if part in self.columns)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all rows are in it, by columns alone."""
+        return not self.where and self.plain == self.key
 
     @property
     def title(self) -> str:
@@ -55,6 +75,8 @@ class Index:
             "constraint": self.constraint,
             "late": self.late,
             "primary": self.primary,
+            "parts": list(self.parts),
+            "where": self.where,
         }
 
     @classmethod
@@ -67,6 +89,8 @@ class Index:
             constraint=data["constraint"],
             late=data["late"],
             primary=data.get("primary", False),
+            parts=tuple(data.get("parts", ())),
+            where=data.get("where", ""),
         )
 
 

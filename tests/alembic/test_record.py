@@ -142,6 +142,21 @@ def test_a_type_of_elsewhere_is_not_recorded(tmp_path: Path) -> None:
     assert not (tmp_path / "profile.json").exists()
 
 
+def test_an_index_over_a_part_of_the_rows_does_not_come_back_as_one_over_all(tmp_path: Path) -> None:
+    table = sa.Table("t", sa.MetaData(), sa.Column("a", sa.INTEGER), sa.Column("b", sa.INTEGER))
+    sa.Index("ux", table.c.b, sa.text("(abs(a))"), unique=True, sqlite_where=sa.text("a > 0"), _table=table)
+    path = tmp_path / "profile.json"
+    write(path, table, SQLITE)
+    (found,) = record.read(path).tables[None, "t"].indexes
+    before, back = (
+        " ".join(
+            str(sa.schema.CreateIndex(index).compile(dialect=SQLITE)).replace("((", "(").replace("))", ")").split()
+        )
+        for index in (next(iter(table.indexes)), found)
+    )
+    assert back == before
+
+
 def document(**changes: Any) -> dict[str, Any]:
     column = {"name": "c", "type": {"class": "sqlalchemy.types:Integer", "arguments": {}}, "nullable": True}
     column |= {"autoincrement": "auto", "comment": None}

@@ -129,6 +129,8 @@ EXAMPLES: Sequence[Operation] = (
         scans=True,
     ),
     CreateIndex(table="users", name="ix_users_street", columns=["street"]),
+    CreateIndex(table="users", name="ix_users_lower", columns=[sa.text("lower(street)")]),
+    CreateIndex(table="users", name="ix_users_some", columns=["street"], where=sa.text("realm = 1")),
     DropIndex(table="users", name="ix_users_zone"),
     AddUnique(table="users", name="uq_users_street", columns=["street"]),
     DropUnique(table="users", columns=["mail"]),
@@ -221,6 +223,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         return "in place, at expand"
     if build is None:
         return "in place"
+    if isinstance(build.step, BuildIndex) and adapter.plain_indexes_only and not build.step.index.is_plain:
+        return "refused"
     locks = " ".join(statement.lock for statement in statements(adapter, [build]))
     way = "online" if "writers go on" in locks or "online" in locks else "in place, writers wait"
     if isinstance(build, Online) and isinstance(build.step, AllowNull) and way != "online":
@@ -245,6 +249,10 @@ def _is_fill(step: Step) -> bool:
 def title(operation: Operation) -> str:
     """The operation's name, and what tells two examples of one apart."""
     name = f"`{type(operation).__name__}`"
+    if isinstance(operation, CreateIndex) and operation.where is not None:
+        return f"{name} over a part of the rows"
+    if isinstance(operation, CreateIndex) and not isinstance(operation.columns[0], str):
+        return f"{name} over an expression"
     return f"{name} to {operation.type}" if isinstance(operation, WidenColumn) else name
 
 

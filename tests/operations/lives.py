@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -504,7 +505,8 @@ def runner(
 
 def exact(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
     """Everything that the server tells about the table."""
-    with connected(engine) as (connection, adapter):
+    with connected(engine) as (connection, adapter), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Skipped unsupported reflection of expression-based index")
         found = adapter.find(connection, table, None)
         inspector = sa.inspect(connection)
         details = {name: value for name, value in found.details.items() if name not in ("schema_version", "functions")}

@@ -39,18 +39,24 @@ def test_a_cell_says_what_is_sent() -> None:
 
 def test_cockroachdb() -> None:
     adapter = for_profile(PROFILES[1])
-    sent = {}
+    sent: dict[tuple[str, str], list[str]] = {}
     for operation in [one for one in EXAMPLES if type(one).__module__.endswith((".constraints", ".indexes"))]:
         planned = phases(operation, adapter)
         for name in ("migrate", "contract", "rollback"):
             if texts := [statement.sql for statement in statements(adapter, getattr(planned, name))]:
-                sent[type(operation).__name__, name] = texts
+                sent.setdefault((type(operation).__name__, name), []).extend(texts)
     create, drop = 'CREATE INDEX "ix_users_street" ON "users" ("street")', 'DROP INDEX "users"@'
     unique = 'CREATE UNIQUE INDEX "uq_users_street" ON "users" ("street")'
     alter = 'ALTER TABLE "users"'
     assert sent == {
-        ("CreateIndex", "migrate"): [create],
-        ("CreateIndex", "rollback"): [f'{drop}"ix_users_street"'],
+        ("CreateIndex", "migrate"): [
+            create,
+            'CREATE INDEX "ix_users_lower" ON "users" ((lower(street)))',
+            'CREATE INDEX "ix_users_some" ON "users" ("street") WHERE realm = 1',
+        ],
+        ("CreateIndex", "rollback"): [
+            f'{drop}"{name}"' for name in ("ix_users_street", "ix_users_lower", "ix_users_some")
+        ],
         ("DropIndex", "contract"): [f'{drop}"ix_users_zone"'],
         ("AddUnique", "contract"): [unique],
         ("AddUnique", "rollback"): [f'{drop}"uq_users_street" CASCADE'],

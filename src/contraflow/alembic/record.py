@@ -20,7 +20,9 @@ from sqlalchemy.types import TypeEngine
 from contraflow.dialects.base import Found, Profile
 from contraflow.engine.connect import Database
 from contraflow.engine.schema import old_shape, spell_types
+from contraflow.installed import Index
 from contraflow.operations.base import TableName
+from contraflow.operations.held import index_of, put_index
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem, ProblemError
 
@@ -149,10 +151,7 @@ def _table(table: sa.Table, dialect: sa.Dialect) -> dict[str, Any]:
             "columns": [column.name for column in table.primary_key.columns],
         },
         "constraints": [entry for entry in map(_constraint, _ordered(table.constraints)) if entry is not None],
-        "indexes": [
-            {"name": index.name, "unique": index.unique, "columns": [column.name for column in index.columns]}
-            for index in _ordered(table.indexes)
-        ],
+        "indexes": [index_of(index).as_dict() for index in _ordered(table.indexes)],
     }
 
 
@@ -171,7 +170,7 @@ def _rebuilt_table(entry: Mapping[str, Any]) -> sa.Table:
         schema=entry["schema"],
     )
     for index in entry["indexes"]:
-        sa.Index(index["name"], *(table.columns[name] for name in index["columns"]), unique=index["unique"])
+        put_index(table, Index.from_dict({"constraint": False, "late": False, **index}))
     return table
 
 

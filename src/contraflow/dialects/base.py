@@ -149,6 +149,10 @@ class Adapter(ABC):
     """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
     foreign_keys_need_indexes: ClassVar[bool] = False
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
+    plain_indexes_only: ClassVar[bool] = False
+    """No index over an expression, or a part of the rows, can be built beside writers, if at all."""
+    shows_indexed_columns: ClassVar[bool] = True
+    """A computed column can become visible while an index stands on it, without reading a row."""
     writable_views: ClassVar[bool] = True
     """A table can be known under a second name, through which it is written (or SQLite's way of doing the same)."""
     rebuilds: ClassVar[bool] = False
@@ -339,12 +343,17 @@ class Adapter(ABC):
 
         Its last column, ``contraflow_rows``, tells how many rows share them. NULLs are alike to nothing.
         """
-        quote = self.compiler.quote
-        names = [escape(quote(name)) for name in step.index.columns]
+        index = step.index
+        names = [escape(self._part_of(index, part)) for part in index.key]
+        shown = [
+            f"{name} AS {escape(self.compiler.quote(part[:60]))}" for name, part in zip(names, index.key, strict=True)
+        ]
         table = escape(self.compiler.table(step.table, step.schema))
-        given = " AND ".join(f"{name} IS NOT NULL" for name in names)
+        given = " AND ".join(
+            [*(f"{name} IS NOT NULL" for name in names), *([f"({escape(index.where)})"] if index.where else [])]
+        )
         return (
-            f"SELECT {', '.join(names)}, count(*) AS contraflow_rows FROM {table} WHERE {given}"
+            f"SELECT {', '.join(shown)}, count(*) AS contraflow_rows FROM {table} WHERE {given}"
             f" GROUP BY {', '.join(names)} HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT :limit"
         )
 
@@ -390,8 +399,14 @@ class Adapter(ABC):
         """An online step's statements as they are sent where the writers' own writes made it fail again and again."""
         return list(statements)
 
-    def _columns_of(self, index: Index) -> str:
-        return ", ".join(self.compiler.quote(name) for name in index.columns)
+    def _part_of(self, index: Index, part: str) -> str:
+        """A part of an index's key: a column, or SQL."""
+        return self.compiler.quote(part) if part in index.columns else f"({part})"
+
+    def _key_of(self, index: Index) -> str:
+        """What stands behind the table in CREATE INDEX."""
+        where = f" WHERE {index.where}" if index.where else ""
+        return f"({', '.join(self._part_of(index, part) for part in index.key)}){where}"
 
     def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:  # noqa: ARG002
         """The SQL of a lens expression over the table's own row (or over ``alias``), with no parameters in it."""

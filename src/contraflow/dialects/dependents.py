@@ -105,12 +105,24 @@ def postgresql_readers(connection: sa.Connection, *, oid: int, columns: Sequence
 
 
 def mysql_dependents(
-    connection: sa.Connection, *, database: str, table: str, columns: Sequence[str], own: str | None
+    connection: sa.Connection,
+    *,
+    database: str,
+    table: str,
+    columns: Sequence[str],
+    own: str | None,
+    replaced: Sequence[Index] = (),
 ) -> Dependents:
-    """From ``information_schema``, where MySQL and MariaDB keep expressions with every name in backticks."""
+    """From ``information_schema``, where MySQL and MariaDB keep expressions with every name in backticks.
+
+    What is ``replaced`` goes before the columns.
+    """
+    gone = {_index_title(index.name) for index in replaced}
     quoted = {column: _backticks(column) for column in columns}
     schema = _Schema(connection, database, table)
     for reader, expression in (*_mysql_columns(schema, columns), *_mysql_expressions(schema)):
+        if reader in gone:
+            continue
         for column, name in quoted.items():
             # MariaDB's JSON type is a CHECK of the column, and goes with it.
             if name.lower() in expression.lower() and expression.lower() != f"json_valid({name.lower()})":
@@ -161,12 +173,16 @@ def _mysql_expressions(schema: _Schema) -> Iterator[tuple[str, str]]:
     """MySQL's functional indexes, the partitioning, MariaDB's checks of a column (SQLAlchemy reflects none of them)."""
     here = "WHERE TABLE_SCHEMA = :database AND TABLE_NAME = :table"
     for row in schema.rows(f"SELECT * FROM information_schema.STATISTICS {here}"):
-        yield f"the index {row['INDEX_NAME']}", str(row.get("EXPRESSION") or "")
+        yield _index_title(row["INDEX_NAME"]), str(row.get("EXPRESSION") or "")
     for row in schema.rows(f"SELECT DISTINCT PARTITION_EXPRESSION FROM information_schema.PARTITIONS {here}"):
         yield "the partitioning", str(row["PARTITION_EXPRESSION"] or "")
     for row in schema.rows("SELECT * FROM information_schema.CHECK_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = :database"):
         if row.get("TABLE_NAME") == schema.table and row.get("LEVEL") == "Column":
             yield f"the CHECK of {row['CONSTRAINT_NAME']}", str(row["CHECK_CLAUSE"])
+
+
+def _index_title(name: str | None) -> str:
+    return f"the index {name}"
 
 
 def sqlite_dependents(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found
@@ -15,6 +18,7 @@ class MariaDBAdapter(MySQLAdapter):
 
     product = "mariadb"
     floor = (10, 6)
+    shows_indexed_columns = False
     _growing = 127
 
     def _prepare_more(self, connection: sa.Connection) -> None:
@@ -25,6 +29,9 @@ class MariaDBAdapter(MySQLAdapter):
 
     def _is_worn(self, connection: sa.Connection, table: str, schema: str | None) -> bool:  # noqa: ARG002
         return False  # MariaDB does not count instant changes
+
+    def _expressions(self, rows: Callable[[str], list[Any]]) -> dict[str, tuple[bool, str]]:  # noqa: ARG002
+        return {}  # MariaDB has no indexes over expressions
 
     def _type(self, column: str, type_: str, create: str) -> str:
         return "json" if f"json_valid({self.compiler.quote(column)})" in create else type_

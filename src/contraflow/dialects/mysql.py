@@ -76,6 +76,7 @@ class MySQLAdapter(MySQLServer):
     floor: ClassVar[tuple[int, ...]] = (8, 0, 29)
     transactional_ddl: ClassVar[bool] = False
     foreign_keys_need_indexes: ClassVar[bool] = True
+    plain_indexes_only: ClassVar[bool] = True
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
     rebuilds: ClassVar[bool] = True
     _growing: ClassVar[int] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -141,6 +141,7 @@ class MySQLServer(Adapter):
             table=installed.table,
             columns=installed.dropped,
             own=installed.sync,
+            replaced=installed.replaced,
         )
 
     def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
@@ -258,11 +259,21 @@ class MySQLServer(Adapter):
                 ),
                 "fulltext": fulltext,
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
+                "expressions": self._expressions(rows),
                 "instant": instant and not self._is_worn(connection, table, schema),
                 **mysql_constraints.find(connection, table, schema),
                 **mysql_keys.find(connection, table, schema),
             },
         )
+
+    def _expressions(self, rows: Callable[[str], list[Any]]) -> dict[str, tuple[bool, str]]:
+        """The indexes over expressions: whether they are unique, and all parts of their keys."""
+        found = rows(
+            "SELECT index_name, max(non_unique), group_concat(coalesce(expression, column_name)"
+            " ORDER BY seq_in_index SEPARATOR ', ') FROM information_schema.statistics WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) GROUP BY index_name HAVING count(expression) > 0"
+        )
+        return {str(name): (not other, str(text)) for name, other, text in found}
 
     def _type(self, column: str, type_: str, create: str) -> str:  # noqa: ARG002 - for MariaDB
         return type_

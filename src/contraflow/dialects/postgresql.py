@@ -322,7 +322,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
     def _create_index(self, index: Index, table: str) -> str:
         unique = "UNIQUE " if index.unique else ""
         name = self.compiler.quote(str(index.name))
-        return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {table} ({self._columns_of(index)})"
+        return f"CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {self._key_of(index)}"
 
     def discard(self, step: Step, found: Found) -> list[Statement]:
         """See :meth:`Adapter.discard`: an INVALID index costs every writer, and a unique one may refuse their rows, as

@@ -263,6 +263,11 @@ class PostgreSQLServer(Adapter):
             " LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.contype IN ('p', 'u', 'x')"
             " WHERE i.indrelid = :oid ORDER BY c.relname"
         )
+        expressions = rows(
+            "SELECT c.relname, i.indisunique, substring(pg_get_indexdef(c.oid) FROM ' USING (.*)$')"
+            " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+            " WHERE i.indrelid = :oid AND i.indexprs IS NOT NULL ORDER BY c.relname"
+        )
         functions = rows(
             "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
             " WHERE p.prorettype = CAST('trigger' AS regtype) AND n.nspname <> 'pg_catalog' AND"
@@ -283,6 +288,7 @@ class PostgreSQLServer(Adapter):
                 "defaults": frozenset(str(name) for name, _, has_default, *_ in columns if has_default),
                 "labels": _grouped(labels),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
+                "expressions": {str(name): (bool(unique), str(text)) for name, unique, text in expressions},
                 "functions": frozenset(str(name) for (name,) in functions),
                 **self._keys(connection, int(oid)),
             },

@@ -301,6 +301,7 @@ class SQLiteAdapter(Adapter):
                 "defaults": frozenset(defaults),
                 "default_texts": defaults,
                 "unnamed": unnamed,
+                "expressions": self._expressions(connection, table, prefix),
                 "collations": sqlite_text.collations(sql),
             },
         )
@@ -339,6 +340,20 @@ class SQLiteAdapter(Adapter):
             {"table": table},
         )
         return tuple(str(text) for (text,) in found)
+
+    def _expressions(self, connection: sa.Connection, table: str, prefix: str) -> dict[str, tuple[bool, str]]:
+        """The indexes over expressions: SQLite has no names for these (PRAGMA index_info). Whether they are unique, and
+        their texts behind the table.
+        """
+        found = connection.execute(
+            sa.text(
+                f'SELECT i.name, l."unique", i.sql FROM {data.escape(prefix)}sqlite_schema i'
+                " JOIN pragma_index_list(:table) l ON l.name = i.name WHERE i.type = 'index' AND i.sql IS NOT NULL"
+                " AND EXISTS (SELECT 1 FROM pragma_index_info(i.name) WHERE name IS NULL)"
+            ),
+            {"table": table},
+        )
+        return {str(name): (bool(unique), sqlite_text.key_of_index(str(text))) for name, unique, text in found}
 
     def _table_sql(self, connection: sa.Connection, table: str, schema: str | None) -> str | None:
         prefix = f"{data.escape(self.compiler.quote(schema))}." if schema else ""
@@ -501,7 +516,7 @@ class SQLiteAdapter(Adapter):
             where = f"WHERE type = 'index' AND name = {_literal(name)}"
             if name in gone:
                 plain = _plain_name(gone[name], found)
-                create = f"CREATE UNIQUE INDEX {quote(plain)} ON {quote(work.table)} ({self._columns_of(gone[name])})"
+                create = f"CREATE UNIQUE INDEX {quote(plain)} ON {quote(work.table)} {self._key_of(gone[name])}"
                 yield f"name = {_literal(plain)}, sql = {_literal(create)} {where}"
                 moved += 1
             elif moved:
@@ -517,7 +532,7 @@ class SQLiteAdapter(Adapter):
                 return []
         unique = "UNIQUE " if index.unique else ""
         name = self.compiler.table(str(index.name), step.schema)
-        on = f"{self.compiler.quote(step.table)} ({self._columns_of(index)})"
+        on = f"{self.compiler.quote(step.table)} {self._key_of(index)}"
         return [Statement(sql=f"CREATE {unique}INDEX {name} ON {on}", lock=_BUILD)]
 
     def online(self, online: Online, found: Found | None) -> list[Statement]:

@@ -474,6 +474,13 @@ def named(sql: str, name: str) -> str:
     return f"{sql[: tokens[place].start]}{name}{sql[tokens[place].end :]}"
 
 
+def key_of_index(sql: str) -> str:
+    """What the text of a CREATE INDEX says behind its table."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    on = next(index for index, token in enumerate(tokens) if token.upper == "ON") + 1
+    return sql[tokens[on].end :].strip()
+
+
 def indexed(sql: str, name: str, table: str) -> str:
     """The text of a CREATE INDEX for an index of another name on another table; both are given as SQL."""
     tokens = [token for token in _tokens(sql) if token.kind != "space"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
-from contraflow.engine.schema import added_types, full_name
+from contraflow.engine.schema import UNREAD, added_types, full_name
 from contraflow.installed import Index, Installed
+from contraflow.operations.held import index_of
 from contraflow.problems import Problem
-from contraflow.steps import Phases
+from contraflow.steps import AddColumns, Hold, MakeTable, Phases
 
 __all__ = ["check_indexes"]
 
@@ -22,6 +24,8 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
     ``CF205`` for what the server cannot do, ``CF111`` for each foreign key, of any table of the same schema, that needs
     a dropped index.
     """
+    yield from _of_new_tables(connection, adapter, phases)
+    yield from _of_new_computed(adapter, phases)
     added = added_types(phases)
     inspector = sa.inspect(connection)
     for item in phases.installed:
@@ -34,6 +38,43 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
             new = added.get((item.schema, item.table), {})
             yield from adapter.index_problems(connection, item, {**types, **new})
     yield from _references(inspector, phases.installed, own=adapter.foreign_keys_need_indexes)
+
+
+def _of_new_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) -> Iterator[Problem]:
+    """Indexes that are made with their tables: what the server cannot do, it may do otherwise without a word."""
+    for block in phases.expand:
+        for step in block.steps if isinstance(block, Hold) else ():
+            if isinstance(step, MakeTable):
+                built = tuple(index_of(index) for index in step.definition.indexes)
+                item = Installed(table=step.table, schema=step.schema, built=built)
+                types = {column.name: column.type for column in step.definition.columns}
+                yield from adapter.index_problems(connection, item, types)
+
+
+def _of_new_computed(adapter: Adapter, phases: Phases) -> Iterator[Problem]:
+    """Indexes over new computed columns, which contract then could not show."""
+    if adapter.shows_indexed_columns:
+        return
+    computed = {
+        (step.schema, step.table, op.column.name)
+        for block in phases.expand
+        if isinstance(block, Hold)
+        for step in block.steps
+        if isinstance(step, AddColumns)
+        for op in step.columns
+        if op.column.computed is not None
+    }
+    for item in phases.installed:
+        for index in item.built:
+            for name in index.columns:
+                if (item.schema, item.table, name) in computed:
+                    yield Problem(
+                        code="CF205",
+                        what=f"{index.title} cannot stand on {item.table}.{name} in the upgrade that adds it.",
+                        why="the column is computed, and hidden until contract; this server shows an indexed one"
+                        " only by copying the table (error 1845).",
+                        instead="build the index in the next upgrade.",
+                    )
 
 
 def _references(inspector: sa.Inspector, installed: Sequence[Installed], *, own: bool) -> Iterator[Problem]:
@@ -70,10 +111,17 @@ def _left(inspector: sa.Inspector, item: Installed) -> list[Index]:
     found = [*item.built]
     if item.key is None:
         found.append(Index(name=None, columns=primary, unique=True, primary=True))
-    for entry in inspector.get_indexes(item.table, schema=item.schema):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=UNREAD)
+        entries = inspector.get_indexes(item.table, schema=item.schema)
+        constraints = inspector.get_unique_constraints(item.table, schema=item.schema)
+    for entry in entries:
         columns = tuple(name for name in entry["column_names"] if name is not None)
+        only = [name for name in entry.get("dialect_options", {}) if name.endswith("_where")]
+        if only or "expressions" in entry or not columns:
+            continue  # no foreign key can stand on it
         found.append(Index(name=entry["name"], columns=columns, unique=bool(entry["unique"])))
-    for constraint in inspector.get_unique_constraints(item.table, schema=item.schema):
+    for constraint in constraints:
         columns = tuple(constraint["column_names"])
         found.append(Index(name=constraint["name"], columns=columns, unique=True, constraint=True))
     replaced = {(index.name, index.columns) for index in item.replaced}
@@ -84,6 +132,8 @@ def _needed(replaced: Iterable[Index], left: Iterable[Index], columns: Sequence[
     """The dropped index without which nothing would serve a foreign key on ``columns``."""
 
     def serves(index: Index) -> bool:
+        if not index.is_plain or not index.columns:
+            return False
         if unique:
             return index.unique and set(index.columns) == set(columns)
         return set(index.columns[: len(columns)]) == set(columns)

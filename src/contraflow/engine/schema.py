@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import AddColumns, Hold, Phases
 
-__all__ = ["added_types", "full_name", "old_shape", "spell_types"]
+__all__ = ["UNREAD", "added_types", "full_name", "old_shape", "spell_types"]
+
+UNREAD = "Skipped unsupported reflection of expression-based index"
+"""What SQLAlchemy warns of where it reads SQLite's tables."""
 
 
 def full_name(schema: str | None, table: str) -> str:
@@ -61,14 +65,16 @@ def old_shape(
         kept = (*(pair.marker for pair in item.pairs), *(copy.image for copy in item.copies)) if item else ()
         hidden = {*item.added, item.marker, *kept} if item else set()
         columns = [column["name"] for column in inspector.get_columns(name, schema=schema)]
-        table = sa.Table(
-            name,
-            metadata,
-            schema=schema,
-            autoload_with=connection,
-            include_columns=[column for column in columns if column not in hidden],
-            resolve_fks=False,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=UNREAD)
+            table = sa.Table(
+                name,
+                metadata,
+                schema=schema,
+                autoload_with=connection,
+                include_columns=[column for column in columns if column not in hidden],
+                resolve_fks=False,
+            )
         for column in (*item.relaxed, *item.loosened) if item else ():
             if column in table.c:
                 table.c[column].nullable = False
@@ -82,6 +88,7 @@ def old_shape(
                 clause = None if change.old is None else sa.DefaultClause(sa.text(change.old.replace(":", "\\:")))
                 table.c[change.column].server_default = clause
         _complete(table, details.get("unnamed", {}).values())
+        _complete_indexes(table, details.get("expressions", {}))
         _collate(table, details.get("collations", {}))
         made = {made.name for made in (*item.built, *item.constrained)} if item else set()
         # An index that the server made for a foreign key by itself goes with it.
@@ -114,6 +121,15 @@ def _complete(table: sa.Table, unique: Iterable[tuple[str, ...]]) -> None:
     for columns in unique:
         if columns not in known and set(columns) <= set(table.columns.keys()):
             table.append_constraint(sa.UniqueConstraint(*columns))
+
+
+def _complete_indexes(table: sa.Table, expressions: Mapping[str, tuple[bool, str]]) -> None:
+    """Add indexes over expressions that SQLAlchemy does not read: each unique or not, and the SQL in which it says
+    what it stands on.
+    """
+    for name, (unique, text) in expressions.items():
+        table.indexes = {index for index in table.indexes if index.name != name}
+        sa.Index(name, sa.text(text.replace(":", "\\:")), unique=unique, _table=table)
 
 
 def _collate(table: sa.Table, collations: Mapping[str, str]) -> None:

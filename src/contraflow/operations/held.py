@@ -21,12 +21,15 @@ __all__ = [
     "check_injective",
     "check_left_out",
     "holders",
+    "index_of",
     "is_implied",
     "is_key_implied",
+    "names_column",
     "names_of",
     "new_index",
     "new_name",
     "not_injective",
+    "put_index",
     "released_constraints",
     "released_index",
 ]
@@ -74,8 +77,7 @@ class Holder:
 
     def holds(self, column: str) -> bool:
         """Whether the column could not be dropped without it."""
-        name = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)", re.IGNORECASE)
-        return column in self.columns or any(name.search(literal.sub("''", self.text)) for literal in _LITERALS)
+        return column in self.columns or names_column(self.text, column)
 
     def way_out(self, table: str) -> str:
         """The operation to write for it."""
@@ -103,6 +105,12 @@ class Holder:
                 "\nand AddCheck(...) over the new columns, which the new release is to have in its place."
             )
         return f"move {self.title} to the new columns in a revision of its own, first."
+
+
+def names_column(text: str, column: str) -> bool:
+    """Whether SQL may name the column."""
+    name = re.compile(rf"(?<!\w){re.escape(column)}(?!\w)", re.IGNORECASE)
+    return any(name.search(literal.sub("''", text)) for literal in _LITERALS)
 
 
 def holders(table: sa.Table) -> list[Holder]:
@@ -155,20 +163,39 @@ def _foreign_key(key: sa.ForeignKeyConstraint, name: str | None) -> ForeignKey:
     )
 
 
-def _index(index: sa.Index) -> Holder:
+def index_of(index: sa.Index) -> Index:
+    """The index as it is reflected, or declared with its table."""
     columns = tuple(column.name for column in index.columns)
-    texts = [str(element) for element in index.expressions if not isinstance(element, sa.Column)]
-    wheres = [
-        str(options["where"])
-        for dialect in ("postgresql", "sqlite")
-        if (options := index.dialect_options[dialect]).get("where") is not None
-    ]
-    return Holder(
-        kind="unique index" if index.unique else "index",
+    parts = tuple(part.name if isinstance(part, sa.Column) else str(part) for part in index.expressions)
+    wheres = (index.dialect_options[dialect].get("where") for dialect in ("postgresql", "sqlite"))
+    return Index(
         name=str(index.name) if index.name else None,
         columns=columns,
-        text=" ".join([*texts, *wheres]),
-        unique=bool(index.unique) and not texts and not wheres,
+        unique=bool(index.unique),
+        parts=() if parts == columns else parts,
+        where=next((str(where) for where in wheres if where is not None), ""),
+    )
+
+
+def put_index(table: sa.Table, index: Index) -> None:
+    """Let the table have the index: the reverse of :func:`index_of`."""
+
+    def text(sql: str) -> sa.TextClause:
+        return sa.text(sql.replace(":", "\\:"))
+
+    parts = [table.c[part] if part in index.columns else text(f"({part})") for part in index.key]
+    only: dict[str, Any] = {f"{name}_where": text(index.where) for name in ("postgresql", "sqlite") if index.where}
+    sa.Index(index.name, *parts, unique=index.unique, _table=table, **only)
+
+
+def _index(index: sa.Index) -> Holder:
+    found = index_of(index)
+    return Holder(
+        kind="unique index" if found.unique else "index",
+        name=found.name,
+        columns=found.columns,
+        text=" ".join([*(part for part in found.parts if part not in found.columns), found.where]).strip(),
+        unique=found.unique and found.is_plain,
     )
 
 
@@ -253,11 +280,12 @@ def is_implied(
     """Whether no write of the old release can violate a new unique index.
 
     Either it never writes one of the columns, which then stays NULL until the new release writes it; or all of them
-    are its own (or copies), and one of its own unique constraints stands on these or some of them.
+    are its own (or copies), and one of its own unique constraints stands on these or some of them. What an expression
+    in the key gives is not known: it counts for nothing.
     """
     forward = {name: image for group in groups for name, image in group.forward.items()}
     own = set()
-    for name in index.columns:
+    for name in index.plain:
         if name in old:
             own.add(name)
         elif name not in forward:
@@ -323,7 +351,8 @@ def not_injective(
     for name, source, sources in images:
         is_copy = source in new and _same_type(new[source], old[name])
         for holder in found:
-            bears_copies = holder.unique or holder.constraint is not None
+            # A unique index over an expression, or a part of the rows, tells copies apart as it does the new values.
+            bears_copies = holder.unique or holder.kind == "unique index" or holder.constraint is not None
             if holder.kind == "index" or not holder.holds(name) or (bears_copies and is_copy):
                 continue
             yield name, sources, holder

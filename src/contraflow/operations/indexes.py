@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from contraflow.installed import Index
 from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete
+from contraflow.operations.held import names_column
 
 __all__ = ["AddUnique", "CreateIndex", "DropIndex", "DropUnique"]
 
@@ -18,21 +21,50 @@ class CreateIndex:
 
     It is built at the end of ``migrate``, so it stands before the new release writes. A ``unique`` one that the old
     release's writes could violate is built by ``contract`` instead, see :class:`AddUnique`.
+
+    Among ``columns`` there may be expressions, ``sa.text("lower(mail)")``, and ``where`` lets only some rows into the
+    index, ``sa.text("deleted_at IS NULL")``. Both are in the server's own words: those in which queries have them, for
+    an index that says it otherwise does not serve them. PostgreSQL, CockroachDB and SQLite have such indexes. MySQL
+    builds one over an expression only while writers wait (9.7: ``LOCK=NONE is not supported``), MariaDB has none, and
+    neither of them has partial ones: there they are refused (``CF205``), with the computed column to index instead.
     """
 
     table: str
     name: str
-    columns: Sequence[str]
+    columns: Sequence[str | sa.TextClause]
     unique: bool = False
+    where: sa.TextClause | None = None
     schema: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
-        _check_index(self.table, self.name, self.columns)
+        _check_index(self.table, self.name, self._key)
+        self._where  # noqa: B018 - raises for a text that cannot be one
+
+    @property
+    def _key(self) -> tuple[str, ...]:
+        return tuple(part if isinstance(part, str) else _sql(self.name, part) for part in self.columns)
+
+    @property
+    def _where(self) -> str:
+        return "" if self.where is None else _sql(self.name, self.where)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
-        return _build(self, schema, Index(name=self.name, columns=tuple(self.columns), unique=self.unique))
+        plain = tuple(part for part in self.columns if isinstance(part, str))
+        if len(plain) == len(self.columns) and self.where is None:
+            return _build(self, schema, Index(name=self.name, columns=plain, unique=self.unique))
+        table = (self.schema, self.table)
+        texts = [*(part for part in self._key if part not in plain), self._where]
+        known = find_table(schema, table)
+        read = [name for name in known if name not in plain and any(names_column(text, name) for text in texts)]
+        if any(text and not any(names_column(text, name) for name in known) for text in texts):
+            raise incomplete(
+                f"an expression of the index {self.name} names no column of {self.table}.",
+                f"write it over the table's own columns: {', '.join(known)}.",
+            )
+        index = Index(name=self.name, columns=(*plain, *read), unique=self.unique, parts=self._key, where=self._where)
+        return _build(self, schema, index)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
@@ -40,8 +72,9 @@ class CreateIndex:
             "operation": "CreateIndex",
             "table": [self.schema, self.table],
             "name": self.name,
-            "columns": list(self.columns),
+            "columns": [part if isinstance(part, str) else {"sql": _sql(self.name, part)} for part in self.columns],
             "unique": self.unique,
+            **({"where": self._where} if self.where is not None else {}),
         }
 
 
@@ -138,6 +171,20 @@ def _check_index(table: str, name: str, columns: Sequence[str]) -> None:
             "choose one that every server keeps whole.",
         )
     _check_columns(table, columns)
+
+
+def _sql(name: str, text: sa.TextClause) -> str:
+    """The SQL of an expression or a condition, as it is sent."""
+    if not isinstance(text, sa.TextClause) or not text.text.strip():
+        raise incomplete(
+            f"the index {name} has an expression that is no SQL text.", 'write it as a query has it: sa.text("...").'
+        )
+    if text._bindparams:  # noqa: SLF001 - the only place that tells
+        raise incomplete(
+            f"the index {name} has an expression with a parameter (:{min(text._bindparams)}).",  # noqa: SLF001
+            "write the value itself, and a colon that is meant as \\:.",
+        )
+    return text.text.replace("\\:", ":").strip()
 
 
 def _check_columns(table: str, columns: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.installed import Index
 from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, TableName, default_text, find_table, incomplete
+from contraflow.operations.held import put_index
 from contraflow.problems import Problem, ProblemError
 
 __all__ = ["CreateTable", "DropTable", "RenameTable", "assembled", "describe_table", "name_taken", "references"]
@@ -199,7 +200,7 @@ def assembled(
         if made.constraint:
             table.append_constraint(sa.UniqueConstraint(*made.columns, name=made.name))
         else:
-            sa.Index(made.name, *(table.c[column] for column in made.columns), unique=made.unique)
+            put_index(table, made)
     for rule in constrained:
         if isinstance(rule, Check):
             table.append_constraint(sa.CheckConstraint(sa.text(rule.text.replace(":", "\\:")), name=rule.name))
