@@ -283,13 +283,15 @@ class Killer:
     dead: bool = False
     within: bool = False
     touched: bool = False
+    ours: tuple[str, ...] = ("users", "zcf_")
+    """What the text of a statement names that is on the tables."""
 
     def __call__(self, statement: Statement) -> None:
         first = statement.sql.split(None, 1)[0].upper()
         if self.dead or not self.left:
             self.dead = True
             raise Killed
-        ours = "users" in statement.sql or "zcf_" in statement.sql
+        ours = any(name in statement.sql for name in self.ours)
         touches = ours and first in ("CREATE", "ALTER", "DROP", "UPDATE")
         if first in ("BEGIN", "START"):
             self.within, self.touched = True, False

@@ -145,6 +145,8 @@ class _Planner:
 
     def copy(self) -> Copy:
         target, column = self.target, self._column()
+        if all(found is not target for found in self.plans.current.values()):
+            raise self._changes(target.name[1], "dropped")
         self._stays(target)
         paths = tuple(self._path(source) for source in self.copying.sources)
         ProblemError.raise_any(self.problems)
@@ -186,19 +188,28 @@ class _Planner:
             )
         return column
 
+    def _changes(self, table: str, how: str) -> ProblemError:
+        return ProblemError(
+            Problem(
+                code="CF116",
+                what=f"{table} is {how} in the upgrade in which {self.title} follows other tables.",
+                why="both releases must know all of these tables, by one name.",
+                instead=f"add {self.title} in an upgrade of its own.",
+            )
+        )
+
+    def _find(self, schema: str | None, table: str) -> TablePlan:
+        found = self.plans.current.get((schema, table))
+        if found is None:  # it was there when the operation was read
+            raise self._changes(table, "dropped or renamed")
+        self._stays(found)
+        return found
+
     def _stays(self, found: TablePlan) -> None:
         """Both releases know the table, by one name, and a row by its key."""
         name = found.name[1]
         if found.created or found.renamed:
-            self.problems.append(
-                Problem(
-                    code="CF116",
-                    what=f"{name} is {'created' if found.created else 'renamed'} in the upgrade in which {self.title}"
-                    " follows other tables.",
-                    why="both releases must know all of these tables, by one name.",
-                    instead=f"add {self.title} in an upgrade of its own.",
-                )
-            )
+            raise self._changes(name, "created" if found.created else "renamed")
         if not found.table.primary_key.columns:
             self.problems.append(
                 Problem(
@@ -217,8 +228,7 @@ class _Planner:
     def _path(self, source: Source) -> Path:
         before, hops = self.target, []
         for way in source.ways:
-            found = self.plans.current[way.schema, way.table]
-            self._stays(found)
+            found = self._find(way.schema, way.table)
             for plan, names in ((before, way.on), (found, way.on.values())):
                 for name in names:
                     self._both(plan, name)
