@@ -70,7 +70,7 @@ class SmallStage:
     def progress(self, progress: Progress) -> None:
         pass
 
-    def take_back(self) -> None:
+    def take_back(self) -> str:
         raise NotImplementedError("there is no second release here")
 
     @property

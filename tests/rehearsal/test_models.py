@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from contraflow.rehearsal.faults import parse
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import Project
@@ -68,6 +71,27 @@ def test_constraints_types_and_whole_tables_change_under_load(server: Server, tm
     record = rehearse(server, project.ini).run()
     assert record.verdict == "passed", explain(record)
     assert not [key for key in record.options if key.startswith("note")]
+
+
+def test_what_the_old_release_cannot_hold_is_not_taken_back(server: Server, tmp_path: Path) -> None:
+    project = Project(tmp_path / "service", "sqlite://")
+    project.revision("0001", None, TABLES)
+    project.revision("0002", "0001", CHANGES)
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        # What the new release may write, and has written for certain.
+        with engine.begin() as connection:
+            if phase == "rollback":
+                connection.exec_driver_sql("INSERT INTO things (id, price) VALUES (999999, 900000)")
+            elif phase.startswith("checking"):
+                connection.exec_driver_sql("DELETE FROM things WHERE id = 999999")
+
+    faults = (parse("release-taken-back@both:0.5"),)
+    record = rehearse(server, project.ini, faults=faults).run(meanwhile=meanwhile)
+    assert record.verdict == "passed", explain(record)
+    (fault,) = record.faults
+    assert fault.detail == "refused, so the new release went on"
+    assert "CF015: things.price cannot become" in str(record.options["note 1"])
 
 
 def test_a_table_is_renamed_under_load(server: Server, tmp_path: Path) -> None:

@@ -109,8 +109,7 @@ class Injector:
             self._sleep(max(0.0, (fault.share or 0.0) * seconds - (self._stage.now() - began)))
             if fault.kind == "release-taken-back":
                 at = self._stage.now()
-                self._stage.take_back()
-                self._note(fault, "rolled back, and upgraded again", at=at, until=self._stage.now())
+                self._note(fault, self._stage.take_back(), at=at, until=self._stage.now())
                 began += self._stage.now() - at
             else:
                 self._strike(fault)

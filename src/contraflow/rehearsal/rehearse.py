@@ -276,11 +276,19 @@ class _Run:
             self._move(Stage.BOTH)
             self._start("new")
 
-    def take_back(self) -> None:
+    def take_back(self) -> str:
         """End the new release, roll the upgrade back while the old one works, look at everything, and begin anew."""
         self._check_rows("before the new release is taken back")
         self._end("new")
-        self._verb("rollback")
+        try:
+            self._verb("rollback")
+        except ProblemError as error:
+            if {problem.code for problem in error.problems} != {"CF015"}:
+                raise
+            # Rightly: the new release has written what the old one could not read. Nothing is changed.
+            self.notes.append(f"the new release cannot be taken back once it has written: {_first_line(error)}")
+            self._start("new")
+            return "refused, so the new release went on"
         self._move(Stage.OLD)
         with self._phase("the old release alone again"):
             self._sleep(self.options.seconds / 20)
@@ -288,6 +296,7 @@ class _Run:
         for what in differences(self._engine, self.control.engine("old")):
             self.history.find("structure", f"after the rollback, {what}")
         self._roll_forward()
+        return "rolled back, and upgraded again"
 
     def _serve(self, phase: kinds.Phase, name: str, seconds: float) -> None:
         with self._phase(name):

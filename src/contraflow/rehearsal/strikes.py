@@ -72,8 +72,11 @@ class Stage(Protocol):
     def progress(self, progress: Progress) -> None:
         """What the runner tells."""
 
-    def take_back(self) -> None:
-        """End the new release, roll the upgrade back, and go forward again until both releases work as before."""
+    def take_back(self) -> str:
+        """End the new release, roll the upgrade back, and go forward again until both releases work as before.
+
+        :returns: what came of it, in words.
+        """
 
 
 @dataclass(kw_only=True)
