@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from contraflow.rehearsal.faults import parse
@@ -111,20 +112,71 @@ sizes = sa.Table(
     sa.MetaData(),
     sa.Column("thing_id", sa.Integer(), sa.ForeignKey("things.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("size", sa.Integer()),
+    sa.Column("label", sa.String(20)),
+    sa.Column("price", sa.SmallInteger()),
+    sa.Column("note", sa.String(20), server_default="none"),
 )
 change = Change(
     CreateTable(definition=sizes),
-    MoveColumns(table="things", to="sizes", on={"id": "thing_id"}, columns=["size"]),
+    MoveColumns(table="things", to="sizes", on={"id": "thing_id"}, columns={"size": "size", "code": "label"}),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+TWO_TABLES = """
+def upgrade():
+    op.create_table(
+        "people",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("name", sa.String(40)),
+    )
+    op.create_table(
+        "homes",
+        sa.Column("person", sa.Integer(), sa.ForeignKey("people.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("street", sa.String(40), nullable=False),
+        sa.Column("town", sa.String(40)),
+        sa.Column("plan", sa.String(40)),
+    )
+    op.execute("INSERT INTO people (id, name) VALUES (7001, 'there before'), (7002, 'him too')")
+    op.execute("INSERT INTO homes (person, street) VALUES (7002, 'Main Street')")
+
+
+def downgrade():
+    pass
+"""
+
+JOIN = """
+from contraflow import DropTable, MoveColumns
+
+change = Change(
+    MoveColumns(table="homes", to="people", on={"person": "id"}, columns=["street", "town"], missing={"street": "?"}),
+    DropTable(table="homes"),
 )
 upgrade, downgrade = change.upgrade, change.downgrade
 """
 
 
+def two_revisions(folder: Path, tables: str, changes: str) -> Path:
+    project = Project(folder, "sqlite://")
+    project.revision("0001", None, tables)
+    project.revision("0002", "0001", changes)
+    return project.ini
+
+
+@pytest.mark.parametrize(("tables", "changes"), [(TABLES, SPLIT), (TWO_TABLES, JOIN)], ids=["split", "join"])
+def test_columns_move_between_tables_under_load(server: Server, tmp_path: Path, tables: str, changes: str) -> None:
+    record = rehearse(server, two_revisions(tmp_path / "service", tables, changes)).run()
+    assert record.verdict == "passed", explain(record)
+    assert not [key for key in record.options if key.startswith("note")]
+
+
+ELSEWHERE = SPLIT.replace("primary_key=True),", "unique=True, nullable=False),").replace(
+    '    sa.Column("size"', '    sa.Column("id", sa.Integer(), primary_key=True),\n    sa.Column("size"'
+)
+
+
 def test_what_cannot_be_judged_does_not_pass(tmp_path: Path) -> None:
-    project = Project(tmp_path / "service", "sqlite://")
-    project.revision("0001", None, TABLES)
-    project.revision("0002", "0001", SPLIT)
-    record = Rehearsal(config=project.ini, seconds=0.4, rows=3).run()
+    record = Rehearsal(config=two_revisions(tmp_path / "service", TABLES, ELSEWHERE), seconds=0.4, rows=3).run()
     assert record.verdict == "error", explain(record)
     assert "own workload" in record.reason
     assert not record.findings

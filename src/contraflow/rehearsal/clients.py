@@ -18,7 +18,8 @@ from contraflow.rehearsal.gate import Gate
 from contraflow.rehearsal.history import History, KeyHistory
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
-from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle
+from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle, World
+from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.record import FindingKind
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
@@ -48,6 +49,7 @@ class Desk(Gate):
         seed: int,
         clients: int,
         control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
+        pairs: Sequence[PairOracle] = (),
         calls: bool = False,
         crowd: int = 1_000,
     ) -> None:
@@ -57,6 +59,8 @@ class Desk(Gate):
         self.calls = calls
         """The requests are calls of the releases' own workloads: rows belong to nobody, and cannot be foretold."""
         self.tables = tables
+        self.mains = {pair.main: pair for pair in pairs}
+        self.companions = {pair.companion: pair for pair in pairs}
         self.history = history
         self.seed = seed
         self.control = control
@@ -189,6 +193,8 @@ class Client:
         shape = oracle.shape("old")
         if set(shape.key) <= {name for link in shape.links for name in link.columns}:
             return  # what refers to others only must be known to whoever refers to them next
+        if table in {*self.desk.mains, *self.desk.companions}:
+            return  # its row in the other table would be everybody's, too
         if oracle.conditions:
             return  # whether a row meets them, nobody can tell who does not know the whole of it
         for item in self.items[table][:rows]:
@@ -256,11 +262,17 @@ class Client:
         if not ready:
             return []
         if chance < 0.35 and len(self.items[table]) > 8:
-            free = [item for item in ready if item.children == 0]
+            free = [item for item in ready if item.children == self._taken_along(release, item)]
             return drawer.delete(release, free) if free else []
         if chance < 0.5:
             return drawer.upsert(release, ready[0], stage)
         return drawer.update(release, ready, stage)
+
+    def _taken_along(self, release: Side, item: Item) -> int:
+        """How many of the rows that refer to this one go with it where the release deletes it."""
+        pair = self.desk.mains.get(item.table)
+        along = pair is not None and self.desk.stage is Stage.BOTH and release == pair.joined
+        return int(along and item.partner is not None)
 
     def _clear(self, item: Item) -> bool:
         """Read what must be known before the row is written; False if it is not known then, either."""
@@ -275,15 +287,19 @@ class Client:
                     return False
         return window or len(item.worlds) == 1
 
-    def adopt(self, table: TableName, row: Mapping[str, Any]) -> None:
-        """Take over a row that was there before anybody else: it is never deleted, since others may refer to it."""
+    def adopt(self, table: TableName, row: Mapping[str, Any], main: Item | None = None) -> None:
+        """Take over a row that was there before anybody else: it is never deleted, since others may refer to it.
+
+        :param main: the row of this client's that it is the companion of.
+        """
         oracle = self.desk.tables[table]
         key = {name: row[name] for name in oracle.shape("old").key}
-        item = Item(table=table, key=key, worlds=oracle.insert(row, Stage.OLD), children=1)
+        parents = (main,) if main is not None else ()
+        item = Item(table=table, key=key, worlds=oracle.insert(row, Stage.OLD), children=1, parents=parents)
         item.history.add(self.desk.history.now(), None, self.name, "found", row, "ok")
-        self.items[table].append(item)
+        self._own(item)
 
-    def forget_new(self) -> None:
+    def _forget_new(self) -> None:
         """The tables that only the new release has are gone, with all their rows."""
         for name, table in self.desk.tables.items():
             if not table.knows("old"):
@@ -291,12 +307,16 @@ class Client:
                     self._forget(item)
                 self.abandoned[name].clear()
                 self.unheard = [item for item in self.unheard if item.table != name]
+        for item in self.unheard:
+            item.partner = None
 
     def recognise(self, item: Item, key: Key) -> None:
         """A row whose insert was not answered has been found under this key."""
         self.unheard.remove(item)
         item.key = key
         self.items[item.table].append(item)
+        if item.partner is not None:
+            self._pair_up(item, item.partner.worlds)
 
     def _carry_out(self, release: Side, steps: Sequence[Step]) -> bool:
         """Let the release carry out a transaction, and remember what it made of the rows; False if it was refused."""
@@ -306,7 +326,9 @@ class Client:
         answer = self._ask(release, [step.statement for step in steps])
         for step in steps:
             for item, values in zip(step.items, step.values, strict=True):
-                item.history.add(sent, release, self.name, step.verb, values, _outcome(answer))
+                paired = item.table in self.desk.mains or item.table in self.desk.companions
+                action = f"{step.verb} {item.table[1]}" if paired else step.verb
+                item.history.add(sent, release, self.name, action, values, _outcome(answer))
         if answer.fault in _UNKNOWN:
             for step in steps:
                 self._doubt(release, step)
@@ -325,33 +347,93 @@ class Client:
                 self._wrong("lost", item, found)
             return
         for item, values, after in zip(step.items, step.values, step.after, strict=True):
+            before = [] if step.fresh else item.worlds
             if step.fresh:
                 if result is not None:
                     item.key = dict(result)
                     after = self.desk.tables[item.table].insert({**(values or {}), **result}, self.desk.stage)
                 self._own(item)
             item.worlds = after
+            self._echo(item, before)
             if after == [ABSENT]:
                 self._forget(item)
 
     def _doubt(self, release: Side, step: Step) -> None:
         """Nobody knows whether a step is committed."""
         for item, after in zip(step.items, step.after, strict=True):
+            before = [ABSENT] if step.fresh else item.worlds
+            item.worlds = [*before, *after]
             if not step.fresh:
-                item.worlds = [*item.worlds, *after]
+                self._echo(item, before)
             elif self.desk.tables[item.table].shape(release).automatic is None:
-                item.worlds = [ABSENT, *after]
                 self._own(item)
+                self._echo(item, before)
             else:
                 # The row, if there is one, has a key that nobody was told: it is recognised at a check.
+                item.worlds = after
                 self.unheard.append(item)
                 for parent in item.parents:
                     parent.children += 1
+                self._echo(item, [])
 
     def _own(self, item: Item) -> None:
         self.items[item.table].append(item)
+        pair = self.desk.companions.get(item.table)
         for parent in item.parents:
             parent.children += 1
+            if pair is not None and parent.table == pair.main:
+                parent.partner, item.partner = item, parent
+                parent.history.take(item.history)
+                item.history = parent.history
+
+    # -- rows in two tables that are kept in step --------------------------------------------------------------------
+
+    def _echo(self, item: Item, before: Sequence[World]) -> None:
+        """A row was written, and its row in the other table, if there is one, follows."""
+        if self.desk.stage is not Stage.BOTH:
+            return
+        if (pair := self.desk.mains.get(item.table)) is not None:
+            present = item.partner.worlds if item.partner is not None else [ABSENT]
+            self._pair_up(item, pair.companions(before, item.worlds, present))
+        elif (pair := self.desk.companions.get(item.table)) is not None and item.partner is not None:
+            main = item.partner
+            main.worlds = pair.mains(before, item.worlds, main.worlds)
+
+    def _pair_up(self, main: Item, worlds: list[World]) -> None:
+        """The companion of a row may now hold these."""
+        pair, partner = self.desk.mains[main.table], main.partner
+        if partner is not None and partner not in self.items[pair.companion]:
+            partner = None  # that of a row which nobody had heard of
+        if all(world.values is None for world in worlds):
+            if partner is not None:
+                self._forget(partner)
+            main.partner = None
+        elif partner is not None:
+            partner.worlds = worlds
+        else:
+            key = pair.companion_key(main.key)
+            main.partner = Item(table=pair.companion, key=key, worlds=worlds, parents=(main,))
+            if main not in self.unheard:
+                self._own(main.partner)
+
+    def move(self, stage: Stage) -> None:
+        """Make of each row what the next stage makes of it."""
+        tables = self.desk.tables
+        for item in (*self.unheard, *(item for items in self.items.values() for item in items)):
+            item.worlds = tables[item.table].moved(item.worlds, stage)
+        for pair in self.desk.mains.values() if stage is Stage.BOTH else ():
+            unheard = [item for item in self.unheard if item.table == pair.main]
+            for main in (*unheard, *self.items[pair.main]):
+                if pair.joined == "old":
+                    self._pair_up(main, pair.made_companions(main.worlds))
+                else:
+                    there = main.partner.worlds if main.partner is not None else [ABSENT]
+                    main.worlds = pair.made_mains(main.worlds, there)
+        if stage is Stage.OLD:
+            self._forget_new()
+        for name, table in tables.items() if stage is Stage.NEW else ():
+            for item in [] if table.knows("new") else list(self.items[name]):
+                self._forget(item)
 
     def _failed(self, release: Side, steps: Sequence[Step], answer: Answer) -> None:
         """A transaction has failed: a finding, unless one of its statements fails without the upgrade, too."""
@@ -401,11 +483,23 @@ class Client:
     def _wrong(self, kind: FindingKind, item: Item, what: str) -> None:
         """Report a row once: after that, nothing that is read of it can be judged."""
         self.desk.history.find(kind, what, table=_title(item.table), key=item.title, of=item.history)
-        self.abandoned[item.table].append(item.key)
-        self._forget(item)
+        pair = self.desk.mains.get(item.table) or self.desk.companions.get(item.table)
+        if pair is not None:
+            main = item if item.table == pair.main else item.partner
+            key = item.key if main is None else pair.companion_key(main.key)
+            self.abandoned[pair.companion].append(key)
+            self.abandoned[pair.main].append(pair.main_key(key))
+        else:
+            self.abandoned[item.table].append(item.key)
+        for one in (item, item.partner):
+            if one is not None:
+                self._forget(one)
 
     def _forget(self, item: Item) -> None:
         self.items[item.table].remove(item)
+        if item.partner is not None:
+            item.partner.partner = None
+            item.partner = None
         for parent in item.parents:
             parent.children -= 1
 

@@ -36,6 +36,10 @@ class KeyHistory:
         """Remember one."""
         self._events.append((at, release, worker, action, values or {}, outcome))
 
+    def take(self, other: KeyHistory) -> None:
+        """Remember what another one does, too."""
+        self._events.extend(other._events)
+
     def events(self) -> tuple[Event, ...]:
         """All that is remembered, in order of time."""
         return tuple(

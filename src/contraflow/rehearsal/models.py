@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from contraflow.expressions import Expression, Ref, validate
 from contraflow.lens import Row
@@ -11,18 +11,31 @@ from contraflow.operations.base import TableName
 from contraflow.operations.constraints import AddCheck
 from contraflow.operations.planning import Upgrade
 from contraflow.rehearsal.oracle import TableOracle
+from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.shapes import TableShape
-from contraflow.steps import Backfill, Block, Hold, Phases, Step, Sync
+from contraflow.steps import Backfill, BackfillPair, Block, Hold, Pair, Phases, Step, Sync
 
-__all__ = ["models"]
+__all__ = ["Models", "models"]
 
 Shapes = Mapping[TableName, TableShape]
 
 
-def models(
-    upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes
-) -> tuple[dict[TableName, TableOracle], list[str]]:
-    """The model of each table that the generated workload can write, under the new release's name for it.
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What the generated workload can write.
+
+    :ivar tables: the model of each table, under the new release's name for it; companions after their main tables.
+    :ivar pairs: the tables whose rows are kept in step.
+    :ivar notes: for each table that is left out, a sentence that says why.
+    """
+
+    tables: Mapping[TableName, TableOracle]
+    pairs: Sequence[PairOracle] = ()
+    notes: Sequence[str] = ()
+
+
+def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models:
+    """The models of all tables.
 
     Rows that the old release may write and the new one may not have, by a constraint that the upgrade makes, keep every
     such upgrade from contracting. So the generated ones of the old release obey the new constraints, too.
@@ -31,21 +44,19 @@ def models(
     :param phases: what that does.
     :param old: the old release's tables.
     :param new: the new release's.
-    :returns: the models; and for each table that is left out, a sentence that says why.
     """
     renamed = {(item.schema, item.table): (item.schema, item.renamed) for item in phases.installed if item.renamed}
     syncs = _syncs(phases)
-    joined = set(_joined(phases))
+    pairs = list(_pairs(phases))
     made: dict[TableName, TableOracle] = {}
     notes: list[str] = []
     before = {renamed.get(name, name): _known_as(shape, renamed) for name, shape in old.items()}
+    unpaired = _unpaired(pairs, before, new)
     for name in sorted(before.keys() | new.keys(), key=str):
         shapes = [shape for shape in (before.get(name), new.get(name)) if shape is not None]
         known = {shape.physical or shape.name for shape in shapes}
-        obstacle = next((shape.obstacle for shape in shapes if shape.obstacle), None)
-        if known & joined:
-            obstacle = "rows of it are kept in step with another table's, which verify alone compares"
-        elif obstacle is None and len({shape.key for shape in shapes}) > 1:
+        obstacle = unpaired.get(name) or next((shape.obstacle for shape in shapes if shape.obstacle), None)
+        if obstacle is None and len({shape.key for shape in shapes}) > 1:
             obstacle = "its primary key changes"
         sync = next((syncs[each] for each in known if each in syncs), None)
         if sync is not None and sync.opaque is not None:
@@ -58,7 +69,37 @@ def models(
             earlier = _obeying(earlier, later, sync)
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
         made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
-    return made, notes
+    oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
+    companions = {oracle.companion for oracle in oracles}
+    tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
+    return Models(tables=tables, pairs=oracles, notes=notes)
+
+
+def _unpaired(pairs: Sequence[Pair], old: Shapes, new: Shapes) -> dict[TableName, str]:
+    """The tables of pairs whose rows the workload cannot follow from one table to the other, and why."""
+    found: dict[TableName, str] = {}
+    ends = [name for pair in pairs for name in _ends(pair)]
+    for pair in pairs:
+        obstacle = None
+        for end, name in zip((pair.main, pair.companion), _ends(pair), strict=True):
+            shapes = [shapes[name] for shapes in (old, new) if name in shapes]
+            if ends.count(name) > 1:
+                obstacle = "columns of it move from or to several tables"
+            elif any(set(shape.key) != {column.name for column in end.key} for shape in shapes):
+                obstacle = "its row in the other table is found by other columns than its primary key"
+            else:
+                obstacle = next((shape.obstacle for shape in shapes if shape.obstacle), None)
+            if obstacle is not None:
+                title = shapes[0].title
+                found.update(
+                    dict.fromkeys(_ends(pair), f"columns move between it and another table, and {title}: {obstacle}")
+                )
+                break
+    return found
+
+
+def _ends(pair: Pair) -> tuple[TableName, TableName]:
+    return (pair.main.schema, pair.main.table), (pair.companion.schema, pair.companion.table)
 
 
 def _known_as(shape: TableShape, renamed: Mapping[TableName, TableName]) -> TableShape:
@@ -112,10 +153,7 @@ def _syncs(phases: Phases) -> dict[TableName, Sync]:
     return {(step.sync.schema, step.sync.table): step.sync for step in steps}
 
 
-def _joined(phases: Phases) -> Iterable[TableName]:
-    """Tables whose rows depend on those of another one."""
-    for _, step in _steps(phases):
-        pair = getattr(step, "pair", None)
-        if pair is not None:
-            yield pair.main.schema, pair.main.table
-            yield pair.companion.schema, pair.companion.table
+def _pairs(phases: Phases) -> Iterator[Pair]:
+    """The pairs of tables whose rows are kept in step."""
+    found = {step.pair.fingerprint: step.pair for _, step in _steps(phases) if isinstance(step, BackfillPair)}
+    yield from found.values()

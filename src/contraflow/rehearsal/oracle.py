@@ -22,7 +22,7 @@ from contraflow.rehearsal.rule import NOW, Cell, Group, Side, Undecided, Values,
 from contraflow.rehearsal.shapes import ANY, TableShape, stored
 from contraflow.steps import Sync, SyncColumn
 
-__all__ = ["ABSENT", "MANY", "Stage", "TableOracle", "World"]
+__all__ = ["ABSENT", "MANY", "Stage", "TableOracle", "World", "distinct"]
 
 MANY = 24
 """As many worlds that it is better to read the row before it is written again."""
@@ -76,8 +76,8 @@ class TableOracle:
             if shape is not None
             for name, column in shape.columns.items()
         }
-        self._old_only = (old.columns.keys() if old else set()) - (new.columns.keys() if new else set())
-        self._new_only = (new.columns.keys() if new else set()) - (old.columns.keys() if old else set())
+        self._old_only = old.columns.keys() - new.columns.keys() if old and new else set()
+        self._new_only = new.columns.keys() - old.columns.keys() if old and new else set()
         self._new_cells = {cell.name: cell for group in self.groups for cell in group.new}
 
     def shape(self, release: Side) -> TableShape:
@@ -109,7 +109,7 @@ class TableOracle:
             worlds = [World({**row, **{name: value for name, value in both.items() if name not in given}}, synced=True)]
         if stage is Stage.WINDOW:
             worlds.append(World(row))
-        return _distinct(worlds)
+        return distinct(worlds)
 
     def _initial(self, side: Side, name: str, given: Mapping[str, Any], stage: Stage) -> Any:
         if name in given:
@@ -137,7 +137,7 @@ class TableOracle:
             made.append(World(self._written(changed, written), synced=True))
         if stage is Stage.WINDOW and not world.synced:
             made.append(World(after))
-        return _distinct(made)
+        return distinct(made)
 
     @staticmethod
     def _update(group: Group, start: World, changed: Values) -> Values:
@@ -157,7 +157,7 @@ class TableOracle:
 
     def backfilled(self, worlds: Iterable[World]) -> list[World]:
         """The row once migrate is done: the backfill has been everywhere."""
-        return _distinct(self.filled(world)[-1] for world in worlds)
+        return distinct(self.filled(world)[-1] for world in worlds)
 
     def breaks(self, worlds: Iterable[World]) -> bool:
         """Whether the row, once it is filled, would violate a check that the upgrade makes."""
@@ -167,6 +167,14 @@ class TableOracle:
             for world in self.backfilled(worlds)
             if world.values is not None
         )
+
+    def moved(self, worlds: list[World], stage: Stage) -> list[World]:
+        """The row at the beginning of a stage."""
+        if stage is Stage.BOTH:
+            return self.backfilled(worlds)
+        if stage is Stage.NEW:
+            return self.contracted(worlds)
+        return self.rolled_back(worlds) if stage is Stage.OLD else worlds
 
     def contracted(self, worlds: Iterable[World]) -> list[World]:
         """The row without its old columns."""
@@ -179,7 +187,7 @@ class TableOracle:
     @staticmethod
     def _without(worlds: Iterable[World], gone: Iterable[str]) -> list[World]:
         nothing = dict.fromkeys(gone)
-        return _distinct(
+        return distinct(
             world if world.values is None else replace(world, values={**world.values, **nothing}) for world in worlds
         )
 
@@ -194,7 +202,7 @@ class TableOracle:
         return {name: self._coerced(name, value) for name, value in row.items()}
 
     def _coerced(self, name: str, value: Any) -> Any:
-        return value if value is None else self._store[name](value)
+        return value if value is None or value is ANY or value is NOW else self._store[name](value)
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -214,7 +222,7 @@ class TableOracle:
         seen = None if found is None else self.coerced(found)
         left = [self._settled(world, seen) for world in worlds if self._agrees(world, release, seen)]
         if left:
-            return _distinct(left), []
+            return distinct(left), []
         return [], self._differences(worlds[0], release, seen)
 
     def _agrees(self, world: World, release: Side, seen: Values | None) -> bool:
@@ -282,7 +290,8 @@ class TableOracle:
         return frozenset(name for name in names if name in shape.columns and shape.default(name) is ANY) - shape.made
 
 
-def _distinct(worlds: Iterable[World]) -> list[World]:
+def distinct(worlds: Iterable[World]) -> list[World]:
+    """Each of them once."""
     return list({(repr(world.values), world.synced): world for world in worlds}.values())
 
 

@@ -30,9 +30,9 @@ from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.injector import Injector
-from contraflow.rehearsal.models import models
+from contraflow.rehearsal.models import Models, models
 from contraflow.rehearsal.nodes import Node, Workload
-from contraflow.rehearsal.oracle import Stage, TableOracle, World
+from contraflow.rehearsal.oracle import Stage, TableOracle
 from contraflow.rehearsal.project import Project
 from contraflow.rehearsal.reach import Way, find
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
@@ -184,8 +184,11 @@ class _Run:
         self._broken: Exception | None = None
         self._injector = Injector(options.faults, self, source=project.source, seed=options.seed, sleep=self._sleep)
         self.tables = sorted(tables_of(project.upgrade), key=str)
+        made = self._models()
+        self.notes += made.notes
         self.desk = Desk(
-            tables=self._models(),
+            tables=made.tables,
+            pairs=made.pairs,
             history=self.history,
             seed=options.seed,
             clients=options.workers,
@@ -275,6 +278,7 @@ class _Run:
             self.project.follow(self.url)
             self._move(Stage.BOTH)
             self._start("new")
+        self._check_rows("once migrated")
 
     def take_back(self) -> str:
         """End the new release, roll the upgrade back while the old one works, look at everything, and begin anew."""
@@ -361,10 +365,7 @@ class _Run:
         """Tell everybody which releases write from now on, and what that makes of every row."""
         with self._standstill():
             for client in self.clients:
-                for item in (*client.unheard, *(item for items in client.items.values() for item in items)):
-                    item.worlds = _moved(self.desk.tables[item.table], item.worlds, stage)
-                if stage is Stage.OLD:
-                    client.forget_new()
+                client.move(stage)
             for hot in self.desk.hot if stage is Stage.OLD else ():
                 hot.rolled_back()
             self.desk.stage = stage
@@ -387,8 +388,14 @@ class _Run:
                 names = {*shape.key, *(name for columns in shape.unique for name in columns)}
                 rows = answer.results[0] if answer.ok else ()
                 self.desk.reserve(row[column] for row in rows for column in names)
+                pair = self.desk.companions.get(name)
                 for number, row in enumerate(rows):
-                    self.clients[number % len(self.clients)].adopt(name, row)
+                    owner, main = self.clients[number % len(self.clients)], None
+                    if pair is not None:
+                        key = pair.main_key({column: row[column] for column in shape.key})
+                        found = ((client, client.find(pair.main, key)) for client in self.clients)
+                        owner, main = next((each for each in found if each[1] is not None), (owner, None))
+                    owner.adopt(name, row, main)
 
     def _load(self) -> None:
         """The rows that are there before the upgrade, made by the old release."""
@@ -417,13 +424,11 @@ class _Run:
 
     # -- what is known -----------------------------------------------------------------------------------------------
 
-    def _models(self) -> dict[TableName, TableOracle]:
+    def _models(self) -> Models:
         upgrade = self.project.upgrade
         with Runner(self.url) as runner, self._engine.connect() as connection:
             phases = plan(upgrade, old_shape(connection, runner.adapter, tables_of(upgrade)))
-        made, notes = models(upgrade, phases, self.control.shapes["old"], self.control.shapes["new"])
-        self.notes += notes
-        return made
+        return models(upgrade, phases, self.control.shapes["old"], self.control.shapes["new"])
 
     def _check_rows(self, moment: str) -> None:
         """Hold every row, as each release that serves reads it, against what is known."""
@@ -569,16 +574,6 @@ class _Run:
         self._stop_clients()
         self._way.close()
         self._engine.dispose()
-
-
-def _moved(table: TableOracle, worlds: list[World], stage: Stage) -> list[World]:
-    if stage is Stage.BOTH:
-        return table.backfilled(worlds)
-    if stage is Stage.NEW:
-        return table.contracted(worlds)
-    if stage is Stage.OLD:
-        return table.rolled_back(worlds)
-    return worlds
 
 
 def _first_line(error: BaseException) -> str:

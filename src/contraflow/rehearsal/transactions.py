@@ -24,13 +24,18 @@ _DEPTH = 3
 
 @dataclass(eq=False, kw_only=True)
 class Item:
-    """One row that a client knows of."""
+    """One row that a client knows of.
+
+    :ivar children: how many rows refer to it.
+    :ivar partner: its row in a table that is kept in step with this one.
+    """
 
     table: TableName
     key: Key
     worlds: list[World]
     parents: tuple[Item, ...] = ()
     children: int = 0
+    partner: Item | None = None
     history: KeyHistory = field(default_factory=KeyHistory)
 
     @property
