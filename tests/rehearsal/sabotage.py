@@ -67,6 +67,21 @@ def drop_triggers(*events: str) -> Callable[[sa.Connection, str], None]:
     return spoil
 
 
+def drop_pair_triggers(suffix: str = "") -> Callable[[sa.Connection, str], None]:
+    """Drop those that keep another table in step with this one, or with its companion."""
+
+    def spoil(connection: sa.Connection, table: str) -> None:
+        name = f"{table}{suffix}"
+        with Runner(connection.engine) as runner:
+            triggers = runner.adapter.find(connection, name, None).triggers
+        assert triggers
+        for each in triggers:
+            on = f" ON {name}" if connection.dialect.name == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP TRIGGER {each}{on}")
+
+    return spoil
+
+
 def trigger(event: str, column: str, value: str) -> Callable[[sa.Connection, str], None]:
     """Install one more trigger, which sets a column of every row that is inserted or updated."""
 
@@ -149,6 +164,28 @@ DATA: Sequence[Spoiler] = (
 )
 """What spoils rows. Contract refuses to go on with most of it, so what spoils the end is tried apart."""
 
+PAIR_MARKED = "cf_pair = CASE cf_pair WHEN 2 THEN 3 ELSE 2 END"
+PAIR_APART = "number <> (SELECT number FROM {t}_more WHERE {t}_more.id = {t}.id)"
+TORN = (*WRONG, "lost", "doubled")
+PAIRS: Sequence[Spoiler] = (
+    Spoiler(name="main triggers dropped", kinds=TORN, spoil=drop_pair_triggers(), felt=PAIR_APART),
+    Spoiler(name="companion triggers dropped", kinds=TORN, spoil=drop_pair_triggers("_more"), felt=PAIR_APART),
+    Spoiler(
+        name="companion altered",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}}_more SET number = -7, {PAIR_MARKED}"),
+        phase=CHECK,
+    ),
+    Spoiler(name="main altered", kinds=WRONG, spoil=sql(f"UPDATE {{t}} SET number = -7, {PAIR_MARKED}"), phase=CHECK),
+    Spoiler(
+        name="companion dropped",
+        kinds=("lost",),
+        spoil=sql("UPDATE {t}_more SET cf_pair = 9", "DELETE FROM {t}_more"),
+        phase=CHECK,
+    ),
+)
+"""What spoils two tables that are kept in step: ``number`` moves from ``{t}`` to ``{t}_more``."""
+
 SCHEMA: Sequence[Spoiler] = (
     Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
     Spoiler(
@@ -166,8 +203,9 @@ UNSPOILT = ("unspoilt", "unspoilt_too")
 
 
 def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
-    """An Alembic project that renames a column of each of the tables."""
+    """An Alembic project that renames a column of each of the tables; of those of `PAIRS`, moves one away."""
     names = [*(spoiler.table for spoiler in spoilers), *UNSPOILT]
+    moving = [spoiler.table for spoiler in spoilers if spoiler in PAIRS]
     made = Project(folder, "sqlite://")
     tables = "".join(
         f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True),"
@@ -176,8 +214,25 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     )
     drops = "".join(f"    op.drop_table({name!r})\n" for name in names)
     made.revision("0001", None, f"def upgrade():\n{tables}\n\ndef downgrade():\n{drops}")
-    renames = "".join(f"    RenameColumn(table={name!r}, old='fullname', new='display_name'),\n" for name in names)
+    changes = "".join(_move(name) if name in moving else _rename(name) for name in names)
     made.revision(
-        "0002", "0001", f"change = Change(\n{renames})\nupgrade, downgrade = change.upgrade, change.downgrade\n"
+        "0002",
+        "0001",
+        "from contraflow import CreateTable, MoveColumns\n\n"
+        f"change = Change(\n{changes})\nupgrade, downgrade = change.upgrade, change.downgrade\n",
     )
     return made
+
+
+def _rename(name: str) -> str:
+    return f"    RenameColumn(table={name!r}, old='fullname', new='display_name'),\n"
+
+
+def _move(name: str) -> str:
+    more = f"{name}_more"
+    key = f"sa.Column('id', sa.Integer(), sa.ForeignKey('{name}.id', ondelete='CASCADE'), primary_key=True)"
+    table = f"sa.Table({more!r}, sa.MetaData(), {key}, sa.Column('number', sa.Integer()))"
+    return (
+        f"    CreateTable(definition={table}),\n"
+        f"    MoveColumns(table={name!r}, to={more!r}, on={{'id': 'id'}}, columns=['number']),\n"
+    )

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.rehearsal import sabotage
-from tests.rehearsal.sabotage import DATA, SCHEMA, UNSPOILT, Spoiler
+from tests.rehearsal.sabotage import DATA, PAIRS, SCHEMA, UNSPOILT, Spoiler
 
 PATIENCE = 120.0
 SEVERAL = 3
@@ -36,7 +36,7 @@ def _is_felt(connection: sa.Connection, spoiler: Spoiler) -> bool:
     return int(connection.exec_driver_sql(query).scalar_one()) >= SEVERAL
 
 
-@pytest.mark.parametrize("spoilers", [DATA, SCHEMA], ids=["data", "schema"])
+@pytest.mark.parametrize("spoilers", [DATA, PAIRS, SCHEMA], ids=["data", "pairs", "schema"])
 def test_every_sabotage_is_noticed(
     server: Server,
     tmp_path: Path,
@@ -47,8 +47,9 @@ def test_every_sabotage_is_noticed(
 
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if phase == sabotage.CHECK and spoilers is DATA:
+            if phase == sabotage.CHECK and spoilers is not SCHEMA:
                 wait_until_felt(connection, spoilers)
+            if phase == sabotage.CHECK and spoilers is DATA:
                 sabotage.take_back(connection, "update_taken_back")
             for spoiler in spoilers:
                 if spoiler.phase == phase:
@@ -58,7 +59,8 @@ def test_every_sabotage_is_noticed(
     record = Rehearsal(config=project.ini, url=url, seconds=0.5, rows=6, workers=3).run(meanwhile=meanwhile)
     found: dict[str, set[str]] = defaultdict(set)
     for finding in record.findings:
-        found[finding.table or finding.what.partition(":")[0]].add(finding.kind)
+        table = finding.table or finding.what.partition(":")[0]
+        found[table.removesuffix("_more")].add(finding.kind)
     noticed = [spoiler.name for spoiler in spoilers if found[spoiler.table] & set(spoiler.kinds)]
     record_property("mutation score", f"{len(noticed)} of {len(spoilers)}")
     assert noticed == [spoiler.name for spoiler in spoilers], record.reason
