@@ -182,3 +182,25 @@ def test_what_cannot_be_judged_does_not_pass(tmp_path: Path) -> None:
     assert not record.findings
     notes = [str(value) for key, value in record.options.items() if key.startswith("note")]
     assert [note.partition(" ")[0] for note in notes] == ["sizes", "things"]
+
+
+COPIED = """
+from contraflow import CopyColumn, Source
+
+change = Change(
+    RenameColumn(table="drafts", old="body", new="content"),
+    CopyColumn(
+        table="owners",
+        column=sa.Column("code", sa.String(20)),
+        sources=[Source(table="things", column="code", on={"id": "owner"})],
+        scans=True,
+    ),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_a_verdict_says_what_it_is_not_about(tmp_path: Path) -> None:
+    record = Rehearsal(config=two_revisions(tmp_path / "service", TABLES, COPIED), seconds=0.4, rows=3).run()
+    assert record.verdict == "passed", explain(record)
+    assert "NOT MODELLED, and so not judged: owners, things" in record.reason

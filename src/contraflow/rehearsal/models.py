@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contraflow.expressions import Expression, Ref, validate
 from contraflow.lens import Row
+from contraflow.operations.attributes import ChangeDefault
 from contraflow.operations.base import TableName
-from contraflow.operations.constraints import AddCheck
-from contraflow.operations.planning import Upgrade
+from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+from contraflow.operations.enums import AddEnumValues
+from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+from contraflow.operations.moves import MoveColumns
+from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
+from contraflow.operations.opaque import OpaqueColumns
+from contraflow.operations.planning import Upgrade, tables_of
+from contraflow.operations.tables import CreateTable, DropTable, RenameTable
+from contraflow.operations.widening import WidenColumn
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.shapes import TableShape
@@ -27,11 +36,22 @@ class Models:
     :ivar tables: the model of each table, under the new release's name for it; companions after their main tables.
     :ivar pairs: the tables whose rows are kept in step.
     :ivar notes: for each table that is left out, a sentence that says why.
+    :ivar unjudged: those among them that the upgrade changes: a verdict is not about them.
     """
 
     tables: Mapping[TableName, TableOracle]
     pairs: Sequence[PairOracle] = ()
     notes: Sequence[str] = ()
+    unjudged: Sequence[str] = ()
+
+
+_MODELLED = (
+    *(AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns, WidenColumn, ChangeDefault, AddEnumValues),
+    *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
+    *(AddUnique, DropUnique, CreateIndex, DropIndex),
+    *(CreateTable, DropTable, RenameTable, MoveColumns),
+)
+"""The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
 
 def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models:
@@ -51,11 +71,13 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
     made: dict[TableName, TableOracle] = {}
     notes: list[str] = []
     before = {renamed.get(name, name): _known_as(shape, renamed) for name, shape in old.items()}
-    unpaired = _unpaired(pairs, before, new)
+    obstacles = {**_unpaired(pairs, before, new), **_strange(upgrade, before.keys() | new.keys())}
+    changed = set(tables_of(upgrade))
+    unjudged: list[str] = []
     for name in sorted(before.keys() | new.keys(), key=str):
         shapes = [shape for shape in (before.get(name), new.get(name)) if shape is not None]
         known = {shape.physical or shape.name for shape in shapes}
-        obstacle = unpaired.get(name) or next((shape.obstacle for shape in shapes if shape.obstacle), None)
+        obstacle = obstacles.get(name) or next((shape.obstacle for shape in shapes if shape.obstacle), None)
         if obstacle is None and len({shape.key for shape in shapes}) > 1:
             obstacle = "its primary key changes"
         sync = next((syncs[each] for each in known if each in syncs), None)
@@ -63,6 +85,8 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
             obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
+            if changed & {name, *known} or name in obstacles:
+                unjudged.append(shapes[0].title)
             continue
         earlier, later = before.get(name), new.get(name)
         if earlier is not None and later is not None:
@@ -72,7 +96,30 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
-    return Models(tables=tables, pairs=oracles, notes=notes)
+    return Models(tables=tables, pairs=oracles, notes=notes, unjudged=unjudged)
+
+
+def _strange(upgrade: Upgrade, names: Iterable[TableName]) -> dict[TableName, str]:
+    """The tables that an operation names which has no model here, and why they are left out."""
+    found: dict[TableName, str] = {}
+    for operation in (each for change in upgrade.changes for each in change.operations):
+        if not isinstance(operation, (*_MODELLED, OpaqueColumns)):
+            words = set(_words(operation.describe()))
+            said = f"what {type(operation).__name__} makes of its rows is not modelled"
+            found.update({name: said for name in names if name[1] in words})
+    return found
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every text in a description."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from (*_words(name), *_words(each))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _words(each)
 
 
 def _unpaired(pairs: Sequence[Pair], old: Shapes, new: Shapes) -> dict[TableName, str]:

@@ -186,6 +186,7 @@ class _Run:
         self.tables = sorted(tables_of(project.upgrade), key=str)
         made = self._models()
         self.notes += made.notes
+        self._unjudged = made.unjudged
         self.desk = Desk(
             tables=made.tables,
             pairs=made.pairs,
@@ -515,6 +516,8 @@ class _Run:
         verdict: Verdict = "passed"
         told = "the two sides of every row agree" if self.desk.calls else "every value is what was written or its image"
         reason = f"{self.history.requests} requests, none failed; {told}"
+        if self._unjudged and not self.desk.calls:
+            reason += f". NOT MODELLED, and so not judged: {', '.join(self._unjudged)}; see the notes"
         if errors:
             verdict, reason = "error", f"the rehearsal broke: {_first_line(errors[0])}"
         elif refused is not None:
