@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
     from contraflow.operations.opaque import OpaqueColumns
     from contraflow.operations.planning import Declared, Upgrade
+    from contraflow.operations.references import AddCompanion, ReferColumns
     from contraflow.operations.tables import CreateTable, DropTable, RenameTable
     from contraflow.operations.widening import WidenColumn
     from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddCheck",
     "AddColumn",
+    "AddCompanion",
     "AddEnumValues",
     "AddForeignKey",
     "AddPrimaryKey",
@@ -139,6 +141,7 @@ __all__ = [
     "Progress",
     "RaisedByDatabase",
     "ReadOnly",
+    "ReferColumns",
     "RenameColumn",
     "RenameTable",
     "RetryOptions",
@@ -248,6 +251,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Declared",
         "Upgrade",
     ),
+    "operations.references": ("AddCompanion", "ReferColumns"),
     "operations.tables": (
         "CreateTable",
         "DropTable",

@@ -209,11 +209,12 @@ class Mend:
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledPair:
-    """What one table carries of a pair."""
+    """What one table carries of a pair; or because rows of one table refer to rows of the other one."""
 
     name: str
-    """The stem of the names of triggers and functions."""
+    """The stem of the names of triggers and functions; empty where only the other table has any."""
     marker: str
+    """Empty if the table has none."""
     old: bool
     """Whether the old release has the columns in this table."""
     fingerprint: str = ""

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow import expressions
+from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem, ProblemError
 
 __all__ = ["Group", "Lens", "Row", "Side", "combine"]
@@ -173,6 +174,12 @@ class Group:
     def columns(self) -> tuple[str, ...]:
         """All columns of the group, old ones first."""
         return (*self.old, *self.new)
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """What the images look up in other tables."""
+        images = (*self.forward.values(), *self.backward.values())
+        return tuple(node for image in images for node in expressions.walk(image) if isinstance(node, Lookup))
 
     @property
     def forward_deterministic(self) -> bool:

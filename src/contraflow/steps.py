@@ -22,6 +22,7 @@ from contraflow.expressions import describe
 from contraflow.installed import Index, Installed, KeyChange, Labels, Mend, Widening
 from contraflow.lens import Group
 from contraflow.opaque import Opaque
+from contraflow.references import InstallReference
 
 __all__ = [
     "AddAlias",
@@ -45,7 +46,9 @@ __all__ = [
     "Hold",
     "InstallCopy",
     "InstallPair",
+    "InstallReference",
     "InstallSync",
+    "Linked",
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
@@ -106,6 +109,11 @@ class Sync:
     opaque: Opaque | None = None
     """In the place of groups: the two sides are computed in Python, and the marker of a row whose new side is to be
     computed is NULL."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether images look at other tables: then the triggers compute all of them, those of the backfill too."""
+        return any(group.lookups for group in self.groups)
 
     @property
     def enforced(self) -> tuple[str, ...]:
@@ -230,6 +238,8 @@ class InstallSync:
     """Add the marker column and the triggers of ``sync``. Replaces a sync of the same name with another fingerprint."""
 
     sync: Sync
+    marked: bool = False
+    """The marker column stands already, added in this phase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,10 +279,20 @@ class InstallPair:
         """The table's schema."""
         return self.end.schema
 
+    @property
+    def name(self) -> str:
+        """The stem of the triggers' names."""
+        return self.end.name
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the pair."""
+        return self.pair.fingerprint
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemovePair:
-    """Drop the triggers (and function) of a pair, or of a copy, on one of its tables; its columns stay."""
+    """Drop the triggers (and function) of a pair, a copy or a reference on one of its tables; its columns stay."""
 
     table: str
     schema: str | None = None
@@ -582,6 +602,8 @@ class ExtendEnums:
     labels: tuple[Labels, ...]
 
 
+Linked: TypeAlias = InstallCopy | InstallPair | InstallReference
+"""Triggers on a table that write another one."""
 Step: TypeAlias = (
     AddAlias
     | AddColumns
@@ -598,6 +620,7 @@ Step: TypeAlias = (
     | MakeConstraints
     | InstallCopy
     | InstallPair
+    | InstallReference
     | MakeTable
     | MakeWay
     | InstallSync

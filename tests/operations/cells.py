@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddCheck,
     AddColumn,
+    AddCompanion,
     AddEnumValues,
     AddForeignKey,
     AddPrimaryKey,
@@ -35,6 +36,7 @@ from contraflow import (
     MoveColumns,
     Opaque,
     OpaqueColumns,
+    ReferColumns,
     RenameColumn,
     RenameTable,
     Source,
@@ -128,6 +130,21 @@ EXAMPLES: Sequence[Operation] = (
         sources=[Source(table="realms", column="country", on={"realm": "id"})],
         scans=True,
     ),
+    ReferColumns(
+        table="users",
+        columns={"city": "name"},
+        column=sa.Column("town_id", sa.Integer, nullable=False),
+        to="towns",
+        key="id",
+        create=True,
+    ),
+    AddCompanion(
+        table="users",
+        column=sa.Column("home_id", sa.Integer, nullable=False),
+        to="towns",
+        key="id",
+        columns={"mail": "name"},
+    ),
     CreateIndex(table="users", name="ix_users_street", columns=["street"]),
     CreateIndex(table="users", name="ix_users_lower", columns=[sa.text("lower(street)")]),
     CreateIndex(table="users", name="ix_users_some", columns=["street"], where=sa.text("realm = 1")),
@@ -166,11 +183,19 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
         sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("street", text),
     )
+    towns = sa.Table(
+        "towns",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("name", text, nullable=False, unique=True),
+    )
     before: Sequence[Operation] = ()
     if isinstance(operation, MoveColumns):
         before = (CreateTable(definition=places),)
     elif isinstance(operation, AddPrimaryKey):
         before = (DropPrimaryKey(table="users"),)
+    elif isinstance(operation, (AddCompanion, ReferColumns)):
+        before = (CreateTable(definition=towns),)
     change = Declared(revision="r", operations=(*before, operation))
     realms = sa.Table(
         "realms", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("country", text)
@@ -204,6 +229,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         return _key_cell(planned, adapter)
     steps = [block.step for block in planned.migrate if isinstance(block, Online)]
     if any(isinstance(step, (BackfillCopy, BackfillPair)) for step in steps):
+        return "trigger" if adapter.follows_tables else "refused"
+    if any(isinstance(step, Backfill) and step.sync.looks_up for step in steps):
         return "trigger" if adapter.follows_tables else "refused"
     if any(isinstance(step, Backfill) for step in steps):
         return "trigger"

@@ -276,6 +276,20 @@ class Adapter(ABC):
             )
         ]
 
+    def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would keep the triggers of ``sync`` from looking at other tables. Reads only."""
+        if self.follows_tables:
+            return []
+        return [
+            Problem(
+                code="CF205",
+                what=f"rows of {sync.table} cannot come to refer to {name} on this server.",
+                why="how triggers behave there that look at, or write, a second table is not known.",
+                instead="add the column (AddColumn), let a release write both, then drop the others (DropColumn).",
+            )
+            for name in dict.fromkeys(lookup.table for group in sync.groups for lookup in group.lookups)
+        ]
+
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the table of ``item`` from being created, dropped or renamed."""
         return []

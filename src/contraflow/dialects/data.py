@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
-from contraflow.dialects.sync import disagreement
+from contraflow.dialects.sync import TOUCHED, disagreement, forgotten
 from contraflow.lens import Group
 from contraflow.steps import Probe, Sync
 
@@ -33,9 +33,11 @@ def backfill_text(
         f"{quote(name)} = {compiler.image(image, sync.columns[name], quote)}"
         for group in sync.groups
         for name, image in group.forward.items()
+        if not sync.looks_up
     ]
     kept = [f"{quote(name)} = {quote(name)}" for name in keep]
-    update = f"UPDATE {table} SET {', '.join([*images, f'{quote(sync.marker)} = 1', *kept])} WHERE "
+    marked = f"{quote(sync.marker)} = {TOUCHED if sync.looks_up else 1}"
+    update = f"UPDATE {table} SET {', '.join([*images, marked, *kept])} WHERE "
     remaining = escape(f"SELECT count(*) FROM {table} WHERE {unsynced}")
     if not sync.key:
         picked = limited.replace("{table}", escape(table)).replace("{unsynced}", escape(unsynced))
@@ -97,7 +99,8 @@ def probe_text(step: Probe, compiler: Compiler) -> ProbeText:
     differing, show = [], []
     for group in sync.groups:
         title = _title(group)
-        where = escape(f"{quote(sync.marker)} IS NOT NULL AND {disagreement(sync, group, compiler)}")
+        differs = f"({disagreement(sync, group, compiler)} OR {forgotten(group, compiler)})"
+        where = escape(f"{quote(sync.marker)} IS NOT NULL AND {differs}")
         names = ", ".join(escape(quote(name)) for name in dict.fromkeys((*sync.key, *group.old, *group.new)))
         differing.append((title, f"SELECT count(*) FROM {escape(table)} WHERE {where}"))
         show.append((title, f"SELECT {names} FROM {escape(table)} WHERE {where} LIMIT :limit"))

@@ -34,12 +34,14 @@ from contraflow.dialects.mysql_text import checks_time, filler, literal_default,
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
+from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.installed import Installed, Widening
 from contraflow.problems import Problem, ProblemError
+from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -51,6 +53,7 @@ from contraflow.steps import (
     Hold,
     InstallCopy,
     InstallPair,
+    Linked,
     Online,
     Pair,
     Probe,
@@ -159,11 +162,13 @@ class MySQLAdapter(MySQLServer):
         """
         return not column.isascii() and len(column.encode()) > 32
 
-    def _texts(self, target: Sync | InstallPair | InstallCopy, found: Found | None) -> list[TriggerText]:
+    def _texts(self, target: Sync | Linked, found: Found | None) -> list[TriggerText]:
         if isinstance(target, InstallCopy):
             return copy_triggers(target.copy, target.on, self.product, self.compiler)
         if isinstance(target, InstallPair):
             return pair_triggers(target.pair, target.on, self.product, self.compiler)
+        if isinstance(target, InstallReference):
+            return reference_triggers(target.reference, self.product, self.compiler)
         return trigger_statements(target, self.product, self._compiler_for(target, found))
 
     def _compiler_for(self, sync: Sync, found: Found | None) -> Compiler:
@@ -368,6 +373,10 @@ class MySQLAdapter(MySQLServer):
     def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
         """See :meth:`Adapter.copy_problems`."""
         return list(mysql_pairs.copy_problems(connection, copy))
+
+    def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
+        """See :meth:`Adapter.lookup_problems`."""
+        return list(mysql_pairs.lookup_problems(connection, sync))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""

@@ -9,10 +9,12 @@ import sqlalchemy as sa
 
 from contraflow.copies import Copy, Place
 from contraflow.dialects.pair import PREFIX
+from contraflow.expressions import Ref
+from contraflow.expressions.trees import Lookup, Match
 from contraflow.problems import Problem
-from contraflow.steps import Pair
+from contraflow.steps import Pair, Sync
 
-__all__ = ["copy_problems", "problems"]
+__all__ = ["copy_problems", "lookup_problems", "problems"]
 
 
 def problems(connection: sa.Connection, pair: Pair) -> Iterator[Problem]:
@@ -47,6 +49,48 @@ def copy_problems(connection: sa.Connection, copy: Copy) -> Iterator[Problem]:
         yield from _touching(connection, copy.target, place)
 
 
+def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
+    """``CF205`` for triggers that use both tables, and for texts that the two tables would not compare (error 1267)."""
+    for group in sync.groups:
+        for lookup in group.lookups:
+            if not lookup.given or not set(lookup.given) <= set(group.old):
+                continue  # the way back, from the key
+            ends = (sync.schema, sync.table), (lookup.schema, lookup.table)
+            for end, other in (ends, ends[::-1]):
+                yield from _touching(connection, end, other)
+            for match in lookup.matches:
+                if isinstance(match.value, Ref):
+                    yield from _collations(connection, sync, match.value.name, lookup, match)
+
+
+def _collations(connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, match: Match) -> Iterator[Problem]:
+    """A column of text that is not there yet will have the database's own collation, unless it declares one."""
+    found = connection.execute(
+        sa.text(
+            "SELECT (SELECT collation_name FROM information_schema.columns WHERE table_name = :table"
+            " AND table_schema = coalesce(:schema, database()) AND column_name = :column),"
+            " (SELECT count(*) FROM information_schema.tables WHERE table_name = :other"
+            " AND table_schema = coalesce(:schema, database())),"
+            " (SELECT collation_name FROM information_schema.columns WHERE table_name = :other"
+            " AND table_schema = coalesce(:schema, database()) AND column_name = :there),"
+            " (SELECT default_collation_name FROM information_schema.schemata"
+            " WHERE schema_name = coalesce(:schema, database()))"
+        ),
+        {"table": sync.table, "schema": sync.schema, "column": name, "other": lookup.table, "there": match.name},
+    )
+    mine, exists, theirs, default = found.one()
+    if not exists:
+        theirs = getattr(match.type, "collation", None) or default
+    if mine is not None and mine != theirs:
+        yield Problem(
+            code="CF205",
+            what=f"{sync.table}.{name} has the collation {mine}, and {lookup.table}.{match.name} has {theirs}.",
+            why="the server does not compare them (error 1267, Illegal mix of collations): writes would fail.",
+            instead=f'declare {lookup.table}.{match.name} with it, sa.String(..., collation="{mine}"),\n'
+            "or give both tables one collation in an upgrade before.",
+        )
+
+
 def _touching(connection: sa.Connection, end: Place, other: Place) -> Iterator[Problem]:
     """``CF205`` for the application's triggers of one table that use the other one."""
     for name in _users(connection, end, other):
@@ -68,4 +112,9 @@ def _users(connection: sa.Connection, end: Place, other: Place) -> list[str]:
         {"table": end[1], "schema": end[0]},
     )
     pattern = re.compile(rf"(?<![\w$]){re.escape(other[1])}(?![\w$])", re.IGNORECASE)
-    return [str(name) for name, text in found if not str(name).startswith(PREFIX) and pattern.search(str(text))]
+    own = "/* contraflow "  # which the texts of a sync's triggers begin with, too
+    return [
+        str(name)
+        for name, text in found
+        if not str(name).startswith(PREFIX) and own not in str(text) and pattern.search(str(text))
+    ]

@@ -26,11 +26,18 @@ __all__ = ["OpaqueText", "opaque_text", "trigger_statements"]
 
 
 def trigger_statements(
-    sync: Sync, product: str, compiler: Compiler, *, without_rowid: bool = False
+    sync: Sync,
+    product: str,
+    compiler: Compiler,
+    *,
+    without_rowid: bool = False,
+    default_schema: str | None = None,
 ) -> list[TriggerText]:
     """The triggers of any sync, the UPDATE trigger first; see :func:`contraflow.dialects.sync.trigger_statements`."""
     if sync.opaque is None:
-        return computed.trigger_statements(sync, product, compiler, without_rowid=without_rowid)
+        return computed.trigger_statements(
+            sync, product, compiler, without_rowid=without_rowid, default_schema=default_schema
+        )
     row = "({}).{}" if product == "cockroachdb" else "{}.{}"
     words = _Words(sync=sync, lens=sync.opaque, compiler=compiler, row=row)
     if product == "sqlite":

@@ -26,6 +26,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds
+from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
 from contraflow.expressions import references
 from contraflow.lens import Side
@@ -332,18 +333,9 @@ def _postgresql(words: _Words, on: On) -> list[TriggerText]:
         if letter in events:
             body += [f"  IF TG_OP = '{event}' THEN", *_in(events[letter], 2), "  END IF;"]
     body += ["  IF TG_OP = 'DELETE' THEN", "    RETURN OLD;", "  END IF;", "  RETURN NULL;", "END"]
-    text = "\n".join(body)
-    tag = "$contraflow$"
-    while tag in text:
-        tag = f"{tag[:-1]}_$"
     schema = end.schema or words.default_schema
-    path = ", ".join(["pg_catalog", *([quote(schema)] if schema else []), "pg_temp"])
     function = words.compiler.table(end.name, schema)
-    # With its owner's rights: the application's role may have none on a table that the other release does not know.
-    create = (
-        f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-        f" SET search_path = {path} AS {tag}\n{text}\n{tag}"
-    )
+    create = definer_function(words.compiler, end.name, schema, body)
     deleted = "" if on == "main" else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {_GOING}) "
     shapes = {
         "u": ("AFTER UPDATE", f"WHEN ({words.updated(on)}) "),

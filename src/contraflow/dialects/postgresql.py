@@ -32,12 +32,14 @@ from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.postgresql_server import PostgreSQLServer
+from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem, ProblemError
+from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -49,6 +51,7 @@ from contraflow.steps import (
     Hold,
     InstallCopy,
     InstallPair,
+    Linked,
     Online,
     Probe,
     ProveReferences,
@@ -144,13 +147,15 @@ class PostgreSQLAdapter(PostgreSQLServer):
             return differ(widening, self.compiler, self.product)
         return super().misfits(widening, found)
 
-    def _texts(self, target: Sync | InstallPair | InstallCopy) -> list[TriggerText]:
+    def _texts(self, target: Sync | Linked) -> list[TriggerText]:
         schema = self.profile.settings.get("default_schema")
         if isinstance(target, InstallCopy):
             return copy_triggers(target.copy, target.on, self.product, self.compiler, default_schema=schema)
         if isinstance(target, InstallPair):
             return pair_triggers(target.pair, target.on, self.product, self.compiler, default_schema=schema)
-        return trigger_statements(target, self.product, self.compiler)
+        if isinstance(target, InstallReference):
+            return reference_triggers(target.reference, self.product, self.compiler, default_schema=schema)
+        return trigger_statements(target, self.product, self.compiler, default_schema=schema)
 
     def _require_enums(self, work: Remaining, found: Found) -> None:
         """Raise CF116 for a column of an enumerated type that does not exist: a rollback could not tell whose it is."""

@@ -15,6 +15,7 @@ from contraflow.dialects.pair import pair_trigger_names
 from contraflow.dialects.sync import TriggerText
 from contraflow.installed import Index
 from contraflow.problems import Problem, ProblemError
+from contraflow.references import InstallReference
 from contraflow.steps import (
     AddColumns,
     ChangeKey,
@@ -27,6 +28,7 @@ from contraflow.steps import (
     InstallCopy,
     InstallPair,
     InstallSync,
+    Linked,
     MakeConstraints,
     RelaxNotNull,
     RemovePair,
@@ -95,9 +97,7 @@ class Remaining:
             self.key = step
 
 
-def remaining(
-    hold: Hold, found: Found | None, triggers: Callable[[Sync | InstallPair | InstallCopy], Sequence[TriggerText]]
-) -> Remaining:
+def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync | Linked], Sequence[TriggerText]]) -> Remaining:
     """What is left of ``hold``; everything if ``found`` is None.
 
     Of a table that does not exist, nothing is left to be taken away. Raises CF101 if something is to be put on it.
@@ -116,6 +116,7 @@ def remaining(
                 DropIndexes,
                 InstallCopy,
                 InstallPair,
+                InstallReference,
                 ForgetNotNull,
                 MakeConstraints,
                 RelaxNotNull,
@@ -146,8 +147,8 @@ def remaining(
         if isinstance(step, AddColumns):
             work.add += [op.column for op in step.columns if found is None or op.column.name not in found.columns]
         elif isinstance(step, InstallSync):
-            _install(work, step.sync, found, triggers(step.sync))
-        elif isinstance(step, (InstallCopy, InstallPair, RemovePair)):
+            _install(work, step, found, triggers(step.sync))
+        elif isinstance(step, (InstallCopy, InstallPair, InstallReference, RemovePair)):
             _linked(work, step, found, () if isinstance(step, RemovePair) else triggers(step))
         elif isinstance(step, SetNotNull):
             _final_shape(work, step, found)
@@ -206,9 +207,10 @@ def _held(
     work.drop_constraints += [gone for gone in step.constraints if standing is None or gone.name in standing]
 
 
-def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[TriggerText]) -> None:
+def _install(work: Remaining, step: InstallSync, found: Found | None, texts: Sequence[TriggerText]) -> None:
+    sync = step.sync
     if found is None:
-        work.add_marker = sync.marker
+        work.add_marker = None if step.marked else sync.marker
         work.create += texts
         return
     present = [text for text in texts if text.name in found.triggers]
@@ -216,10 +218,11 @@ def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[T
     current = [text for text in present if fingerprint(found.triggers[text.name]) in (sync.fingerprint, None)]
     marker = sync.marker in found.columns
     if len(current) < len(present) or not current:
-        # Nothing of this sync, or something of another: a marker that stands there is not this sync's.
+        # Nothing of this sync, or something of another: a marker that stands there is not this sync's, unless its own
+        # phase has put it there.
         work.drop_triggers += reversed([text.name for text in present])
         work.drop_function = sync.name if present else None
-        work.reset_marker = sync.marker if marker else None
+        work.reset_marker = sync.marker if marker and (present or not step.marked) else None
         work.add_marker = None if marker else sync.marker
         work.create += texts
         return
@@ -229,11 +232,11 @@ def _install(work: Remaining, sync: Sync, found: Found | None, texts: Sequence[T
 
 def _linked(
     work: Remaining,
-    step: InstallCopy | InstallPair | RemovePair,
+    step: Linked | RemovePair,
     found: Found | None,
     texts: Sequence[TriggerText],
 ) -> None:
-    """The triggers of a pair, or of a copy."""
+    """The triggers of a pair, a copy or a reference."""
     standing = {} if found is None else found.triggers
     if isinstance(step, RemovePair):
         names = pair_trigger_names(step.name)
@@ -243,7 +246,7 @@ def _linked(
     if isinstance(step, InstallCopy):
         name, meaning = step.copy.stem(step.on), step.copy.fingerprint
     else:
-        name, meaning = step.end.name, step.pair.fingerprint
+        name, meaning = step.name, step.fingerprint
     present = [trigger for trigger in pair_trigger_names(name) if trigger in standing]
     current = [text for text in texts if fingerprint(standing.get(text.name, "")) == meaning]
     if len(current) < len(present):  # of another one: all of them anew

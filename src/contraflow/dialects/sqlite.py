@@ -32,11 +32,13 @@ from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import PREFIX, pair_triggers
+from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
 from contraflow.dialects.sqlite_twin import SQLiteTables
 from contraflow.dialects.sync import TriggerText
 from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
+from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -48,6 +50,7 @@ from contraflow.steps import (
     Hold,
     InstallCopy,
     InstallPair,
+    Linked,
     Online,
     Probe,
     ProveReferences,
@@ -371,7 +374,9 @@ class SQLiteAdapter(Adapter):
             return SQLiteTables(self.compiler, self.profile.version).statements(hold, found)
         sql = None if found is None else found.details.get("sql")
 
-        def triggers(target: Sync | InstallPair | InstallCopy) -> list[TriggerText]:
+        def triggers(target: Sync | Linked) -> list[TriggerText]:
+            if isinstance(target, InstallReference):
+                return reference_triggers(target.reference, self.product, self.compiler)
             without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
             if isinstance(target, InstallCopy):
                 return copy_triggers(target.copy, target.on, self.product, self.compiler, without_rowid=without_rowid)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.plpgsql import definer_function, quoted_body
 from contraflow.dialects.rule import (
     Agrees,
     AtDefault,
@@ -27,10 +28,16 @@ from contraflow.dialects.rule import (
     judged,
     update_tree,
 )
+from contraflow.expressions import walk
+from contraflow.expressions.trees import Lookup
 from contraflow.lens import Group, Side
 from contraflow.steps import Sync
 
-__all__ = ["TriggerText", "disagreement", "function_name", "trigger_statements"]
+__all__ = ["TOUCHED", "TriggerText", "disagreement", "forgotten", "function_name", "trigger_statements"]
+
+
+TOUCHED = 0
+"""The marker by which the backfill has the triggers fill a row: what they look up must stay, and may be made first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,13 @@ class _Words:
             return f"COALESCE({text}, {self.default(column)})" if column in filled else text
 
         return self.compiler.image(expression, self.sync.columns[name], ref)  # type: ignore[arg-type]
+
+    def making(self, write: Write) -> Iterator[Lookup]:
+        """The lookups of the images that make what they do not find."""
+        for name in write.columns if write.side == "new" else ():
+            for node in walk(write.group.forward[name]):
+                if isinstance(node, Lookup) and node.made is not None:
+                    yield node
 
     def default(self, name: str) -> str:
         return f"({self.sync.columns[name].default})"
@@ -134,6 +148,8 @@ class _Before:
     assign_variable: Callable[[str, str], str] | None
     """None where variables are declared in a block of their own, only where they are needed: MySQL and MariaDB execute
     each declaration, and most writes need none."""
+    make: Callable[[Lookup], list[str]]
+    """The lines that make what a lookup does not find."""
     mark: str = ""
     """Assigns the marker wherever the tree found a change, or a row never synced; empty if that is done after it."""
 
@@ -142,7 +158,9 @@ class _Before:
         if tree is None:
             return []
         if isinstance(tree, Write):
-            return [f"{pad}{self.assign(name, self.words.image(tree, name))}" for name in tree.columns]
+            made = [line for node in self.words.making(tree) for line in self.make(node)]
+            written = [self.assign(name, self.words.image(tree, name)) for name in tree.columns]
+            return [f"{pad}{line}" for line in (*made, *written)]
         if isinstance(tree, Fill):
             filled = [
                 f"{pad}{self.assign(name, f'COALESCE({self.words.new(name)}, {self.words.default(name)})')}"
@@ -209,7 +227,9 @@ def function_name(sync: Sync, product: str) -> str:
     return f"{sync.name.encode()[:46].decode(errors='ignore')}_{sync.fingerprint}"
 
 
-def _postgresql(sync: Sync, compiler: Compiler, *, row: str, function: str) -> list[TriggerText]:
+def _postgresql(
+    sync: Sync, compiler: Compiler, *, row: str, function: str, default_schema: str | None
+) -> list[TriggerText]:
     """``row`` is the form of a reference: ``{}.`` or ``({}).``, CockroachDB's."""
     quote = compiler.quote
     words = _Words(
@@ -219,10 +239,24 @@ def _postgresql(sync: Sync, compiler: Compiler, *, row: str, function: str) -> l
         old=lambda name: f"{row.format('OLD')}{quote(name)}",
         variables=True,
     )
+
+    def make(node: Lookup) -> list[str]:
+        names, values = compiler.making(node, words.new)
+        matched = [quote(match.name) for match in node.matches]
+        # An update of nothing: the row that another transaction makes at the same moment is waited for, and stays.
+        kept = f"DO UPDATE SET {matched[0]} = cf_row.{matched[0]}"
+        return [
+            f"IF {compiler.is_given(node, words.new)} AND NOT {compiler.is_there(node, words.new, stays=True)} THEN",
+            f"  INSERT INTO {compiler.table(node.table, node.schema)} AS cf_row ({names}) VALUES ({values})",
+            f"    ON CONFLICT ({', '.join(matched)}) {kept};",
+            "END IF;",
+        ]
+
     before = _Before(
         words=words,
         assign=lambda name, value: f"NEW.{quote(name)} := {value};",
         assign_variable=lambda name, value: f"{name} := {value};",
+        make=make,
     )
     marker = quote(sync.marker)
     lines = ["DECLARE", *(f"  {line}" for line in before.declarations())]
@@ -233,16 +267,16 @@ def _postgresql(sync: Sync, compiler: Compiler, *, row: str, function: str) -> l
     for group in sync.groups:
         lines += before.lines(update_tree(sync, group), 1)
     lines += [f"  NEW.{marker} := 1;", "  RETURN NEW;", "END"]
-    body = "\n".join(lines)
-    tag = "$contraflow$"
-    while tag in body:
-        tag = f"{tag[:-1]}_$"
     qualified = compiler.table(function, sync.schema)
-    create = f"CREATE FUNCTION {qualified}() RETURNS trigger LANGUAGE plpgsql AS {tag}\n{body}\n{tag}"
+    create = f"CREATE FUNCTION {qualified}() RETURNS trigger LANGUAGE plpgsql AS {quoted_body(lines)}"
+    if sync.looks_up:
+        create = definer_function(compiler, function, sync.schema or default_schema, lines)
     table = compiler.table(sync.table, sync.schema)
     changed = words.condition(Changed(columns=_synced_columns(sync)))
     new_marker, old_marker = words.new(sync.marker), words.old(sync.marker)
     when = f"{new_marker} IS NOT DISTINCT FROM {old_marker} AND ({old_marker} IS NULL OR {changed})"
+    if sync.looks_up:
+        when = f"({when}) OR {new_marker} = {TOUCHED}"
     execute = f"FOR EACH ROW {{when}}EXECUTE FUNCTION {qualified}()"
     return [
         TriggerText(
@@ -282,10 +316,28 @@ def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
         old=lambda name: f"OLD.{quote(name)}",
         variables=True,
     )
+
+    def make(node: Lookup) -> list[str]:
+        names, values = compiler.making(node, words.new)
+        kept = quote(node.matches[0].name)
+        message = f"a row of {node.table} like the one to be made for a row of {sync.table} is there already"
+        # The first look takes no lock: of two that find nothing, each would keep the other from making it. The last one
+        # tells a row of the same natural key from one that is alike by another key: the server does not.
+        return [
+            f"IF {compiler.is_given(node, words.new)} AND NOT {compiler.is_there(node, words.new, stays=False)} THEN",
+            f"  INSERT INTO {compiler.table(node.table, node.schema)} ({names}) VALUES ({values})",
+            f"    ON DUPLICATE KEY UPDATE {kept} = {kept};",
+            f"  IF NOT {compiler.is_there(node, words.new, stays=True)} THEN",
+            f"    SIGNAL SQLSTATE '23000' SET MYSQL_ERRNO = 1062, MESSAGE_TEXT = {_message(message)};",
+            "  END IF;",
+            "END IF;",
+        ]
+
     before = _Before(
         words=words,
         assign=lambda name, value: f"SET NEW.{quote(name)} = {value};",
         assign_variable=None,
+        make=make,
     )
     table = compiler.table(sync.table, sync.schema)
     marker = quote(sync.marker)
@@ -305,7 +357,8 @@ def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
     else:
         decided = [line for tree in trees for line in before.lines(tree, 2)]
         decided.append(f"    IF OLD.{marker} IS NULL THEN SET NEW.{marker} = 1; END IF;")
-    update = [f"  IF NEW.{marker} <=> OLD.{marker} THEN", *decided, "  END IF;"]
+    touched = f" OR NEW.{marker} = {TOUCHED}" if sync.looks_up else ""
+    update = [f"  IF NEW.{marker} <=> OLD.{marker}{touched} THEN", *decided, "  END IF;"]
     return [
         TriggerText(name=f"{sync.name}_u", event="update", create=create("update", update)),
         TriggerText(name=f"{sync.name}_i", event="insert", create=create("insert", insert)),
@@ -351,6 +404,34 @@ def _assignments(trees: list[Tree], words: _Words) -> list[str]:
     return texts
 
 
+def _makings(trees: list[Tree], words: _Words) -> list[str]:
+    """The statements that make what lookups do not find. One writer at a time: a look is enough."""
+    compiler = words.compiler
+    statements = []
+    for tree in trees:
+        for write, condition in _writes(tree, words):
+            for node in words.making(write):
+                names, values = compiler.making(node, words.new)
+                asked = f"{condition} AND {compiler.is_given(node, words.new)}"
+                statements.append(
+                    f"INSERT INTO {compiler.table(node.table, node.schema)} ({names}) SELECT {values}"
+                    f" WHERE {asked} AND NOT {compiler.is_there(node, words.new, stays=False)};"
+                )
+    return statements
+
+
+def _writes(tree: Tree, words: _Words, path: tuple[str, ...] = ()) -> Iterator[tuple[Write, str]]:
+    """Each write that a tree may come to, and when it does."""
+    if isinstance(tree, Write):
+        yield tree, _all(list(path)) if path else "1"
+    elif isinstance(tree, Fill):
+        yield from _writes(tree.then, words, path)
+    elif isinstance(tree, If):
+        condition = words.condition(tree.condition)
+        yield from _writes(tree.then, words, (*path, f"({condition})"))
+        yield from _writes(tree.otherwise, words, (*path, f"NOT ({condition})"))
+
+
 def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[TriggerText]:
     quote = compiler.quote
     words = _Words(
@@ -375,13 +456,15 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
         return "\n".join(
             [
                 f"CREATE TRIGGER {name} AFTER {event.upper()} ON {table} FOR EACH ROW {when}BEGIN {comment}",
+                *(f"  {statement}" for statement in _makings(trees, words)),
                 f"  UPDATE {table} SET\n    {assignments}\n  WHERE {where};",
                 "END",
             ]
         )
 
     changed = words.condition(Changed(columns=_synced_columns(sync)))
-    when = f"WHEN NEW.{marker} IS OLD.{marker} AND (OLD.{marker} IS NULL OR {changed}) "
+    asked = f"NEW.{marker} IS OLD.{marker} AND (OLD.{marker} IS NULL OR {changed})"
+    when = f"WHEN ({asked}) OR NEW.{marker} = {TOUCHED} " if sync.looks_up else f"WHEN {asked} "
     return [
         TriggerText(
             name=f"{sync.name}_u",
@@ -394,6 +477,11 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
             create=create("insert", "", [insert_tree(sync, group) for group in sync.groups]),
         ),
     ]
+
+
+def _message(text: str) -> str:
+    """A message as a literal: at most 128 characters (manual, SIGNAL), of which none depends on the session's mode."""
+    return _text(text[:120].replace("\\", ""))
 
 
 def _key(name: str, quote: Callable[[str], str]) -> str:
@@ -409,20 +497,28 @@ def _text(value: str) -> str:
 
 
 def trigger_statements(
-    sync: Sync, product: str, compiler: Compiler, *, without_rowid: bool = False
+    sync: Sync,
+    product: str,
+    compiler: Compiler,
+    *,
+    without_rowid: bool = False,
+    default_schema: str | None = None,
 ) -> list[TriggerText]:
     """The triggers of a sync, the UPDATE trigger first.
 
     That order matters where DDL commits by itself: an INSERT trigger alone would mark rows as synced whose
     later UPDATEs nobody follows.
-    ``without_rowid`` says that an SQLite table has none.
+    ``without_rowid`` says that an SQLite table has none. ``default_schema`` is where PostgreSQL finds tables without a
+    schema.
     """
+    compiler = compiler.in_triggers()
     if product == "sqlite":
         return _sqlite(sync, compiler, without_rowid=without_rowid)
     if product in ("mysql", "mariadb"):
         return _mysql(sync, compiler)
     row = "({})." if product == "cockroachdb" else "{}."
-    return _postgresql(sync, compiler, row=row, function=function_name(sync, product))
+    function = function_name(sync, product)
+    return _postgresql(sync, compiler, row=row, function=function, default_schema=default_schema)
 
 
 def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
@@ -451,3 +547,14 @@ def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
     if compiler.true in found:
         return compiler.false if compiler.false != "0" else "(1 = 0)"
     return f"NOT ({' OR '.join(found)})"
+
+
+def forgotten(group: Group, compiler: Compiler) -> str:
+    """The condition on a row whose old columns contract would drop while the new one, looked up by them, is NULL."""
+    parts = []
+    for name, image in group.forward.items():
+        if not isinstance(image, Lookup) or group.lossy or not set(image.given) <= set(group.backward):
+            continue
+        nothing = _all(f"{compiler.quote(column)} IS NULL" for column in image.given)
+        parts.append(f"({compiler.quote(name)} IS NULL AND NOT {nothing})")
+    return f"({' OR '.join(parts) or '1 = 0'})"

@@ -8,7 +8,17 @@ from typing import Any, cast
 from sqlalchemy.sql import elements, functions, operators
 
 from contraflow.expressions.functions import FUNCTIONS, UTCNOW
-from contraflow.expressions.trees import ARITHMETIC, COMPARISONS, Expression, LensCall, Ref, children, inside, pairwise
+from contraflow.expressions.trees import (
+    ARITHMETIC,
+    COMPARISONS,
+    Expression,
+    LensCall,
+    Lookup,
+    Ref,
+    children,
+    inside,
+    pairwise,
+)
 
 __all__ = ["evaluate"]
 
@@ -19,7 +29,8 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - o
     ``row`` may also hold the present time, under the name that no column has, :data:`UTCNOW`.
 
     ``None`` is NULL, with SQL's three-valued logic. Raises ``KeyError`` for a column that ``row`` lacks, and what the
-    Python meaning of a function raises for a value outside its domain.
+    Python meaning of a function raises for a value outside its domain. What a lookup finds is not known here: it raises
+    ``ValueError`` but for one that finds nothing in any case.
     """
     if isinstance(node, Ref):
         return row[node.name]
@@ -38,6 +49,10 @@ def evaluate(node: Expression, row: Mapping[str, Any]) -> Any:  # noqa: C901 - o
         return evaluate(node.else_, row) if node.else_ is not None else None
     if isinstance(node, functions.coalesce):
         return next((value for child in node.clauses if (value := evaluate(child, row)) is not None), None)
+    if isinstance(node, Lookup):
+        if all(row[name] is None for name in node.given):
+            return None
+        raise ValueError(f"it depends on the rows of {node.table}")
     values = [evaluate(child, row) for child in children(node)]
     if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
         node = pairwise(node)

@@ -6,7 +6,7 @@ import datetime as dt
 import decimal
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -22,6 +22,9 @@ __all__ = [
     "Expression",
     "Function",
     "LensCall",
+    "Lookup",
+    "Made",
+    "Match",
     "Ref",
     "children",
     "describe",
@@ -61,6 +64,65 @@ class LensCall(ColumnElement[Any]):
         self.function = function
         self.arguments = arguments
         self.type = type_
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What a column of a row that is looked up must hold."""
+
+    name: str
+    value: Expression
+    """A column of the row at hand, or a literal."""
+    type: TypeEngine[Any] = field(default_factory=sa.types.NullType)
+    """The type of the column, as it is declared or found."""
+    nulls: bool = False
+    """NULL finds NULL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a further column gets when a row that was looked for in vain is made."""
+
+    name: str
+    value: Expression
+    type: TypeEngine[Any]
+
+
+class Lookup(ColumnElement[Any]):
+    """A column of the row of another table that matches; NULL if there is none, or all that it should match is NULL.
+
+    The matched columns are a key of that table: what is alike to them is what is alike to its unique index. It is no
+    word of the language, as somebody must follow what happens to the other table: operations write it, lenses may not.
+    """
+
+    __visit_name__ = "contraflow_lookup"
+    inherit_cache = False
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        schema: str | None,
+        column: str,
+        type_: TypeEngine[Any],
+        matches: tuple[Match, ...],
+        made: tuple[Made, ...] | None = None,
+    ) -> None:
+        self.table = table
+        self.schema = schema
+        self.column = column
+        self.type = type_
+        self.matches = matches
+        self.made = made
+        """None: what is not found is not made."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The columns of the row at hand that are matched."""
+        return tuple(match.value.name for match in self.matches if isinstance(match.value, Ref))
 
     def __repr__(self) -> str:
         return describe(self)
@@ -149,6 +211,8 @@ def children(node: Expression) -> list[Expression]:  # noqa: C901 - one arm per 
         return []
     if isinstance(node, LensCall):
         return list(node.arguments)
+    if isinstance(node, Lookup):
+        return [*(match.value for match in node.matches), *(made.value for made in node.made or ())]
     if isinstance(node, elements.BindParameter):
         if node.expanding or not _is_literal(node.value):
             raise _refuse(f"the literal {node.value!r}")
@@ -269,6 +333,10 @@ def describe(node: Expression) -> str:
         return describe(inside(node))
     if isinstance(node, LensCall):
         name = node.function.name
+    elif isinstance(node, Lookup):
+        matched = ", ".join(f"{match.name}{'?' if match.nulls else ''}" for match in node.matches)
+        made = "" if node.made is None else f" or make {', '.join(made.name for made in node.made)}"
+        name = f"{node.schema}.{node.table}.{node.column} by {matched}{made}"
     elif isinstance(node, elements.Case):
         name = "case"
     elif isinstance(node, functions.FunctionElement):

@@ -26,6 +26,7 @@ __all__ = [
     "Move",
     "Nullability",
     "Operation",
+    "Refer",
     "Release",
     "Schema",
     "TableName",
@@ -94,6 +95,28 @@ class Copying:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refer:
+    """A new column that refers to a row of another table."""
+
+    to: TableName
+    key: str
+    """The other table's column whose value it holds."""
+    column: str
+    columns: Mapping[str, str]
+    """Columns that tell which row, with their names in the other table."""
+    nulls: frozenset[str] = frozenset()
+    """Those of them whose NULL matches NULL."""
+    where: tuple[str, ...] = ()
+    """Columns of the other table that hold a constant in that row."""
+    given: tuple[str, ...] = ()
+    """Further ones that a row gets which is made."""
+    creates: bool
+    """A row that is not there is made."""
+    follows: bool = False
+    """The old columns and the new one say the same, so both follow the other table's row."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nullability:
     """A column that may hold NULLs in one release, and not in the other."""
 
@@ -142,6 +165,8 @@ class Fragment:
     """Where dropped columns go."""
     copying: Copying | None = None
     """Where an added column's values come from."""
+    refer: Refer | None = None
+    """What a new column refers to."""
     redefault: tuple[tuple[sa.Column[Any], bool], ...] = ()
     """Columns that get another default under their own name, in their final shape; whether not before contract."""
     create: sa.Table | None = None

@@ -171,7 +171,8 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
         backward.append(RemoveSync(**where, name=found.sync, marker=found.marker))
     if found.relaxed:
         backward.append(RestoreNotNull(**where, names=found.relaxed))
-    markers = tuple(sorted({pair.marker for pair in found.pairs} | {one.image for one in found.copies if one.image}))
+    names = [*(pair.marker for pair in found.pairs), *(copy.image for copy in found.copies)]
+    markers = tuple(sorted({name for name in names if name}))
     if dropped := (*found.dropped, *(() if found.removed else markers)):
         forward.append(DropColumns(**where, names=dropped))
     if added := (*found.added, *(() if found.created else markers)):

@@ -14,7 +14,7 @@ from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, TableName
+from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, Refer, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -99,6 +99,8 @@ class Plans:
     """Columns that move, from which table to which."""
     copies: list[tuple[Copying, TablePlan]] = field(default_factory=list)
     """Columns that follow others, and their tables."""
+    refers: list[tuple[Refer, TablePlan, TablePlan]] = field(default_factory=list)
+    """Columns that refer, of which table to which."""
 
     def claim(self, name: TableName) -> None:
         """Raise ``CF120`` if a table of either release has the name."""

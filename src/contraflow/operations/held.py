@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.expressions import Ref
+from contraflow.expressions.trees import Lookup
 from contraflow.installed import Index
 from contraflow.lens import Group
 from contraflow.operations.base import Release
@@ -355,6 +356,8 @@ def not_injective(
             bears_copies = holder.unique or holder.kind == "unique index" or holder.constraint is not None
             if holder.kind == "index" or not holder.holds(name) or (bears_copies and is_copy):
                 continue
+            if name in group.backward and _bears_key(holder, name, group):
+                continue
             yield name, sources, holder
             break
 
@@ -374,6 +377,26 @@ def check_left_out(
                     why="all rows that the new release inserts would have this one value, and be refused.",
                     instead=f"drop {holder.title} first, in an upgrade of its own.",
                 )
+
+
+def _bears_key(holder: Holder, name: str, group: Group) -> bool:
+    """Whether the holder takes any natural key of another table's rows that the column is a part of.
+
+    A unique constraint that stands on all of the key: two rows have the same one if they refer to the same row. A
+    foreign key that is the reference itself.
+    """
+    image = group.backward[name]
+    if not isinstance(image, Lookup):
+        return False
+    looked_up = {
+        column: found.column
+        for column, found in group.backward.items()
+        if isinstance(found, Lookup) and (found.table, found.matches) == (image.table, image.matches)
+    }
+    if isinstance(key := holder.constraint, ForeignKey):
+        there = tuple(looked_up.get(column) for column in key.columns)
+        return (key.target, key.target_columns) == (image.table, there)
+    return holder.unique and set(looked_up) <= set(holder.columns)
 
 
 def _copied(image: sa.ColumnElement[Any]) -> str:

@@ -247,7 +247,7 @@ def plan_pairs_end(installed: Sequence[Installed]) -> list[Block]:
         for old in (True, False)
         for found in installed
         for pair in found.pairs
-        if pair.old is old
+        if pair.old is old and pair.name
     ]
 
 

@@ -30,6 +30,16 @@ from contraflow.operations.held import (
 from contraflow.operations.keys import change_key, key_change, key_index, moving_problems
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
+from contraflow.operations.references import (
+    AddCompanion,
+    ReferColumns,
+    add_marker,
+    expand_references,
+    installed_references,
+    refer,
+    references_of,
+    referring,
+)
 from contraflow.operations.refusals import held_columns, table_problems
 from contraflow.operations.syncing import MARKER, sync_of
 from contraflow.operations.tables import RenameTable, describe_table
@@ -92,7 +102,11 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
     """The tables that the upgrade's operations touch, by all the names that they use."""
     operations = [operation for change in upgrade.changes for operation in change.operations]
     new = [(operation.schema, operation.new) for operation in operations if isinstance(operation, RenameTable)]
-    new += [(operation.schema, operation.to) for operation in operations if isinstance(operation, MoveColumns)]
+    new += [
+        (operation.schema, operation.to)
+        for operation in operations
+        if isinstance(operation, (AddCompanion, MoveColumns, ReferColumns))
+    ]
     new += [place for operation in operations if isinstance(operation, CopyColumn) for place in operation.tables]
     return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
@@ -130,6 +144,8 @@ def plan(
         step = MakeTable(definition=definition)
         expand.append(Hold(title=f"create {definition.name}", steps=(step,), locked=False, **where))
         installed.append(Installed(created=True, fingerprint=_fingerprint(describe_table(definition)), **where))
+    references = references_of(plans)
+    apart, syncs = referring(plans), {}
     for table_plan in plans.changed():
         try:
             sync = sync_of(table_plan)
@@ -137,9 +153,10 @@ def plan(
             problems.extend(error.problems)
             continue
         problems.extend(table_problems(table_plan, sync))
-        expand.extend(_expand(table_plan, sync))
+        expand.extend(_expand(table_plan, sync, apart=table_plan.name in apart))
         expand.extend(_add_alias(table_plan))
         if sync:
+            syncs[table_plan.name] = sync
             not_null = tuple(column.name for column in table_plan.added if not column.nullable)
             migrate.append(_online("backfill", sync, Backfill(sync=sync)))
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
@@ -158,7 +175,8 @@ def plan(
         expand.extend(begin)
         migrate.append(copied)
         verify.append(compare)
-    installed = installed_copies(installed_pairs(installed, pairs), copies)
+    expand.extend(expand_references(references, syncs))
+    installed = installed_references(installed_copies(installed_pairs(installed, pairs), copies), references)
     migrate.extend(plan_builds(installed))
     contract, rollback = plan_end(installed)
     return Phases(
@@ -215,6 +233,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
     _apply_constraints(found, fragment)
     move(fragment, plans)
     note_copy(fragment, plans)
+    refer(fragment, plans)
 
 
 def _apply_constraints(found: TablePlan, fragment: Fragment) -> None:
@@ -272,17 +291,20 @@ def _release(found: TablePlan, wish: Index) -> None:
 # -------------------------------------------------------------------------------------------------------------
 
 
-def _expand(found: TablePlan, sync: Sync | None) -> list[Block]:
+def _expand(found: TablePlan, sync: Sync | None, *, apart: bool) -> list[Block]:
+    """``apart``: the sync is installed later, its marker stands now."""
     schema, table = found.name
     steps: list[Step] = []
     if early := {change.column: change.new for change in _redefaulted(found) if not change.late}:
         steps.append(SetDefaults(table=table, schema=schema, defaults=early))
     if widening := widening_stage(found, "begin"):
         steps.append(widening)
-    if found.added:
+    if apart:
+        steps.append(add_marker(found))
+    elif found.added:
         added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in found.added)
         steps.append(AddColumns(table=table, schema=schema, columns=added))
-    if sync:
+    if sync and not apart:
         if sync.enforced:
             steps.append(RelaxNotNull(table=table, schema=schema, names=sync.enforced))
         steps.append(InstallSync(sync=sync))

@@ -7,10 +7,11 @@ parentheses. The language is closed (:mod:`contraflow.expressions`), so this sta
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import decimal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
 import sqlalchemy as sa
@@ -19,6 +20,7 @@ from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow.expressions import LensCall, Ref, children, inside, pairwise
+from contraflow.expressions.trees import Lookup, Match
 from contraflow.steps import SyncColumn
 
 __all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
@@ -61,8 +63,11 @@ class Compiler(ABC):
     false: ClassVar[str] = "0"
     compares_rows: ClassVar[bool] = True
     """An index on (a, b) serves ``(a, b) > (1, 2)``."""
+    row_lock: ClassVar[str] = ""
+    """Ends a query whose row must neither go nor change its key before the transaction ends."""
 
     def __init__(self) -> None:
+        self.looks_closely = False
         # Named parameters: the preparer would double percent signs in names for any other style.
         self.dialect = self.core(paramstyle="named")
 
@@ -97,6 +102,8 @@ class Compiler(ABC):
         """The expression's text; ``ref`` gives the text of a column reference."""
         if isinstance(node, Ref):
             return self.reference(ref(node.name), node.type)
+        if isinstance(node, Lookup):
+            return self._lookup(node, ref)
         if isinstance(node, elements.BindParameter):
             return self.literal(node.value)
         if isinstance(node, elements.Null):
@@ -123,6 +130,78 @@ class Compiler(ABC):
                 return f"(- {self.widened(operands[0], node.element.type)})"
             return operands[0] if node.operator is operators.is_true else f"(NOT {operands[0]})"
         return self._binary(cast("elements.BinaryExpression[Any]", node), operands)
+
+    # -- other tables -------------------------------------------------------------------------------------------------
+
+    def in_triggers(self) -> Compiler:
+        """A compiler for triggers: references there are qualified, and what is looked up must stay as it is found."""
+        closely = copy.copy(self)
+        closely.looks_closely = True
+        return closely
+
+    def _lookup(self, node: Lookup, ref: RefText) -> str:
+        if self.looks_closely:
+            source = self.table(node.table, node.schema)
+            value, names = self.quote(node.column), [self.quote(match.name) for match in node.matches]
+        else:
+            # Under other names: a reference that is not qualified means the row at hand.
+            value, names = "cf_value", [f"cf_{place}" for place in range(len(node.matches))]
+            picked = [f"{self.quote(match.name)} AS {name}" for match, name in zip(node.matches, names, strict=True)]
+            listed = ", ".join([f"{self.quote(node.column)} AS cf_value", *picked])
+            source = f"(SELECT {listed} FROM {self.table(node.table, node.schema)})"
+        where = self._matching(node, names, ref)
+        # NULLs may be found in several rows.
+        first = f" ORDER BY cf_row.{value} LIMIT 1" if any(match.nulls for match in node.matches) else ""
+        lock = self.row_lock if self.looks_closely else ""
+        return f"(SELECT cf_row.{value} FROM {source} cf_row WHERE {where}{first}{lock})"
+
+    def _matching(self, node: Lookup, names: Sequence[str], ref: RefText) -> str:
+        parts = []
+        for match, name in zip(node.matches, names, strict=True):
+            value, column = self.matched(match, ref), f"cf_row.{name}"
+            parts.append(self.alike(column, value) if match.nulls else f"{column} = {value}")
+        if all(match.nulls for match in node.matches):
+            parts.append(self.is_given(node, ref))
+        return " AND ".join(parts)
+
+    def is_given(self, node: Lookup, ref: RefText) -> str:
+        """Whether the row at hand says which row it looks for."""
+        refs = [match for match in node.matches if isinstance(match.value, Ref)]
+        word = " OR " if any(match.nulls for match in refs) else " AND "
+        return f"({word.join(f'{self.matched(match, ref)} IS NOT NULL' for match in refs) or self.true})"
+
+    def matched(self, match: Match, ref: RefText) -> str:
+        """The value of a match as it is: the other table's column says what is alike, so that its index serves."""
+        if isinstance(match.value, Ref):
+            return ref(match.value.name)
+        value = cast("elements.BindParameter[Any]", match.value).value
+        return self.bare_text(value) if isinstance(value, str) else self.literal(value)
+
+    def bare_text(self, text: str) -> str:
+        """A literal of text without a collation of its own."""
+        quoted = text.replace("'", "''")
+        return f"'{quoted}'"
+
+    def alike(self, left: str, right: str) -> str:
+        """Whether two values are alike to an index, or both NULL."""
+        return f"({left} = {right} OR ({left} IS NULL AND {right} IS NULL))"
+
+    def is_there(self, node: Lookup, ref: RefText, *, stays: bool) -> str:
+        """Whether the row that is looked up is there, as a condition in a trigger; ``stays``: and will be."""
+        names = [self.quote(match.name) for match in node.matches]
+        where = self._matching(node, names, ref)
+        lock = self.row_lock if stays else ""
+        return f"EXISTS (SELECT 1 FROM {self.table(node.table, node.schema)} cf_row WHERE {where}{lock})"
+
+    def making(self, node: Lookup, ref: RefText) -> tuple[str, str]:
+        """The columns and the values of the row that a lookup makes, if it is not there."""
+        parts = {self.quote(match.name): self.matched(match, ref) for match in node.matches}
+        for made in node.made or ():
+            column = SyncColumn(name=made.name, type=made.type, nullable=True)
+            parts[self.quote(made.name)] = self.image(made.value, column, ref)
+        return ", ".join(parts), ", ".join(parts.values())
+
+    # -- cases --------------------------------------------------------------------------------------------------------
 
     def _case(self, node: elements.Case[Any], ref: RefText) -> str:
         whens = " ".join(

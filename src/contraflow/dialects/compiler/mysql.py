@@ -22,6 +22,8 @@ class MySQLCompiler(Compiler):
     compares_rows = False
     collation = "utf8mb4_0900_bin"
     """Byte-wise and without padding: 'a' and 'a ' differ."""
+    # MariaDB knows no FOR SHARE.
+    row_lock = " LOCK IN SHARE MODE"
 
     def __init__(self, *, utf8mb4: bool = False) -> None:
         """``utf8mb4``: every column of text is known to be in this character set, so that none is converted to it."""
@@ -41,10 +43,16 @@ class MySQLCompiler(Compiler):
         return f"TIMESTAMP'{value.isoformat(' ')}'"
 
     def text_literal(self, text: str) -> str:
+        return f"({self.bare_text(text)} COLLATE {self.collation})"
+
+    def bare_text(self, text: str) -> str:
         if "\\" in text:  # as bytes: the text would depend on NO_BACKSLASH_ESCAPES
-            return f"(_utf8mb4 x'{text.encode().hex()}' COLLATE {self.collation})"
+            return f"_utf8mb4 x'{text.encode().hex()}'"
         quoted = text.replace("'", "''")
-        return f"(_utf8mb4'{quoted}' COLLATE {self.collation})"
+        return f"_utf8mb4'{quoted}'"
+
+    def alike(self, left: str, right: str) -> str:
+        return f"({left} <=> {right})"
 
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
         if is_json(type_):

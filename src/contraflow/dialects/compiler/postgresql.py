@@ -23,6 +23,8 @@ class PostgreSQLCompiler(Compiler):
     true = "TRUE"
     false = "FALSE"
     collate = ' COLLATE "C"'
+    # Of a change of the row, only one of columns under a unique index has to wait for it (manual, Row-Level Locks).
+    row_lock = " FOR KEY SHARE"
 
     def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:
         text = super().image(expression, target, ref)
@@ -48,10 +50,12 @@ class PostgreSQLCompiler(Compiler):
         return f"CAST('{value.isoformat(' ')}' AS timestamp)"
 
     def text_literal(self, text: str) -> str:
+        return f"(CAST({self.bare_text(text)} AS text){self.collate})"
+
+    def bare_text(self, text: str) -> str:
         text = text.replace("'", "''")
         # E'' means the same whether standard_conforming_strings is on or off in the session that runs the trigger.
-        quoted = "E'" + text.replace("\\", "\\\\") + "'" if "\\" in text else f"'{text}'"
-        return f"(CAST({quoted} AS text){self.collate})"
+        return "E'" + text.replace("\\", "\\\\") + "'" if "\\" in text else f"'{text}'"
 
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
         if is_json(type_):

@@ -26,8 +26,10 @@ class SQLiteCompiler(Compiler):
         return f"'{value:%Y-%m-%d %H:%M:%S.%f}'"  # as SQLAlchemy stores it
 
     def text_literal(self, text: str) -> str:
-        quoted = text.replace("'", "''")
-        return f"'{quoted}'"
+        return self.bare_text(text)
+
+    def alike(self, left: str, right: str) -> str:
+        return f"({left} IS {right})"
 
     def comparison(self, left: str, sign: str, right: str, textual: bool) -> str:
         return f"{left} COLLATE BINARY {sign} {right}" if textual else f"{left} {sign} {right}"
