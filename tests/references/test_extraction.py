@@ -211,7 +211,7 @@ def test_killed_at_every_statement_both_releases_go_on(database: Database) -> No
     send(engine, order(1, "first"), order(2, "second"))
     wanted = {1: "first", 2: "second"}
     number = 10
-    for left in itertools.cycle((1, 2, 1, 3, 1, 4)):  # what a kill left half done is undone at times, and done anew
+    for left in itertools.cycle((2, 3, 1, 4)):  # what a kill left half done is undone at times, and done anew
         killer = Killer(left=left, ours=("orders", "customers", "zcf_"))
         with runner(database, before_statement=killer) as run, contextlib.suppress(Killed):
             run.run("contract")
