@@ -62,6 +62,7 @@ CODES: dict[str, str] = {
     "CF206": "a server program is missing and cannot be installed",
     "CF207": "a scratch server does not start",
     "CF208": "the server was not started here",
+    "CF209": "a fault cannot strike on this server",
     # CF3xx: configuration and Alembic
     "CF301": "no configuration or database URL was found",
     "CF302": "the revisions cannot be planned as one upgrade",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from contraflow.problems import ProblemError
 from contraflow.rehearsal.faults import KINDS, VERBS, Fault, asked, left_out, parse, plan
 
 SERVERS = ("sqlite", "postgresql", "mariadb", "mysql", "galera")
@@ -89,8 +90,16 @@ def test_what_a_person_asks_for() -> None:
         *plan(1, ["lock-storm"], server="sqlite"),
         exact,
     )
-    with pytest.raises(ValueError, match="runner-cut cannot strike there: SQLite has no connections"):
-        asked("runner-cut@expand:7", 1, server="sqlite")
+
+
+def test_what_is_asked_for_by_name_and_cannot_strike_is_refused() -> None:
+    for text in ("runner-cut@expand:7", "runner-cut", "all,runner-cut"):
+        with pytest.raises(ProblemError, match=r"CF209: runner-cut cannot strike on sqlite"):
+            asked(text, 1, server="sqlite")
+    with pytest.raises(ProblemError, match="not a cluster") as caught:
+        asked("node-killed,flow-control@both:0.5+1s", 1, server="mysql")
+    assert [problem.code for problem in caught.value.problems] == ["CF209", "CF209"]
+    assert asked("node-killed", 1, server="galera")
 
 
 def test_an_unknown_kind_is_refused() -> None:

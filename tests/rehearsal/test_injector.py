@@ -93,6 +93,16 @@ def test_the_disk_is_full(stage: SmallStage) -> None:
     assert all("full" in detail for detail in details(stage, "disk-full"))
 
 
+@NETWORK
+def test_the_server_refuses_a_statement_because_its_disk_is_full(stage: SmallStage) -> None:
+    carry_out_all(stage, "disk-full@expand:9", "disk-full@migrate:8", "disk-full@contract:6")
+    # It ends after some statements more that clean up.
+    ended = [outcome.partition(" at ")[0] for outcome in stage.outcomes]
+    assert ended.count("ended by CF009") == 3
+    assert set(ended) == {"ended by CF009", "done"}
+    assert all(detail.startswith("in place of statement") for detail in details(stage, "disk-full"))
+
+
 def test_struck_on_all_sides_under_load(private_server: servers.Server) -> None:
     with small_stage(private_server) as stage:
         kinds = ["black-hole", "commit-lost", "idle-in-transaction", "lock-storm", "server-killed"]

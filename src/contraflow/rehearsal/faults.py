@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from contraflow.problems import Problem, ProblemError
+
 __all__ = ["KINDS", "VERBS", "Fault", "Kind", "Needs", "Phase", "asked", "left_out", "parse", "plan"]
 
 Phase = Literal["old", "expand", "migrate", "verify", "both", "contract", "new"]
@@ -22,9 +24,9 @@ VERBS: tuple[Phase, ...] = ("expand", "migrate", "verify", "contract")
 _WORKING: tuple[Phase, ...] = ("expand", "migrate", "contract", "both")
 """Where there are locks to wait for, and two releases to disturb."""
 
-Needs = Literal["nothing", "network", "process", "locks", "sqlite", "cluster"]
+Needs = Literal["nothing", "network", "process", "locks", "cluster"]
 """What a kind needs of the server. ``network``: connections that can be hurt on their way; ``process``: a server of
-the rehearsal's own; ``locks``: locks on rows; ``sqlite``: SQLite; ``cluster``: several nodes.
+the rehearsal's own; ``locks``: locks on rows; ``cluster``: several nodes.
 """
 
 
@@ -85,9 +87,8 @@ KINDS: Mapping[str, Kind] = {
             name="disk-full",
             title="the disk is full for the runner",
             phases=("expand", "migrate", "contract"),
-            needs="sqlite",
             last=12,
-            explains=frozenset({"CF009"}),
+            explains=frozenset({"CF001", "CF009"}),  # the first where it could not renew its lease
         ),
         Kind(name="worker-cut", title="the workers' connections are cut", phases=_WORKING, needs="network"),
         Kind(
@@ -219,8 +220,8 @@ class Fault:
 
     :ivar kind: one of `KINDS`.
     :ivar statement: in a phase with a runner, before which of its statements (see `RunnerProcess`), counted from 1 in
-        the start that it strikes; at the end of the phase, if that has fewer. For ``disk-full``, how many pages the
-        file may grow. None in a phase without a runner.
+        the start that it strikes; at the end of the phase, if that has fewer. For ``disk-full`` on SQLite, how
+        many pages the file may grow. None in a phase without a runner.
     :ivar share: in a phase without a runner, after which share of its time; 0 to 1. Else None.
     :ivar inside: while that statement is carried out.
     :ivar seconds: how long it lasts; 0 for what lasts no time. For ``clock-step``, by how much.
@@ -287,8 +288,6 @@ def left_out(kinds: Iterable[str], *, server: str, ours: bool = True) -> dict[st
         reasons["network"] = "SQLite has no connections that could be hurt on their way"
         reasons["process"] = "SQLite has no server"
         reasons["locks"] = "SQLite locks the whole file, so no two transactions can wait for each other"
-    else:
-        reasons["sqlite"] = f"{server} could not be kept from filling the disk that everything else uses"
     if server != "galera":
         reasons["cluster"] = f"{server} is not a cluster"
     elif ours:
@@ -327,17 +326,27 @@ def asked(text: str, seed: int, *, server: str, ours: bool = True) -> tuple[Faul
     """The faults that a person asks for in one text, as ``--faults`` takes it.
 
     ``all``, ``none``, or words separated by commas: names of kinds, which ``seed`` plans, and exact faults, which have
-    an ``@``. A kind that the server cannot have is left out.
+    an ``@``. Of ``all``, a kind that the server cannot have is left out.
 
-    :raises ValueError: if a name is not known, or an exact one says nothing or cannot strike there.
+    :raises ValueError: if a name is not known, or an exact one says nothing.
+    :raises ProblemError: CF209 for each one asked for by name that cannot strike there.
     """
     words = [word.strip() for word in text.split(",") if word.strip() not in ("", "none")]
     exact = [word for word in words if "@" in word]
-    named = set(KINDS) if "all" in words else {word for word in words if word not in exact}
+    named = {word for word in words if word not in exact} - {"all"}
     faults = [parse(word) for word in exact]
-    for name, reason in left_out((fault.kind for fault in faults), server=server, ours=ours).items():
-        raise ValueError(f"{name} cannot strike there: {reason}")
-    return (*plan(seed, named, server=server, ours=ours), *faults)
+    planned = plan(seed, set(KINDS) | named if "all" in words else named, server=server, ours=ours)
+    asked_for = [*named, *(fault.kind for fault in faults)]
+    ProblemError.raise_any(
+        Problem(
+            code="CF209",
+            what=f"{name} cannot strike on {server}.",
+            why=f"{reason}.",
+            instead="leave it out, or choose another server; --faults all takes what the server can have.",
+        )
+        for name, reason in left_out(asked_for, server=server, ours=ours).items()
+    )
+    return (*planned, *faults)
 
 
 def _draw(kind: Kind, phase: Phase, rng: random.Random) -> Fault:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 from contraflow.problems import ContraflowError, Problem, ProblemError
 from contraflow.rehearsal.faults import KINDS, VERBS, Fault, Phase
 from contraflow.rehearsal.proxy import FaultProxy, Harm, When
+from contraflow.rehearsal.reach import flavour, port_of, unencrypted
 from contraflow.rehearsal.record import FaultRecord, Finding, Try
 from contraflow.rehearsal.runner_process import Report, RunnerProcess, Source, Verb
 from contraflow.rehearsal.strikes import Stage, Striking
@@ -27,6 +29,16 @@ __all__ = ["Injector", "RunnerBroken"]
 
 _AT_ONCE = frozenset({"worker-cut", "long-reader", "idle-in-transaction", "server-killed", "node-killed"})
 """Strikes that the runner waits for where they strike it. The others may wait for locks of its."""
+
+
+_DISK_FULL: Mapping[str, str] = {
+    "postgresql": "DO $$BEGIN RAISE EXCEPTION 'could not extend file: No space left on device (injected)'"
+    " USING ERRCODE = 'disk_full'; END$$",
+    "cockroachdb": "SELECT crdb_internal.force_error('53100', 'no space left on device (injected)')",
+    "mysql": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1021, MESSAGE_TEXT = 'Disk full (injected)'",
+    "mariadb": "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 1021, MESSAGE_TEXT = 'Disk full (injected)'",
+}
+"""A statement that fails with the server's own code for a full disk."""
 
 
 class RunnerBroken(ContraflowError):
@@ -96,8 +108,8 @@ class Injector:
         :raises RunnerBroken: if it ended without a problem.
         """
         taken = sorted(self._take(verb), key=lambda found: found.statement or 0)
-        # A full disk takes a start of its own: it may end the runner anywhere.
-        self._until_done(verb, sorted(taken, key=lambda found: found.kind != "disk-full"))
+        # A file that is full takes a start of its own: it may end the runner anywhere.
+        self._until_done(verb, sorted(taken, key=lambda found: not self._fills_a_file(found)))
         self._wait_for(self._striking)
 
     def pass_time(self, phase: Phase, seconds: float) -> None:
@@ -147,17 +159,17 @@ class Injector:
     def _start(self, verb: Verb, faults: Sequence[Fault]) -> tuple[_Outcome, Sequence[Fault]]:
         """Start it, and strike it with ``faults`` in their order; how it ended, and which of them struck it."""
         began = self._stage.now()
-        full = faults[0] if faults and faults[0].kind == "disk-full" else None
+        full = faults[0] if faults and self._fills_a_file(faults[0]) else None
         due = list(faults[:1] if full is not None else faults)
         with contextlib.ExitStack() as stack:
             # What one node of a cluster began, the next one goes on with.
             url = self._stage.urls[self._starts % len(self._stage.urls)]
             self._starts += 1
-            run = _Start(verb=verb, due=list(due), process=self._runner(), url=url)
+            run = _Start(verb=verb, due=list(due), process=self._runner(), url=url, stack=stack)
             run.explained = self._explained(due)
-            if any(fault.kind == "runner-cut" for fault in due):
-                run.proxy = stack.enter_context(FaultProxy(str(run.url.host), run.url.port or 0))
-                run.url = run.url.set(host="127.0.0.1", port=run.proxy.port)
+            if full is None and any(fault.kind in ("runner-cut", "disk-full") for fault in due):
+                run.proxy = stack.enter_context(FaultProxy(str(url.host), port_of(url)))
+                run.url = unencrypted(url).set(host="127.0.0.1", port=run.proxy.port)
             if any(fault.kind == "second-runner" for fault in due):
                 run.second = stack.enter_context(RunnerProcess(self._source, python=self._python))
                 stack.callback(run.wait_for_second)
@@ -230,6 +242,8 @@ class Injector:
             return True
         if fault.kind == "runner-cut":
             self._cut(run, fault, report)
+        elif fault.kind == "disk-full":
+            self._refuse(run, fault, report)
         elif fault.kind == "clock-step":
             run.step += fault.seconds
             self._note(fault, f"by {fault.seconds:+g} s, before {place}")
@@ -251,6 +265,26 @@ class Injector:
         else:
             run.proxy.cut()
             self._note(fault, f"before {_place(report)}")
+
+    def _refuse(self, run: _Start, fault: Fault, report: Report) -> None:
+        """Let the server itself refuse the next statement, with its own error for a full disk."""
+        place = _place(report)
+        if run.proxy is None or not report.waits:
+            self._note(fault, f"not struck: {place}")
+            return
+        # As it is sent, up to the first value; the heartbeat sends others beside it.
+        words = re.split(r"[%:$\n]", report.text)[0][:60]
+        fired = run.stack.enter_context(
+            run.proxy.harming(
+                re.escape(words), Harm.REPLACE, instead=_DISK_FULL[flavour(self._stage.server, run.url)], times=1
+            )
+        )
+        run.stack.callback(
+            lambda: self._note(fault, f"{'in place of' if fired() else 'not struck: not sent,'} {place}")
+        )
+
+    def _fills_a_file(self, fault: Fault) -> bool:
+        return fault.kind == "disk-full" and self._stage.url.get_backend_name() == "sqlite"
 
     def _second(self, run: _Start, fault: Fault, place: str) -> None:
         """Run a second runner beside the first: one of them must be told, or find everything done."""
@@ -298,6 +332,8 @@ class _Start:
     due: list[Fault]
     process: RunnerProcess
     url: sa.URL
+    stack: contextlib.ExitStack
+    """Closed at its end."""
     proxy: FaultProxy | None = None
     second: RunnerProcess | None = None
     waiting_for: threading.Thread | None = None

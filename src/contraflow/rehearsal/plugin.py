@@ -10,6 +10,7 @@ writes one page about every rehearsal of the run, also of one that pytest-xdist 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import shlex
@@ -61,10 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if page is not None and not page.absolute().parent.is_dir():
         raise pytest.UsageError(f"--rehearse-report: the folder {str(page.parent)!r} does not exist")
     if config.getoption("rehearse_faults") is not None:
+        from contraflow.problems import ProblemError
         from contraflow.rehearsal.faults import asked
 
         try:
-            asked(config.getoption("rehearse_faults"), 0, server="postgresql")
+            with contextlib.suppress(ProblemError):  # each server says for itself what cannot strike there
+                asked(config.getoption("rehearse_faults"), 0, server="postgresql")
         except ValueError as error:
             raise pytest.UsageError(f"--rehearse-faults: {error}") from error
 
@@ -139,9 +142,9 @@ class Rehearse:
         if given("rehearse_on"):
             chosen["on"] = self._on
         chosen.setdefault("command", self._command(chosen))
-        if isinstance(chosen.get("faults"), str):
-            chosen["faults"] = self._faults(chosen)
         try:
+            if isinstance(chosen.get("faults"), str):
+                chosen["faults"] = self._faults(chosen)
             record = Rehearsal(**chosen).run(progress=_log.info)
         except ProblemError as error:
             pytest.fail("\n".join(map(str, error.problems)), pytrace=False)

@@ -11,7 +11,7 @@ from contraflow.rehearsal import servers
 from contraflow.rehearsal.proxy import FaultProxy
 from contraflow.rehearsal.servers import Progress, Server
 
-__all__ = ["Way", "find", "unencrypted"]
+__all__ = ["Way", "find", "flavour", "port_of", "unencrypted"]
 
 _PORTS = {"postgresql": 5432, "cockroachdb": 26257, "mysql": 3306, "mariadb": 3306}
 """Where a server listens if its URL does not say."""
@@ -79,7 +79,7 @@ class Way:
         self.workers = self.url
         self.proxies: Sequence[FaultProxy] = ()
         if url.host is not None and (proxy or server.nodes):
-            first, *more = ((str(one.host), one.port or _PORTS[one.get_backend_name()]) for one in straight)
+            first, *more = ((str(one.host), port_of(one)) for one in straight)
             self.proxies = (FaultProxy(*first, *more),)
             self.workers = unencrypted(self.url).set(host="127.0.0.1", port=self.proxies[0].port)
 
@@ -87,6 +87,16 @@ class Way:
         """Cut what is still connected."""
         for proxy in self.proxies:
             proxy.close()
+
+
+def flavour(server: Server, url: sa.URL) -> str:
+    """Whose SQL the server speaks: ``postgresql``, ``cockroachdb``, ``mysql``, ``mariadb`` or ``sqlite``."""
+    return server.kind if server.kind == "cockroachdb" else url.get_backend_name()
+
+
+def port_of(url: sa.URL) -> int:
+    """Where the server listens."""
+    return url.port or _PORTS[url.get_backend_name()]
 
 
 def unencrypted(url: sa.URL) -> sa.URL:

@@ -22,6 +22,7 @@ from contraflow.engine.report import Progress
 from contraflow.problems import ContraflowError
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.proxy import COMMIT, FaultProxy, Harm, When
+from contraflow.rehearsal.reach import flavour
 from contraflow.rehearsal.record import FaultRecord, Finding, Try
 from contraflow.rehearsal.servers import Server
 
@@ -328,13 +329,11 @@ def _worker_delayed(scene: Scene) -> str:
 
 def _serialization_failed(scene: Scene) -> str:
     """Every other COMMIT is refused by the server itself, as one that lost a conflict."""
-    stage = scene.stage
-    backend = stage.url.get_backend_name()
-    lost = LOST_CONFLICT["cockroachdb" if stage.server.kind == "cockroachdb" else backend]
+    lost = _LOST_CONFLICT[flavour(scene.stage.server, scene.stage.url)]
     return _harmed(scene, COMMIT, Harm.REPLACE, instead=lost, every=2)
 
 
-LOST_CONFLICT: Mapping[str, str] = {
+_LOST_CONFLICT: Mapping[str, str] = {
     "postgresql": "DO $$BEGIN RAISE EXCEPTION 'could not serialize access (injected)'"
     " USING ERRCODE = 'serialization_failure'; END$$",
     "cockroachdb": "SELECT crdb_internal.force_error('40001', 'restart transaction: injected')",
