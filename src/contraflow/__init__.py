@@ -64,7 +64,14 @@ if TYPE_CHECKING:
     from contraflow.opaque import Opaque
     from contraflow.operations.attributes import ChangeDefault
     from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
-    from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+    from contraflow.operations.constraints import (
+        AddCheck,
+        AddExclusion,
+        AddForeignKey,
+        DropCheck,
+        DropExclusion,
+        DropForeignKey,
+    )
     from contraflow.operations.copying import CopyColumn
     from contraflow.operations.enums import AddEnumValues
     from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
@@ -85,6 +92,7 @@ __all__ = [
     "AddColumn",
     "AddCompanion",
     "AddEnumValues",
+    "AddExclusion",
     "AddForeignKey",
     "AddPrimaryKey",
     "AddUnique",
@@ -109,6 +117,7 @@ __all__ = [
     "Disconnected",
     "DropCheck",
     "DropColumn",
+    "DropExclusion",
     "DropForeignKey",
     "DropIndex",
     "DropPrimaryKey",
@@ -225,8 +234,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "operations.constraints": (
         "AddCheck",
+        "AddExclusion",
         "AddForeignKey",
         "DropCheck",
+        "DropExclusion",
         "DropForeignKey",
     ),
     "operations.copying": ("CopyColumn",),

@@ -1,4 +1,4 @@
-"""Foreign keys and checks of a table, as values: what an upgrade makes, and what it takes away."""
+"""Foreign keys, checks and exclusion constraints, as values: what an upgrade makes, and what it takes away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["Check", "Constraint", "ForeignKey", "constraint_from_dict"]
+__all__ = ["Check", "Constraint", "Exclusion", "ForeignKey", "constraint_from_dict"]
 
 _WRITES = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 
@@ -100,11 +100,60 @@ class Check:
         }
 
 
-Constraint: TypeAlias = "ForeignKey | Check"
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """No two rows for which all ``elements`` compare true (PostgreSQL)."""
+
+    kind: ClassVar[str] = "exclusion constraint"
+    name: str
+    columns: tuple[str, ...]
+    """All that the elements and ``where`` read."""
+    using: str = "gist"
+    """The index's access method."""
+    elements: tuple[tuple[str, str], ...] = ()
+    """Each a name of one of ``columns``, or SQL in the server's own words; and the operator that compares it. None of a
+    constraint that is to be dropped."""
+    where: str = ""
+    """A condition in the server's own words, where only the rows for which it is true are compared."""
+    blocks: bool = False
+    """Whether writers may be kept waiting while its index is built."""
+    late: bool = False
+    """Built at contract only: before, writes of the old release could be refused because of it."""
+
+    @property
+    def title(self) -> str:
+        """The constraint in words."""
+        return f"the exclusion constraint {self.name}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :func:`constraint_from_dict`."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "columns": list(self.columns),
+            "using": self.using,
+            "elements": [list(element) for element in self.elements],
+            "where": self.where,
+            "blocks": self.blocks,
+            "late": self.late,
+        }
+
+
+Constraint: TypeAlias = "ForeignKey | Check | Exclusion"
 
 
 def constraint_from_dict(data: Mapping[str, Any]) -> Constraint:
     """The value whose ``as_dict`` gave ``data``. Keys this version does not know are ignored."""
+    if data["kind"] == Exclusion.kind:
+        return Exclusion(
+            name=data["name"],
+            columns=tuple(data["columns"]),
+            using=data["using"],
+            elements=tuple((one, operator) for one, operator in data["elements"]),
+            where=data["where"],
+            blocks=data["blocks"],
+            late=data["late"],
+        )
     if data["kind"] == Check.kind:
         return Check(
             name=data["name"],

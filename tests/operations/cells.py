@@ -15,6 +15,7 @@ from contraflow import (
     AddColumn,
     AddCompanion,
     AddEnumValues,
+    AddExclusion,
     AddForeignKey,
     AddPrimaryKey,
     AddUnique,
@@ -26,6 +27,7 @@ from contraflow import (
     Declared,
     DropCheck,
     DropColumn,
+    DropExclusion,
     DropForeignKey,
     DropIndex,
     DropPrimaryKey,
@@ -48,6 +50,7 @@ from contraflow import (
 from contraflow.dialects import Adapter, Profile, Statement, for_profile
 from contraflow.expressions import concat, length, lower, upper
 from contraflow.operations.base import Operation, TableName
+from contraflow.operations.held import EXCLUSIONS
 from contraflow.operations.planning import plan
 from contraflow.steps import (
     AddAlias,
@@ -157,6 +160,8 @@ EXAMPLES: Sequence[Operation] = (
     DropForeignKey(table="users", columns=["group"]),
     AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
     DropCheck(table="users", name="ck_users_zone"),
+    AddExclusion(table="users", name="ex_users_realm", elements=[("realm", "=")], blocks=True),
+    DropExclusion(table="users", name="ex_users_state"),
     TightenNotNull(table="users", column="street"),
     LoosenNotNull(table="users", column="city"),
 )
@@ -176,6 +181,7 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
         sa.ForeignKeyConstraint(["group"], ["groups.id"], name="fk_users_group", ondelete="CASCADE"),
         sa.CheckConstraint("zone <> ''", name="ck_users_zone"),
         sa.Index("ix_users_zone", "zone"),
+        info={EXCLUSIONS: {"ex_users_state": ("EXCLUDE (state WITH =)", ("state",))}},
     )
     places = sa.Table(
         "places",
@@ -220,6 +226,8 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
 def cell(operation: Operation, adapter: Adapter) -> str:
     """How the operation is carried out there."""
     planned = phases(operation, adapter)
+    if isinstance(operation, (AddExclusion, DropExclusion)) and not adapter.excludes:
+        return "refused"
     if any(isinstance(step, AddAlias) for block in planned.expand if isinstance(block, Hold) for step in block.steps):
         if not adapter.writable_views:
             return "refused"

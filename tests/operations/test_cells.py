@@ -29,18 +29,25 @@ def test_a_cell_says_what_is_sent() -> None:
     for profile in PROFILES:
         adapter = for_profile(profile)
         for operation in EXAMPLES:
+            how = cell(operation, adapter)
+            if how == "refused":
+                continue
             planned = phases(operation, adapter)
             sent = list(statements(adapter, (*planned.expand, *planned.migrate, *planned.contract)))
             assert sent, f"{operation} does nothing on {profile.product}"
             triggers = any(" TRIGGER " in statement.sql for statement in sent)
-            how = cell(operation, adapter)
-            assert how == "refused" or triggers is how.startswith("trigger")
+            assert triggers is how.startswith("trigger")
 
 
 def test_cockroachdb() -> None:
     adapter = for_profile(PROFILES[1])
     sent: dict[tuple[str, str], list[str]] = {}
-    for operation in [one for one in EXAMPLES if type(one).__module__.endswith((".constraints", ".indexes"))]:
+    for operation in EXAMPLES:
+        if (
+            not type(operation).__module__.endswith((".constraints", ".indexes"))
+            or cell(operation, adapter) == "refused"
+        ):
+            continue
         planned = phases(operation, adapter)
         for name in ("migrate", "contract", "rollback"):
             if texts := [statement.sql for statement in statements(adapter, getattr(planned, name))]:

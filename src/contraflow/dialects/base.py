@@ -149,6 +149,8 @@ class Adapter(ABC):
     """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
     foreign_keys_need_indexes: ClassVar[bool] = False
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
+    excludes: ClassVar[bool] = False
+    """Tables can have exclusion constraints."""
     plain_indexes_only: ClassVar[bool] = False
     """No index over an expression, or a part of the rows, can be built beside writers, if at all."""
     shows_indexed_columns: ClassVar[bool] = True

@@ -44,6 +44,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     """CockroachDB. Like Galera it has no hold: each statement stands alone, in an order harmless in every prefix."""
 
     product = "cockroachdb"
+    excludes = False
     floor: ClassVar[tuple[int, ...]] = (25, 2, 2)
     transactional_ddl: ClassVar[bool] = False
     rebuilds: ClassVar[bool] = False

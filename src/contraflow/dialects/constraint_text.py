@@ -1,8 +1,8 @@
-"""Foreign keys and checks as SQL: alike on every server."""
+"""Foreign keys and checks as SQL, alike on every server; and PostgreSQL's exclusion constraints."""
 
 from __future__ import annotations
 
-from contraflow.constraints import Check, Constraint
+from contraflow.constraints import Check, Constraint, Exclusion
 from contraflow.dialects.compiler import Compiler
 
 __all__ = ["clause", "violating"]
@@ -11,6 +11,13 @@ __all__ = ["clause", "violating"]
 def clause(constraint: Constraint, compiler: Compiler) -> str:
     """What stands behind ADD, or in a CREATE TABLE."""
     quote = compiler.quote
+    if isinstance(constraint, Exclusion):
+        compared = ", ".join(
+            f"{quote(one) if one in constraint.columns else f'({one})'} WITH {operator}"
+            for one, operator in constraint.elements
+        )
+        where = f" WHERE ({constraint.where})" if constraint.where else ""
+        return f"CONSTRAINT {quote(constraint.name)} EXCLUDE USING {constraint.using} ({compared}){where}"
     named = f"CONSTRAINT {quote(constraint.name)} " if constraint.name else ""
     if isinstance(constraint, Check):
         return f"{named}CHECK ({constraint.text})"
@@ -29,6 +36,8 @@ def clause(constraint: Constraint, compiler: Compiler) -> str:
 def violating(table: str, schema: str | None, constraint: Constraint, compiler: Compiler) -> str:
     """What stands behind FROM to get the rows of the table, called ``contraflow_row``, that violate the constraint."""
     quote = compiler.quote
+    if isinstance(constraint, Exclusion):
+        return _excluded(compiler.table(table, schema), constraint, compiler)
     rows = f"{compiler.table(table, schema)} contraflow_row"
     if isinstance(constraint, Check):
         return f"{rows} WHERE NOT ({constraint.text})"
@@ -39,3 +48,19 @@ def violating(table: str, schema: str | None, constraint: Constraint, compiler: 
     ]
     target = f"{compiler.table(constraint.target, constraint.target_schema)} contraflow_target"
     return f"{rows} WHERE {' AND '.join(given)} AND NOT EXISTS (SELECT 1 FROM {target} WHERE {' AND '.join(same)})"
+
+
+def _excluded(table: str, constraint: Exclusion, compiler: Compiler) -> str:
+    """The rows that another one excludes."""
+    values = "".join(
+        f", {compiler.quote(one) if one in constraint.columns else f'({one})'} AS contraflow_{place}"
+        for place, (one, _) in enumerate(constraint.elements)
+    )
+    where = f" WHERE {constraint.where}" if constraint.where else ""
+    rows = f"(SELECT *, ctid AS contraflow_place{values} FROM {table}{where})"
+    alike = [
+        f"contraflow_row.contraflow_{place} {operator} contraflow_other.contraflow_{place}"
+        for place, (_, operator) in enumerate(constraint.elements)
+    ]
+    other = ["contraflow_other.contraflow_place <> contraflow_row.contraflow_place", *alike]
+    return f"{rows} contraflow_row WHERE EXISTS (SELECT 1 FROM {rows} contraflow_other WHERE {' AND '.join(other)})"

@@ -219,7 +219,7 @@ def _without(sql: str, replaced: Sequence[Index | Constraint]) -> str:
         with contextlib.suppress(ValueError):  # it stands apart from the text
             if isinstance(gone, (Check, ForeignKey)):
                 sql = sqlite_text.drop_constraint(sql, gone)
-            else:
+            elif isinstance(gone, Index):
                 sql = sqlite_text.drop_unique(sql, gone.columns if gone.constraint else ())
     return sql
 

@@ -148,8 +148,8 @@ def problems(
                     instead="for a small table, accept the wait: AddCheck(..., copies=True);"
                     "\nor let the application check, or declare the check on a new table.",
                 )
-            continue
-        yield from _key_problems(connection, item, constraint, types, compiler)
+        elif isinstance(constraint, ForeignKey):
+            yield from _key_problems(connection, item, constraint, types, compiler)
 
 
 def _name_taken(connection: sa.Connection, item: Installed, constraint: Constraint) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import sqlalchemy as sa
 
-from contraflow.constraints import ForeignKey
+from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.dialects import data, postgresql_keys, postgresql_widening
 from contraflow.dialects.base import (
     BackfillText,
@@ -72,6 +72,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
     # NAMEDATALEN - 1: a longer name is cut, and only a NOTICE tells (manual, Identifiers and Key Words).
     longest_name = (63, "bytes")
     rebuilds: ClassVar[bool] = True
+    excludes: ClassVar[bool] = True
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
 
@@ -288,6 +289,11 @@ class PostgreSQLAdapter(PostgreSQLServer):
         if found is not None:
             require(found, step.table, constraint.columns)
         valid = None if found is None else found.details["constraints"].get(str(constraint.name))
+        if isinstance(constraint, Exclusion):
+            table = self.compiler.table(step.table, step.schema)
+            lock = f"{self.exclusive}, for as long as building its index takes"
+            sql = f"ALTER TABLE {table} ADD {clause(constraint, self.compiler)}"
+            return [] if valid else [Statement(sql=sql, lock=lock)]
         table = self.compiler.table(step.table, step.schema)
         lock = (
             f"SHARE ROW EXCLUSIVE, also on {constraint.target}"
@@ -439,7 +445,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
         except sa.exc.DBAPIError as error:
             if _state(error) == "23505":
                 raise NotUnique(str(error.orig)) from error
-            if _state(error) in ("23503", "23514"):
+            if _state(error) in ("23503", "23514", "23P01"):
                 raise Violated(str(error.orig)) from error
             raise
         finally:

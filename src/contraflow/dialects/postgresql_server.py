@@ -255,7 +255,7 @@ class PostgreSQLServer(Adapter):
             " WHERE a.attrelid = :oid AND a.attnum > 0 ORDER BY a.attnum, e.enumsortorder"
         )
         constraints = rows(
-            "SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype IN ('c', 'f')"
+            "SELECT conname, convalidated FROM pg_constraint WHERE conrelid = :oid AND contype IN ('c', 'f', 'x')"
         )
         indexes = rows(
             "SELECT c.relname, CASE WHEN NOT i.indisvalid THEN 'invalid' WHEN k.oid IS NULL THEN 'index'"
@@ -266,7 +266,13 @@ class PostgreSQLServer(Adapter):
         expressions = rows(
             "SELECT c.relname, i.indisunique, substring(pg_get_indexdef(c.oid) FROM ' USING (.*)$')"
             " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
-            " WHERE i.indrelid = :oid AND i.indexprs IS NOT NULL ORDER BY c.relname"
+            " WHERE i.indrelid = :oid AND i.indexprs IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = c.oid) ORDER BY c.relname"
+        )
+        exclusions = rows(
+            "SELECT k.conname, pg_get_constraintdef(k.oid), a.attname FROM pg_constraint k"
+            " LEFT JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)"
+            " WHERE k.conrelid = :oid AND k.contype = 'x' ORDER BY k.conname, array_position(k.conkey, a.attnum)"
         )
         functions = rows(
             "SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
@@ -289,6 +295,10 @@ class PostgreSQLServer(Adapter):
                 "labels": _grouped(labels),
                 "constraints": {str(name): bool(valid) for name, valid in constraints},
                 "expressions": {str(name): (bool(unique), str(text)) for name, unique, text in expressions},
+                "exclusions": {
+                    str(name): (str(text), tuple(str(other) for one, _, other in exclusions if one == name and other))
+                    for name, text, _ in exclusions
+                },
                 "functions": frozenset(str(name) for (name,) in functions),
                 **self._keys(connection, int(oid)),
             },

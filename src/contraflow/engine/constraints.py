@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.constraints import ForeignKey
+from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.engine.schema import added_types, full_name
 from contraflow.installed import Installed
@@ -26,7 +27,10 @@ def check_constraints(connection: sa.Connection, adapter: Adapter, phases: Phase
     """
     added = added_types(phases)
     inspector = sa.inspect(connection)
-    for item in phases.installed:
+    for whole in phases.installed:
+        yield from _exclusions(adapter, whole)
+        left = tuple(made for made in whole.constrained if not isinstance(made, Exclusion))
+        item = replace(whole, constrained=left)
         if not item.constrained and not item.released:
             continue
         wrong = [problem for key in item.constrained for problem in _target(inspector, key, phases.installed)]
@@ -38,6 +42,30 @@ def check_constraints(connection: sa.Connection, adapter: Adapter, phases: Phase
             yield from adapter.constraint_problems(connection, item, {**types, **new})
     if not adapter.cascades_fire_triggers:
         yield from _cascades(connection, phases)
+
+
+def _exclusions(adapter: Adapter, item: Installed) -> Iterator[Problem]:
+    """``CF205`` for exclusion constraints, which few servers have, and none builds beside writers."""
+    for made in item.constrained:
+        if not isinstance(made, Exclusion):
+            continue
+        title = f"{made.name} of {full_name(item.schema, item.table)}"
+        if not adapter.excludes:
+            yield Problem(
+                code="CF205",
+                what=f"{title} cannot be made: this server has no exclusion constraints.",
+                why="the new release takes such rows to be impossible, and nothing would refuse them.",
+                instead="let the application look for them, under a lock on the row they belong to; or AddUnique(...),"
+                " where they are equal.",
+            )
+        elif not made.blocks:
+            yield Problem(
+                code="CF205",
+                what=f"{title} cannot be made beside writers.",
+                why="PostgreSQL builds its index under a lock that keeps readers and writers out; it has neither"
+                "\nCONCURRENTLY nor NOT VALID for it.",
+                instead="blocks=True accepts the wait, which is right for a small table; or make it at a quiet time.",
+            )
 
 
 def _target(inspector: sa.Inspector, key: object, installed: Sequence[Installed]) -> Iterator[Problem]:
@@ -81,7 +109,8 @@ def _target(inspector: sa.Inspector, key: object, installed: Sequence[Installed]
         for index in inspector.get_indexes(key.target, schema=key.target_schema)
         if index["unique"] and not any(name.endswith("_where") for name in index.get("dialect_options", {}))
     ]
-    found: list[Any] = [primary, *unique, *indexes, *(index.columns for index in own.built if index.unique)]
+    made = [index.columns for index in own.built if index.unique and index.is_plain]
+    found: list[Any] = [primary, *unique, *indexes, *made]
     if not any(set(names) == wanted for names in found):
         yield Problem(
             code="CF116",

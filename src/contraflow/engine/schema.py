@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Adapter
 from contraflow.installed import Installed
 from contraflow.operations.base import TableName
+from contraflow.operations.held import EXCLUSIONS
 from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import AddColumns, Hold, Phases
@@ -89,6 +90,7 @@ def old_shape(
                 table.c[change.column].server_default = clause
         _complete(table, details.get("unnamed", {}).values())
         _complete_indexes(table, details.get("expressions", {}))
+        table.info[EXCLUSIONS] = details.get("exclusions", {})
         _collate(table, details.get("collations", {}))
         made = {made.name for made in (*item.built, *item.constrained)} if item else set()
         # An index that the server made for a foreign key by itself goes with it.

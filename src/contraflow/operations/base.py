@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import sqlalchemy as sa
 
-from contraflow.constraints import ForeignKey
+from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.copies import Source
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
@@ -35,6 +35,7 @@ __all__ = [
     "find_column",
     "find_table",
     "incomplete",
+    "sql_text",
 ]
 
 LONGEST_NAME = 63
@@ -177,7 +178,7 @@ class Fragment:
     """The new release does not know the table."""
     restricts: bool = False
     """Foreign keys of a table that only one release knows may refuse what the other one deletes."""
-    constrain: tuple[ForeignKey | Condition, ...] = ()
+    constrain: tuple[ForeignKey | Condition | Exclusion, ...] = ()
     """Foreign keys and checks the new release has."""
     unconstrain: tuple[Release, ...] = ()
     """Those it no longer has."""
@@ -243,6 +244,20 @@ def find_column(schema: Schema, table: TableName, name: str) -> sa.Column[Any]:
             )
         )
     return columns[name]
+
+
+def sql_text(title: str, text: sa.TextClause) -> str:
+    """The SQL that ``sa.text`` holds, as it is sent. Raises ``CF116`` if it is none, or has parameters."""
+    if not isinstance(text, sa.TextClause) or not text.text.strip():
+        raise incomplete(
+            f"{title} has an expression that is no SQL text.", 'write it as a query has it: sa.text("...").'
+        )
+    if text._bindparams:  # noqa: SLF001 - the only place that tells
+        raise incomplete(
+            f"{title} has an expression with a parameter (:{min(text._bindparams)}).",  # noqa: SLF001
+            "write the value itself, and a colon that is meant as \\:.",
+        )
+    return text.text.replace("\\:", ":").strip()
 
 
 def default_text(column: sa.Column[Any]) -> str | None:

@@ -1,13 +1,16 @@
-"""Operations on the foreign keys and checks of one table."""
+"""Operations on the foreign keys, checks and exclusion constraints of one table."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import sqlalchemy as sa
+
 from contraflow import expressions
-from contraflow.constraints import ForeignKey
+from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.lens import Row
 from contraflow.operations.base import (
     LONGEST_NAME,
@@ -18,9 +21,11 @@ from contraflow.operations.base import (
     find_column,
     find_table,
     incomplete,
+    sql_text,
 )
+from contraflow.operations.held import names_column
 
-__all__ = ["AddCheck", "AddForeignKey", "DropCheck", "DropForeignKey"]
+__all__ = ["AddCheck", "AddExclusion", "AddForeignKey", "DropCheck", "DropExclusion", "DropForeignKey"]
 
 Action = Literal["CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION"]
 _ACTIONS = ("CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT", "NO ACTION")
@@ -217,6 +222,98 @@ class DropCheck:
             "name": self.name,
             "columns": list(self.columns),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddExclusion:
+    """Refuse a row if for another one all ``elements`` compare true (PostgreSQL's ``EXCLUDE``)::
+
+        AddExclusion(
+            table="bookings",
+            name="ex_bookings_room",
+            elements=[("room_id", "="), (sa.text("tsrange(starts_at, ends_at)"), "&&")],
+            where=sa.text("NOT cancelled"),
+            blocks=True,
+        )
+
+    Each element is a column, or SQL in the server's own words, and the operator that compares it. ``using`` is the
+    index's access method; with ``gist``, ``=`` over plain types needs the extension ``btree_gist``.
+
+    A write of the old release could be refused because of it. So ``verify`` compares the rows with each other
+    (``CF016`` shows those that another one excludes) and ``contract`` makes it, unless the old release does not write
+    one of the columns that are compared: then it is made at the end of ``migrate``.
+
+    PostgreSQL builds its index while readers and writers wait (``ALTER TABLE``: there is neither ``CONCURRENTLY`` nor
+    ``NOT VALID`` for it): it is refused (``CF205``) unless ``blocks=True`` accepts that, which is right for a small
+    table. Other servers have no such constraints, and refuse it.
+    """
+
+    table: str
+    name: str
+    elements: Sequence[tuple[str | sa.TextClause, str]]
+    using: str = "gist"
+    where: sa.TextClause | None = None
+    blocks: bool = False
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple((one, operator) for one, operator in self.elements))
+        _check_name(self.table, self.name)
+        if not self.elements:
+            raise incomplete(f"{self.name} compares nothing.", 'name what must differ: elements=[("room_id", "=")].')
+        for word in (*(operator for _, operator in self.elements), self.using):
+            if not re.fullmatch(r"[-+*/<>=~!@#%^&|`?]+|\w+", word):
+                raise incomplete(f"{word!r} of {self.name} is no operator, or no access method.", 'write "=", "&&".')
+        self._made(())
+
+    def _made(self, known: Sequence[str]) -> Exclusion:
+        title = f"the exclusion constraint {self.name}"
+        elements = tuple(
+            (one if isinstance(one, str) else sql_text(title, one), operator) for one, operator in self.elements
+        )
+        where = "" if self.where is None else sql_text(title, self.where)
+        plain = [one for one, _ in self.elements if isinstance(one, str)]
+        texts = [where, *(one for one, _ in elements if one not in plain)]
+        read = [name for name in known if name not in plain and any(names_column(text, name) for text in texts)]
+        return Exclusion(
+            name=self.name,
+            columns=tuple(dict.fromkeys([*plain, *read])),
+            using=self.using,
+            elements=elements,
+            where=where,
+            blocks=self.blocks,
+        )
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        table = (self.schema, self.table)
+        for one, _ in self.elements:
+            if isinstance(one, str):
+                find_column(schema, table, one)
+        return Fragment(table=table, constrain=(self._made(tuple(find_table(schema, table))),))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {"operation": "AddExclusion", "table": [self.schema, self.table], **self._made(()).as_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropExclusion:
+    """Drop an exclusion constraint, told by its name. Until contract it stands, for both releases."""
+
+    table: str
+    name: str
+    schema: str | None = None
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        find_table(schema, (self.schema, self.table))
+        wish = Release(kind=Exclusion.kind, name=self.name)
+        return Fragment(table=(self.schema, self.table), unconstrain=(wish,))
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {"operation": "DropExclusion", "table": [self.schema, self.table], "name": self.name}
 
 
 def _check_name(table: str, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.constraints import Constraint, ForeignKey
+from contraflow.constraints import Constraint, Exclusion, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
@@ -51,7 +51,7 @@ class TablePlan:
     """Columns of the old shape that get a wider type, and whether the application replans."""
     labels: list[Labels] = field(default_factory=list)
     """Values that columns of the old shape get."""
-    constrain: list[ForeignKey | Condition] = field(default_factory=list)
+    constrain: list[ForeignKey | Condition | Exclusion] = field(default_factory=list)
     unconstrained: list[Constraint] = field(default_factory=list)
     nullability: dict[str, Nullability] = field(default_factory=dict)
     """Columns of the old shape that change their NOT NULL."""
@@ -161,7 +161,9 @@ class Plans:
                     schema, table = self.stands((made.target_schema, made.target))
                     found.constrain[place] = replace(made, target_schema=schema, target=table)
 
-    def definitions(self, constraint: Callable[[TablePlan, ForeignKey | Condition], Constraint]) -> list[sa.Table]:
+    def definitions(
+        self, constraint: Callable[[TablePlan, ForeignKey | Condition | Exclusion], Constraint]
+    ) -> list[sa.Table]:
         """The new tables, each after those that it refers to. Raises ``CF116`` for a circle."""
         made = {
             found.name: assembled(

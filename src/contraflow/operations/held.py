@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.constraints import Check, Constraint, ForeignKey
+from contraflow.constraints import Check, Constraint, Exclusion, ForeignKey
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup
 from contraflow.installed import Index
@@ -18,6 +18,7 @@ from contraflow.operations.base import Release
 from contraflow.problems import Problem, ProblemError
 
 __all__ = [
+    "EXCLUSIONS",
     "Holder",
     "check_injective",
     "check_left_out",
@@ -35,6 +36,9 @@ __all__ = [
     "released_index",
 ]
 
+EXCLUSIONS = "contraflow_exclusions"
+"""In a table's ``info``: its exclusion constraints, which SQLAlchemy does not reflect, by name; of each the SQL and the
+columns."""
 _KINDS: tuple[tuple[type[sa.Constraint], str], ...] = (
     (sa.PrimaryKeyConstraint, "primary key"),
     (sa.UniqueConstraint, "unique constraint"),
@@ -105,6 +109,11 @@ class Holder:
                 f'add DropCheck(table="{table}", {told}) to the change,'
                 "\nand AddCheck(...) over the new columns, which the new release is to have in its place."
             )
+        if isinstance(self.constraint, Exclusion):
+            return (
+                f'add DropExclusion(table="{table}", name="{self.name}") to the change,'
+                "\nand AddExclusion(...) over the new columns, which the new release is to have in its place."
+            )
         return f"move {self.title} to the new columns in a revision of its own, first."
 
 
@@ -130,6 +139,9 @@ def holders(table: sa.Table) -> list[Holder]:
 
 
 def _constraints(table: sa.Table) -> Iterator[Holder]:
+    for excluding, (text, columns) in sorted(table.info.get(EXCLUSIONS, {}).items()):
+        exclusion = Exclusion(name=excluding, columns=columns)
+        yield Holder(kind=Exclusion.kind, name=excluding, columns=columns, text=text, constraint=exclusion)
     for constraint in sorted(table.constraints, key=lambda found: (type(found).__name__, str(found.name))):
         name = str(constraint.name) if constraint.name else None
         if isinstance(constraint, sa.CheckConstraint):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.installed import Index
-from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete
+from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete, sql_text
 from contraflow.operations.held import names_column
 
 __all__ = ["AddUnique", "CreateIndex", "DropIndex", "DropUnique"]
@@ -43,11 +43,13 @@ class CreateIndex:
 
     @property
     def _key(self) -> tuple[str, ...]:
-        return tuple(part if isinstance(part, str) else _sql(self.name, part) for part in self.columns)
+        return tuple(
+            part if isinstance(part, str) else sql_text(f"the index {self.name}", part) for part in self.columns
+        )
 
     @property
     def _where(self) -> str:
-        return "" if self.where is None else _sql(self.name, self.where)
+        return "" if self.where is None else sql_text(f"the index {self.name}", self.where)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -72,7 +74,10 @@ class CreateIndex:
             "operation": "CreateIndex",
             "table": [self.schema, self.table],
             "name": self.name,
-            "columns": [part if isinstance(part, str) else {"sql": _sql(self.name, part)} for part in self.columns],
+            "columns": [
+                part if isinstance(part, str) else {"sql": sql_text(f"the index {self.name}", part)}
+                for part in self.columns
+            ],
             "unique": self.unique,
             **({"where": self._where} if self.where is not None else {}),
         }
@@ -171,20 +176,6 @@ def _check_index(table: str, name: str, columns: Sequence[str]) -> None:
             "choose one that every server keeps whole.",
         )
     _check_columns(table, columns)
-
-
-def _sql(name: str, text: sa.TextClause) -> str:
-    """The SQL of an expression or a condition, as it is sent."""
-    if not isinstance(text, sa.TextClause) or not text.text.strip():
-        raise incomplete(
-            f"the index {name} has an expression that is no SQL text.", 'write it as a query has it: sa.text("...").'
-        )
-    if text._bindparams:  # noqa: SLF001 - the only place that tells
-        raise incomplete(
-            f"the index {name} has an expression with a parameter (:{min(text._bindparams)}).",  # noqa: SLF001
-            "write the value itself, and a colon that is meant as \\:.",
-        )
-    return text.text.replace("\\:", ":").strip()
 
 
 def _check_columns(table: str, columns: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow import expressions
-from contraflow.constraints import Check, Constraint, ForeignKey
+from contraflow.constraints import Check, Constraint, Exclusion, ForeignKey
 from contraflow.installed import DefaultChange, Index, Installed
 from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
 from contraflow.operations.copying import CopyColumn, copies_of, copy_blocks, installed_copies, note_copy
@@ -269,7 +269,7 @@ def _taken(found: TablePlan) -> set[str]:
 def _unconstrain(found: TablePlan, wish: Release) -> None:
     """Take away what stands, or what an earlier change of the same upgrade would have made."""
     for made in found.constrain:
-        kind = made.kind if isinstance(made, ForeignKey) else Check.kind
+        kind = Check.kind if isinstance(made, Condition) else made.kind
         if kind == wish.kind and (made.name == wish.name if wish.name else made.columns == wish.columns):
             found.constrain.remove(made)
             return
@@ -373,7 +373,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
 def _constraint(
     found: TablePlan,
     sync: Sync | None,
-    made: ForeignKey | Condition,
+    made: ForeignKey | Condition | Exclusion,
     write: Callable[[expressions.Expression], str],
 ) -> Constraint:
     """The constraint, built late if the old release could violate it."""
@@ -383,6 +383,10 @@ def _constraint(
         implied = not copied and is_key_implied(made, found.holders, groups, found.original, found.columns)
         return replace(made, late=not implied)
     written = {*found.original, *found.copied, *(name for group in groups for name in group.forward)}
+    if isinstance(made, Exclusion):
+        # What nobody has written is NULL, and compares with nothing.
+        plain = [one for one, _ in made.elements if one in made.columns]
+        return replace(made, late=written.issuperset(plain))
     unknown = written.isdisjoint(made.columns) and _holds_for_nulls(made)
     return Check(
         name=made.name, columns=made.columns, text=write(made.expression), copies=made.copies, late=not unknown

@@ -204,8 +204,13 @@ def assembled(
     for rule in constrained:
         if isinstance(rule, Check):
             table.append_constraint(sa.CheckConstraint(sa.text(rule.text.replace(":", "\\:")), name=rule.name))
-        else:
+        elif isinstance(rule, ForeignKey):
             _refer(table, _key(rule), stands)
+        else:
+            raise incomplete(
+                f"{rule.name} is added to the table {name}, which the same upgrade creates.",
+                "declare it there: sqlalchemy.dialects.postgresql.ExcludeConstraint.",
+            )
     return table
 
 

@@ -181,9 +181,19 @@ LATE = (
     Example(
         name="37_create_partial_index",
         title="an index over the rows that fulfil a condition",
-        verdict="not yet",
-        reason="`CreateIndex` has no condition. Plain `CREATE INDEX CONCURRENTLY … WHERE` in a revision of its own,"
-        " outside a transaction.",
+        verdict="expressed",
+        reason="",
+        operations=lambda: [
+            CreateIndex(table="fruits", name="idx_fruits_id_gt_10", columns=["id"], where=sa.text("id > 10"))
+        ],
+        setup=[FRUITS.format("")],
+        old=["INSERT INTO fruits (name) VALUES ('apple')"],
+        meanwhile=["INSERT INTO fruits (name) VALUES ('pear')"],
+        end={
+            index("idx_fruits_id_gt_10"): [
+                ("CREATE INDEX idx_fruits_id_gt_10 ON public.fruits USING btree (id) WHERE (id > 10)",)
+            ]
+        },
     ),
     Example(
         name="38_create_hash_index_with_fillfactor",
@@ -438,7 +448,7 @@ LATE = (
         name="52_create_table_with_exclusion_constraint",
         title="a table with an exclusion constraint",
         verdict="expressed",
-        reason="With a new table only: none can be added to a table that is there.",
+        reason="With the table. `AddExclusion` makes one on a table that is there, while its writers wait.",
         operations=lambda: [
             made(
                 "library",
