@@ -21,16 +21,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import sqlalchemy as sa
-
 from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds
+from contraflow.dialects.pair_words import GOING, OTHER_REPAIR, OWN, REPAIR, SYNCED, On, PairWords, in_block
 from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
-from contraflow.expressions import references
 from contraflow.lens import Side
-from contraflow.steps import Backfill, Pair, PairTable, Sync, SyncColumn
+from contraflow.steps import Backfill, Pair, PairTable, Sync
 
 __all__ = ["PREFIX", "pair_backfill", "pair_probe", "pair_repair", "pair_title", "pair_trigger_names", "pair_triggers"]
 
@@ -38,135 +36,10 @@ PREFIX = "zcf_"
 """Names of a pair's triggers begin so: PostgreSQL fires in the order of names, and a main table's BEFORE DELETE must
 come after the application's own, any of which may call the delete off."""
 
-_SYNCED, _OWN, _OTHER_OWN, _REPAIR, _OTHER_REPAIR, _GOING = 1, 2, 3, 4, 5, 9
-_MARKER = sa.SmallInteger()
-On = Literal["main", "companion"]
-
 
 def pair_trigger_names(name: str) -> tuple[str, ...]:
     """The triggers that a table of a pair may carry, in the order in which they can be dropped one by one."""
     return tuple(f"{name}_{suffix}" for suffix in "bidu")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Words:
-    """The parts of the statements that all servers spell alike, or as the compiler says."""
-
-    pair: Pair
-    compiler: Compiler
-    default_schema: str | None = None
-    """What an unqualified table is qualified with (PostgreSQL: functions that run as their owner need it)."""
-
-    @property
-    def marker(self) -> str:
-        return self.compiler.quote(self.pair.marker)
-
-    def table(self, end: PairTable) -> str:
-        return self.compiler.table(end.table, end.schema or self.default_schema)
-
-    def row(self, row: str, name: str) -> str:
-        return f"{row}.{self.compiler.quote(name)}"
-
-    # -- values --
-
-    def images(self, on: On, row: str | None) -> dict[str, str]:
-        """The images of one table's columns from the other's: from ``row``, or from NULLs if there is none."""
-        end = self.end(on)
-        images = self.pair.to_main if on == "main" else self.pair.to_companion
-
-        def ref(name: str) -> str:
-            return "NULL" if row is None else self.row(row, name)
-
-        return {name: self.compiler.image(image, end.columns[name], ref) for name, image in images.items()}
-
-    def end(self, on: On) -> PairTable:
-        return self.pair.main if on == "main" else self.pair.companion
-
-    def own(self, marker: str) -> str:
-        """The next value of the sync's own."""
-        return f"CASE WHEN {marker} = {_OWN} THEN {_OTHER_OWN} ELSE {_OWN} END"
-
-    def assigned(self, values: Mapping[str, str], marker: str | None = None) -> str:
-        """What SET says of an own write: the values, and the marker's change."""
-        parts = [f"{self.compiler.quote(name)} = {value}" for name, value in values.items()]
-        return ", ".join([*parts, f"{self.marker} = {self.own(marker or self.marker)}"])
-
-    # -- conditions --
-
-    @property
-    def same_marker(self) -> str:
-        """Whether the statement left the marker alone."""
-        return f"({self.compiler.same(f'NEW.{self.marker}', f'OLD.{self.marker}', _MARKER)})"
-
-    @property
-    def repaired(self) -> str:
-        """Whether a marker that has changed was changed by the repair."""
-        return f"NEW.{self.marker} IN ({_REPAIR}, {_OTHER_REPAIR})"
-
-    def inserted(self) -> str:
-        """Whether an INSERT is not the sync's own."""
-        return f"COALESCE(NEW.{self.marker}, {_SYNCED}) = {_SYNCED}"
-
-    def updated(self, on: On) -> str:
-        """Whether an UPDATE concerns the other table, and is not the sync's own."""
-        end = self.end(on)
-        keyed = on == "companion" or self.pair.follows
-        columns = tuple({**end.columns, **({column.name: column for column in end.key} if keyed else {})}.values())
-        pushed = f"NEW.{self.marker} IN ({_SYNCED}, {_REPAIR}, {_OTHER_REPAIR})"
-        return f"(({self.same_marker} AND {self.changed(columns)}) OR (NOT {self.same_marker} AND {pushed}))"
-
-    def found(self, end: PairTable, row: str, other: PairTable, prefix: str = "") -> str:
-        """The row of ``end`` that belongs to ``row``, a row of ``other``."""
-        pairs = zip(end.key, other.key, strict=True)
-        return " AND ".join(
-            f"{prefix}{self.compiler.quote(here.name)} = {self.row(row, there.name)}" for here, there in pairs
-        )
-
-    def changed(self, columns: Sequence[SyncColumn]) -> str:
-        """Whether the statement changed one of the columns."""
-        parts = [
-            f"({self.compiler.unchanged(self.row('NEW', column.name), self.row('OLD', column.name), column.type)})"
-            for column in columns
-        ]
-        return f"NOT ({' AND '.join(parts)})"
-
-    def empty(self, row: str) -> str:
-        """Whether the main row holds what it holds without a row in the companion table."""
-        parts = []
-        nothing = self.images("main", None)
-        for name, column in self.pair.main.columns.items():
-            value = self.row(row, name)
-            if nothing.get(name, "NULL") == "NULL":
-                parts.append(f"{value} IS NULL")
-                continue
-            is_nothing = f"({self.compiler.same(value, nothing[name], column.type)})"
-            # Not given yet: another trigger is about to fill it.
-            parts.append(is_nothing if column.nullable else f"({value} IS NULL OR {is_nothing})")
-        return f"({' AND '.join(parts)})"
-
-    def agree(self, main: str, companion: str) -> str:
-        """Whether the two rows agree in one direction."""
-        ways = [self._holds("companion", companion, main), self._holds("main", main, companion)]
-        return f"({' OR '.join(way for way in ways if way)})"
-
-    def _holds(self, on: On, target: str, source: str) -> str:
-        end = self.end(on)
-        parts = []
-        for name, image in self.images(on, source).items():
-            column = end.columns[name]
-            stored = self.compiler.coerced(image, column)
-            parts.append(f"({self.compiler.same(self.row(target, name), stored, column.type)})")
-        return f"({' AND '.join(parts)})" if parts else ""
-
-    @property
-    def deletes(self) -> bool:
-        """Whether the companion's row goes when the main row becomes empty: it may not hold the NULL that says so."""
-        nothing = self.images("main", None)
-        return self.pair.follows and any(
-            not self.pair.companion.columns[name].nullable
-            and all(nothing.get(source, "NULL") == "NULL" for source in references(image))
-            for name, image in self.pair.to_companion.items()
-        )
 
 
 # --- triggers of blocks: PostgreSQL, MySQL, MariaDB -------------------------------------------------------------------
@@ -176,7 +49,7 @@ class _Words:
 class _Blocks:
     """Trigger bodies with IF ... END IF."""
 
-    words: _Words
+    words: PairWords
     upsert: Literal["on conflict", "on duplicate key"]
 
     def main_written(self) -> list[str]:
@@ -189,7 +62,7 @@ class _Blocks:
             emptied = self._delete("NEW")
         else:
             emptied = [f"UPDATE {table} SET {words.assigned(images)} WHERE {where};"]
-        return [f"IF {empty} THEN", *_in(emptied), "ELSE", *_in(self._put(table, where, images)), "END IF;"]
+        return [f"IF {empty} THEN", *in_block(emptied), "ELSE", *in_block(self._put(table, where, images)), "END IF;"]
 
     def _put(self, table: str, where: str, images: Mapping[str, str]) -> list[str]:
         words, companion = self.words, self.words.pair.companion
@@ -198,7 +71,7 @@ class _Blocks:
             return [f"UPDATE {table} SET {words.assigned(images)} WHERE {where};"]
         keys = [column.name for column in companion.key]
         names = ", ".join([*map(quote, (*keys, *images)), words.marker])
-        values = ", ".join([*(words.row("NEW", key.name) for key in words.pair.main.key), *images.values(), str(_OWN)])
+        values = ", ".join([*(words.row("NEW", key.name) for key in words.pair.main.key), *images.values(), str(OWN)])
         if self.upsert == "on duplicate key":
             # One statement: a look of its own would be a snapshot's under REPEATABLE READ.
             return [
@@ -242,9 +115,9 @@ class _Blocks:
             *lines,
             f"IF {words.changed(tuple(main.columns.values()))} OR {pushed} THEN",
             f"  IF {pushed} AND {words.repaired} AND {agreed} THEN",
-            *_in(self.nothing(), 2),
+            *in_block(self.nothing(), 2),
             "  ELSE",
-            *_in(self.main_written(), 2),
+            *in_block(self.main_written(), 2),
             "  END IF;",
             "END IF;",
         ]
@@ -256,7 +129,7 @@ class _Blocks:
         words, companion = self.words, self.words.pair.companion
         table, where = words.table(companion), words.found(companion, row, words.pair.main)
         return [
-            f"UPDATE {table} SET {words.marker} = {_GOING} WHERE {where};",
+            f"UPDATE {table} SET {words.marker} = {GOING} WHERE {where};",
             f"DELETE FROM {table} WHERE {where};",
         ]
 
@@ -290,10 +163,10 @@ class _Blocks:
         )
         return [
             f"IF {words.changed(companion.key)} THEN",
-            *_in([*self.companion_deleted(), moved]),
+            *in_block([*self.companion_deleted(), moved]),
             "END IF;",
             f"IF {words.changed(tuple(companion.columns.values()))} OR NOT {words.same_marker} THEN",
-            *_in(self.companion_written()),
+            *in_block(self.companion_written()),
             "END IF;",
         ]
 
@@ -309,11 +182,7 @@ class _Blocks:
         ]
 
 
-def _in(lines: Sequence[str], depth: int = 1) -> list[str]:
-    return [f"{'  ' * depth}{line}" for line in lines]
-
-
-def _functions(words: _Words, on: On, blocks: _Blocks) -> dict[str, list[str]]:
+def _functions(words: PairWords, on: On, blocks: _Blocks) -> dict[str, list[str]]:
     """What each event of a table does."""
     if on == "main":
         events = {"i": blocks.main_written(), "u": blocks.main_updated()}
@@ -321,22 +190,22 @@ def _functions(words: _Words, on: On, blocks: _Blocks) -> dict[str, list[str]]:
     return {"i": blocks.companion_written(), "u": blocks.companion_updated(), "d": blocks.companion_deleted()}
 
 
-def _postgresql(words: _Words, on: On) -> list[TriggerText]:
+def _postgresql(words: PairWords, on: On) -> list[TriggerText]:
     pair, end, quote = words.pair, words.end(on), words.compiler.quote
     events = _functions(words, on, _Blocks(words=words, upsert="on conflict"))
     marks = end is pair.old_table
     body = ["BEGIN", f"  /* contraflow {pair.fingerprint} */"]
     if marks:
-        body += ["  IF TG_WHEN = 'BEFORE' AND TG_OP = 'INSERT' THEN", f"    NEW.{words.marker} := {_SYNCED};"]
+        body += ["  IF TG_WHEN = 'BEFORE' AND TG_OP = 'INSERT' THEN", f"    NEW.{words.marker} := {SYNCED};"]
         body += ["    RETURN NEW;", "  END IF;"]
     for letter, event in (("i", "INSERT"), ("u", "UPDATE"), ("d", "DELETE")):
         if letter in events:
-            body += [f"  IF TG_OP = '{event}' THEN", *_in(events[letter], 2), "  END IF;"]
+            body += [f"  IF TG_OP = '{event}' THEN", *in_block(events[letter], 2), "  END IF;"]
     body += ["  IF TG_OP = 'DELETE' THEN", "    RETURN OLD;", "  END IF;", "  RETURN NULL;", "END"]
     schema = end.schema or words.default_schema
     function = words.compiler.table(end.name, schema)
     create = definer_function(words.compiler, end.name, schema, body)
-    deleted = "" if on == "main" else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {_GOING}) "
+    deleted = "" if on == "main" else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {GOING}) "
     shapes = {
         "u": ("AFTER UPDATE", f"WHEN ({words.updated(on)}) "),
         "d": ("BEFORE DELETE" if on == "main" else "AFTER DELETE", deleted),
@@ -357,35 +226,35 @@ def _postgresql(words: _Words, on: On) -> list[TriggerText]:
     ]
 
 
-def _mysql(words: _Words, on: On) -> list[TriggerText]:
+def _mysql(words: PairWords, on: On) -> list[TriggerText]:
     pair, end = words.pair, words.end(on)
     events = _functions(words, on, _Blocks(words=words, upsert="on duplicate key"))
     shapes = {
         "u": ("AFTER UPDATE", words.updated(on)),
-        "d": ("BEFORE DELETE", "") if on == "main" else ("AFTER DELETE", f"NOT (OLD.{words.marker} <=> {_GOING})"),
+        "d": ("BEFORE DELETE", "") if on == "main" else ("AFTER DELETE", f"NOT (OLD.{words.marker} <=> {GOING})"),
         "i": ("AFTER INSERT", words.inserted()),
     }
     texts = []
     for letter, (event, when) in shapes.items():
         if letter not in events:
             continue
-        body = [f"IF {when} THEN", *_in(events[letter]), "END IF;"] if when else events[letter]
+        body = [f"IF {when} THEN", *in_block(events[letter]), "END IF;"] if when else events[letter]
         texts.append(_mysql_trigger(words, end, letter, event, body))
     if end is pair.old_table:
         # Last: a row that it marks must have the others'.
-        marking = [f"SET NEW.{words.marker} = COALESCE(NEW.{words.marker}, {_SYNCED});"]
+        marking = [f"SET NEW.{words.marker} = COALESCE(NEW.{words.marker}, {SYNCED});"]
         texts.append(_mysql_trigger(words, end, "b", "BEFORE INSERT", marking))
     return texts
 
 
-def _mysql_trigger(words: _Words, end: PairTable, letter: str, event: str, body: Sequence[str]) -> TriggerText:
+def _mysql_trigger(words: PairWords, end: PairTable, letter: str, event: str, body: Sequence[str]) -> TriggerText:
     name = words.compiler.table(f"{end.name}_{letter}", end.schema)
     comment = f"/* contraflow {words.pair.fingerprint} */"
     opening = f"CREATE TRIGGER {name} {event} ON {words.table(end)} FOR EACH ROW BEGIN {comment}"
     return TriggerText(
         name=f"{end.name}_{letter}",
         event=event.split()[1].lower(),
-        create="\n".join([opening, *_in(body), "END"]),
+        create="\n".join([opening, *in_block(body), "END"]),
     )
 
 
@@ -396,7 +265,7 @@ def _mysql_trigger(words: _Words, end: PairTable, letter: str, event: str, body:
 class _Statements:
     """Trigger bodies of plain statements, each with its condition in WHERE. One writer at a time: a look is enough."""
 
-    words: _Words
+    words: PairWords
 
     def main_updated(self) -> list[str]:
         words, main, companion = self.words, self.words.pair.main, self.words.pair.companion
@@ -419,10 +288,10 @@ class _Statements:
         if words.deletes:
             lines += [
                 (
-                    f"UPDATE {table} SET {words.marker} = {_GOING}"
+                    f"UPDATE {table} SET {words.marker} = {GOING}"
                     f" WHERE {where} AND {acting} AND {empty} AND NOT {repaired};"
                 ),
-                f"DELETE FROM {table} WHERE {where} AND {words.marker} = {_GOING};",
+                f"DELETE FROM {table} WHERE {where} AND {words.marker} = {GOING};",
                 f"{written} AND NOT {empty};",
             ]
         else:
@@ -430,7 +299,7 @@ class _Statements:
         if words.pair.follows:
             keys = [column.name for column in companion.key]
             names = ", ".join([*map(quote, (*keys, *images)), words.marker])
-            values = ", ".join([*(words.row("NEW", key.name) for key in main.key), *images.values(), str(_OWN)])
+            values = ", ".join([*(words.row("NEW", key.name) for key in main.key), *images.values(), str(OWN)])
             lines.append(
                 f"INSERT INTO {table} ({names}) SELECT {values} WHERE {acting} AND NOT {empty}"
                 f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where});"
@@ -459,14 +328,14 @@ class _Statements:
         return _Blocks(words=self.words, upsert="on conflict").companion_deleted()
 
 
-def _sqlite(words: _Words, on: On, *, without_rowid: bool) -> list[TriggerText]:
+def _sqlite(words: PairWords, on: On, *, without_rowid: bool) -> list[TriggerText]:
     end = words.end(on)
     quote, table = words.compiler.quote, words.compiler.quote(end.table)
     statements = _Statements(words=words)
     self_keys = [quote(column.name) for column in end.key] if without_rowid else ["_rowid_"]
     own = " AND ".join(f"{key} IS NEW.{key}" for key in self_keys)
     # Only UPDATE of the marker: the UPDATE trigger then takes the row for pushed.
-    marking = [f"UPDATE {table} SET {words.marker} = {_SYNCED} WHERE {own};"]
+    marking = [f"UPDATE {table} SET {words.marker} = {SYNCED} WHERE {own};"]
     shapes: dict[str, tuple[str, str, list[str]]] = {
         "u": (
             "AFTER UPDATE",
@@ -476,7 +345,7 @@ def _sqlite(words: _Words, on: On, *, without_rowid: bool) -> list[TriggerText]:
         "i": ("AFTER INSERT", f"WHEN NEW.{words.marker} IS NULL ", marking),
     }
     if on == "companion":
-        shapes["d"] = ("AFTER DELETE", f"WHEN OLD.{words.marker} IS NOT {_GOING} ", statements.companion_deleted())
+        shapes["d"] = ("AFTER DELETE", f"WHEN OLD.{words.marker} IS NOT {GOING} ", statements.companion_deleted())
     elif words.pair.follows:
         shapes["d"] = ("BEFORE DELETE", "", statements.main_deleted())
     texts = []
@@ -488,7 +357,7 @@ def _sqlite(words: _Words, on: On, *, without_rowid: bool) -> list[TriggerText]:
             TriggerText(
                 name=f"{end.name}_{letter}",
                 event=event.split()[1].lower(),
-                create="\n".join([f"{opening} {comment}", *_in(body), "END"]),
+                create="\n".join([f"{opening} {comment}", *in_block(body), "END"]),
             )
         )
     return texts
@@ -511,7 +380,7 @@ def pair_triggers(
     ``default_schema`` is where PostgreSQL finds tables without a schema. ``without_rowid`` says that an SQLite table
     has none.
     """
-    words = _Words(pair=pair, compiler=compiler, default_schema=default_schema)
+    words = PairWords(pair=pair, compiler=compiler, default_schema=default_schema)
     if product == "sqlite":
         return _sqlite(words, on, without_rowid=without_rowid)
     if product in ("mysql", "mariadb"):
@@ -537,7 +406,7 @@ def pair_backfill(pair: Pair) -> Backfill:
 
 def pair_probe(pair: Pair, compiler: Compiler) -> ProbeText:
     """The queries of a verification."""
-    words = _Words(pair=pair, compiler=compiler)
+    words = PairWords(pair=pair, compiler=compiler)
     source, where = _differing(words)
     keys = [f"m.{compiler.quote(column.name)}" for column in pair.main.key]
     values = [
@@ -555,7 +424,7 @@ def pair_probe(pair: Pair, compiler: Compiler) -> ProbeText:
     )
 
 
-def _differing(words: _Words) -> tuple[str, str]:
+def _differing(words: PairWords) -> tuple[str, str]:
     """The two tables joined as m and c, and the condition under which they disagree."""
     pair, quote = words.pair, words.compiler.quote
     source = (
@@ -579,14 +448,14 @@ def pair_repair(pair: Pair, side: Side, product: str, compiler: Compiler, *, est
     They walk over the main table. ``remaining`` counts the rows that disagree; on MySQL and MariaDB, where a statement
     that reads the companion table could not have its triggers write it (error 1442), each row is asked by its trigger.
     """
-    words = _Words(pair=pair, compiler=compiler)
+    words = PairWords(pair=pair, compiler=compiler)
     quote, table = compiler.quote, words.table(pair.main)
     source, where = _differing(words)
     bare = quote(pair.main.table)
     row = f"SELECT 1 FROM {words.table(pair.companion)} c WHERE {words.found(pair.companion, bare, pair.main, 'c.')}"
     agree = f"CASE WHEN EXISTS ({row}) THEN EXISTS ({row} AND {words.agree(bare, 'c')}) ELSE {words.empty(bare)} END"
     if (side == "old") == (pair.old == "main"):
-        push = f"{words.marker} = CASE WHEN {words.marker} = {_REPAIR} THEN {_OTHER_REPAIR} ELSE {_REPAIR} END"
+        push = f"{words.marker} = CASE WHEN {words.marker} = {REPAIR} THEN {OTHER_REPAIR} ELSE {REPAIR} END"
         update = f"UPDATE {table} SET {push} WHERE "
         disagree = "1 = 1" if product in ("mysql", "mariadb") else f"NOT ({agree})"
     else:
