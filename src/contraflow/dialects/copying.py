@@ -19,6 +19,8 @@ from contraflow.copies import Copy, Path, Place
 from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds
+from contraflow.dialects.pair_words import in_block
+from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
 from contraflow.lens import Side
 from contraflow.steps import Backfill, Sync, SyncColumn
@@ -174,13 +176,9 @@ class _Words:
         )
 
 
-def _in(lines: Sequence[str], depth: int = 1) -> list[str]:
-    return [f"{'  ' * depth}{line}" for line in lines]
-
-
 def _when_changed(words: _Words, place: Place, path: Path, position: int, lines: Sequence[str]) -> list[str]:
     """Lines of blocks for the rows that led to a row before it was changed."""
-    return [f"IF NOT ({words.unchanged(place, path.relevant(position)[0])}) THEN", *_in(lines), "END IF;"]
+    return [f"IF NOT ({words.unchanged(place, path.relevant(position)[0])}) THEN", *in_block(lines), "END IF;"]
 
 
 def _watched(words: _Words, place: Place) -> str:
@@ -221,12 +219,12 @@ def _postgresql_target(words: _Words) -> list[str]:
     given = f"TG_OP = 'UPDATE' AND NOT ({words.unchanged(words.copy.target, [words.copy.column])})"
     value = [f"{column} := {words.value(column, image, 'cf_value')};"]
     if words.copy.winner == "new":
-        value = [f"IF NOT ({given}) THEN", *_in(value), "END IF;"]
+        value = [f"IF NOT ({given}) THEN", *in_block(value), "END IF;"]
     return [
         *(line for path in words.copy.paths for line in _locks_onwards(words, path, -1, new)),
         f"cf_value := {words.found(new)};",
         f"IF {words.due(image, 'cf_value')} THEN",
-        *_in(value),
+        *in_block(value),
         f"  {image} := cf_value;",
         "END IF;",
         "RETURN NEW;",
@@ -247,21 +245,13 @@ def _postgresql(words: _Words, place: Place) -> list[TriggerText]:
             for step in copy.steps_on(place)
             for line in _when_changed(words, place, *step, _postgresql_rows(words, *step, "OLD"))
         ]
-        body += ["IF TG_OP = 'DELETE' THEN", *_in(before), "  RETURN OLD;", "END IF;"]
-        body += ["IF TG_OP = 'UPDATE' THEN", *_in(left), "END IF;", *after, "RETURN NULL;"]
+        body += ["IF TG_OP = 'DELETE' THEN", *in_block(before), "  RETURN OLD;", "END IF;"]
+        body += ["IF TG_OP = 'UPDATE' THEN", *in_block(left), "END IF;", *after, "RETURN NULL;"]
     declared = ["DECLARE", f"  cf_value {compiler.variable_type(words.stored)};"] if is_target else []
-    text = "\n".join([*declared, "BEGIN", *_in(body), "END"])
-    tag = "$contraflow$"
-    while tag in text:
-        tag = f"{tag[:-1]}_$"
     schema = place[0] or words.default_schema
-    path = ", ".join(["pg_catalog", *([compiler.quote(schema)] if schema else []), "pg_temp"])
     function = compiler.table(stem, schema)
     # With its owner's rights: the application's role need not be allowed to read and write all tables of the paths.
-    create = (
-        f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
-        f" SET search_path = {path} AS {tag}\n{text}\n{tag}"
-    )
+    create = definer_function(compiler, stem, schema, [*declared, "BEGIN", *in_block(body), "END"])
     when = "BEFORE" if is_target else "AFTER"
     watched = f"NOT ({words.unchanged(place, copy.followed)})" if is_target and copy.followed else ""
     shapes = {
@@ -289,16 +279,16 @@ def _mysql_target(words: _Words, letter: str) -> list[str]:
     column, image = new(copy.column), new(copy.image)
     value = [f"SET {column} = {words.value(column, image, 'cf_value')};"]
     if copy.winner == "new" and letter == "u":
-        value = [f"IF {words.unchanged(copy.target, [copy.column])} THEN", *_in(value), "END IF;"]
+        value = [f"IF {words.unchanged(copy.target, [copy.column])} THEN", *in_block(value), "END IF;"]
     lines = [
         f"DECLARE cf_value {words.compiler.variable_type(words.stored)} DEFAULT {words.found(new, locked=True)};",
         f"IF {words.due(image, 'cf_value')} THEN",
-        *_in([*value, f"SET {image} = cf_value;"]),
+        *in_block([*value, f"SET {image} = cf_value;"]),
         "END IF;",
     ]
     if letter == "i":
         return lines
-    return [f"IF NOT ({words.unchanged(copy.target, copy.followed)}) THEN BEGIN", *_in(lines), "END; END IF;"]
+    return [f"IF NOT ({words.unchanged(copy.target, copy.followed)}) THEN BEGIN", *in_block(lines), "END; END IF;"]
 
 
 def _mysql(words: _Words, place: Place) -> list[TriggerText]:
@@ -322,10 +312,10 @@ def _mysql(words: _Words, place: Place) -> list[TriggerText]:
                 for step in copy.steps_on(place)
                 for line in _when_changed(words, place, *step, [f"{words.updated(*step, old)};"])
             ]
-            body = [f"IF {_watched(words, place)} THEN", *_in([*left, *body]), "END IF;"]
+            body = [f"IF {_watched(words, place)} THEN", *in_block([*left, *body]), "END IF;"]
         name = words.compiler.table(f"{stem}_{letter}", place[0])
         opening = f"CREATE TRIGGER {name} {when} {event} ON {words.table(place)} FOR EACH ROW BEGIN"
-        create = "\n".join([f"{opening} /* contraflow {copy.fingerprint} */", *_in(body), "END"])
+        create = "\n".join([f"{opening} /* contraflow {copy.fingerprint} */", *in_block(body), "END"])
         texts.append(TriggerText(name=f"{stem}_{letter}", event=event.lower(), create=create))
     return texts
 
@@ -358,7 +348,7 @@ def _sqlite(words: _Words, place: Place, *, without_rowid: bool) -> list[Trigger
         # The trigger is made in the table's file; inside it, and behind ON, SQLite forbids qualified names.
         name = words.compiler.table(f"{stem}_{letter}", place[0])
         opening = f"CREATE TRIGGER {name} AFTER {event} ON {words.table(place)} FOR EACH ROW {when}BEGIN"
-        create = "\n".join([f"{opening} /* contraflow {copy.fingerprint} */", *_in(body), "END"])
+        create = "\n".join([f"{opening} /* contraflow {copy.fingerprint} */", *in_block(body), "END"])
         texts.append(TriggerText(name=f"{stem}_{letter}", event=event.lower(), create=create))
     return texts
 
