@@ -141,4 +141,5 @@ def test_a_real_failure_is_made_small_and_fails_again(tmp_path: Path) -> None:
     assert text in [finding["reproduce"] for finding in record["findings"]]
     again = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=False)
     assert again.returncode == 1, again.stderr
-    assert "'mail': 'altered'" in again.stdout
+    assert "mail is 'altered', and must be" in again.stdout
+    assert text.count("Write(") == 1  # the row, and the upgrade that alters it

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import sqlalchemy as sa
 
 from contraflow.cli.session import Session, ended_by_sigterm
-from contraflow.rehearsal import report
+from contraflow.rehearsal import counterexample, report
 from contraflow.rehearsal.faults import Fault, asked
 from contraflow.rehearsal.minimise import minimise
 from contraflow.rehearsal.nodes import Workload
+from contraflow.rehearsal.record import Record
 from contraflow.rehearsal.rehearse import Rehearsal
 
 __all__ = ["Workload", "run"]
@@ -72,11 +74,10 @@ def run(
         with ended_by_sigterm(), session.output.milestones() as tell:
             record = rehearsal.run(progress=tell)
             if reproduce is not None and record.verdict == "failed":
-                tell("looking for a smaller rehearsal that fails alike")
-                smaller = minimise(rehearsal, record, progress=tell)
-                reproduce.write_text(smaller.script, encoding="utf-8")
+                text, record = _reproduced(rehearsal, record, tell)
+                reproduce.write_text(text, encoding="utf-8")
                 session.output.note(f"a script that shows it again: {reproduce}")
-                record, reproduce = smaller.reproduces(record), None  # one is enough to begin with
+                reproduce = None  # one is enough to begin with
             records.append(record)
         if page is not None:
             # After each: what was learnt on one server stays if the next one does not start.
@@ -90,6 +91,22 @@ def run(
     if page is not None:
         session.output.note(f"the report: {page}")
     return passed
+
+
+def _reproduced(rehearsal: Rehearsal, record: Record, tell: Callable[[str], None]) -> tuple[str, Record]:
+    """A script that shows a failure again, and the record with it beside what it shows.
+
+    That of one row's history where that is enough; else a smaller rehearsal.
+    """
+    shown = counterexample.find(rehearsal, record, progress=tell)
+    if shown is not None:
+        finding, case = shown
+        text = counterexample.script(case, finding, record)
+        with_it = (replace(one, reproduce=text) if one == finding else one for one in record.findings)
+        return text, replace(record, findings=tuple(with_it))
+    tell("no row's history shows it alone: looking for a smaller rehearsal that fails alike")
+    smaller = minimise(rehearsal, record, progress=tell)
+    return smaller.script, smaller.reproduces(record)
 
 
 def _words(release: str, workload: Workload) -> Iterator[str]:

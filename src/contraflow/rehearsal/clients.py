@@ -231,7 +231,7 @@ class Client:
             return
         if not (answer.fault in _REFUSED and self.desk.control(release, statement, known)):
             what = f"{'update' if draft else 'read'} by the {release} release failed: {answer.error}"
-            self.desk.history.fail(release, what, table=_title(row.table), key=row.title, of=row.history)
+            self.desk.history.fail(release, what, table=_title(row.table), key=row.title, row=row.key, of=row.history)
 
     def check_hot(self, release: Side, row: HotRow, found: Mapping[str, Any] | None, at: float) -> None:
         """Hold such a row, read since the moment ``at``, against what may be read of it."""
@@ -239,7 +239,7 @@ class Client:
         self.desk.history.count("values checked", len(found) if found else 1)
         for kind, what in row.judge(release, found, at):
             told = f"the {release} release reads: {what}"
-            self.desk.history.find(kind, told, table=_title(row.table), key=row.title, of=row.history)
+            self.desk.history.find(kind, told, table=_title(row.table), key=row.title, row=row.key, of=row.history)
 
     def _pick(self, release: Side) -> Item | None:
         """A row that the release knows."""
@@ -448,7 +448,7 @@ class Client:
         item = steps[0].items[0]
         verbs = " and ".join(dict.fromkeys(step.verb for step in steps))
         what = f"{verbs} by the {release} release failed: {answer.error}"
-        self.desk.history.fail(release, what, table=_title(item.table), key=item.title, of=item.history)
+        self.desk.history.fail(release, what, table=_title(item.table), key=item.title, row=item.key, of=item.history)
 
     def _read(self, release: Side, item: Item) -> None:
         oracle = self.desk.tables[item.table]
@@ -460,7 +460,9 @@ class Client:
             item.history.add(sent, release, self.name, "read", None, _outcome(answer))
             if answer.fault not in _UNKNOWN:
                 what = f"a read by the {release} release failed: {answer.error}"
-                self.desk.history.fail(release, what, table=_title(item.table), key=item.title, of=item.history)
+                self.desk.history.fail(
+                    release, what, table=_title(item.table), key=item.title, row=item.key, of=item.history
+                )
             return
         self.check(release, item, answer.results[0], sent, "read")
 
@@ -482,7 +484,7 @@ class Client:
 
     def _wrong(self, kind: FindingKind, item: Item, what: str) -> None:
         """Report a row once: after that, nothing that is read of it can be judged."""
-        self.desk.history.find(kind, what, table=_title(item.table), key=item.title, of=item.history)
+        self.desk.history.find(kind, what, table=_title(item.table), key=item.title, row=item.key, of=item.history)
         pair = self.desk.mains.get(item.table) or self.desk.companions.get(item.table)
         if pair is not None:
             main = item if item.table == pair.main else item.partner

@@ -96,16 +96,26 @@ class History:
             self._counts[what] += number
 
     def find(
-        self, kind: FindingKind, what: str, *, table: str = "", key: str = "", of: KeyHistory | None = None
+        self,
+        kind: FindingKind,
+        what: str,
+        *,
+        table: str = "",
+        key: str = "",
+        row: Mapping[str, Any] | None = None,
+        of: KeyHistory | None = None,
     ) -> None:
-        """Something is wrong."""
-        self.add(Finding(kind=kind, what=what, table=table, key=key, history=of.events() if of else ()))
+        """Something is wrong; ``row`` is the key as a mapping, where it is known."""
+        told = {name: plain(value) for name, value in (row or {}).items()}
+        self.add(Finding(kind=kind, what=what, table=table, key=key, row=told, history=of.events() if of else ()))
 
-    def fail(self, release: Side, what: str, *, table: str, key: str, of: KeyHistory) -> None:
+    def fail(
+        self, release: Side, what: str, *, table: str, key: str, row: Mapping[str, Any] | None = None, of: KeyHistory
+    ) -> None:
         """A request of the release has failed that must not."""
         with self._lock:
             self._seconds[int(self.now()), release].failed += 1
-        self.find("failed", what, table=table, key=key, of=of)
+        self.find("failed", what, table=table, key=key, row=row, of=of)
 
     def add(self, finding: Finding) -> None:
         """The same, told in full."""

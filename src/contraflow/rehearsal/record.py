@@ -179,6 +179,8 @@ class Finding:
     table: str = ""
     key: str = ""
     """The row's key as a person writes it, ``id=17``; empty if it is not about one row."""
+    row: Mapping[str, Plain] = field(default_factory=dict)
+    """The same as column to value; empty where the key is not known, or in records of earlier versions."""
     history: tuple[Event, ...] = ()
     """Everything that happened to the key, in order of time."""
     reproduce: str | None = None

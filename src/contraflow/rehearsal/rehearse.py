@@ -444,7 +444,9 @@ class _Run:
                         self._check_table(release, node, name, table, views)
             for hot, seen in views.items():
                 for what in hot.torn(seen):
-                    self.history.find("differs", what, table=str(hot.table[1]), key=hot.title, of=hot.history)
+                    self.history.find(
+                        "differs", what, table=str(hot.table[1]), key=hot.title, row=hot.key, of=hot.history
+                    )
 
     def _check_agreement(self) -> None:
         """Hold the two sides of every row against each other, as both releases read them."""
