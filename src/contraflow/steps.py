@@ -57,6 +57,7 @@ __all__ = [
     "PairTable",
     "Phases",
     "Probe",
+    "ProbeAlias",
     "ProbeCopy",
     "ProbePair",
     "ProveReferences",
@@ -541,6 +542,19 @@ class AddAlias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeAlias:
+    """Count rows that are not the same under both names, where the second name is a table of its own."""
+
+    table: str
+    schema: str | None = None
+    alias: str
+    columns: tuple[str, ...]
+    """The new release's columns."""
+    key: tuple[str, ...]
+    """The columns of the primary key."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DropAlias:
     """Undo :class:`AddAlias`."""
 
@@ -639,6 +653,7 @@ Step: TypeAlias = (
     | Probe
     | ProbeCopy
     | WidenColumns
+    | ProbeAlias
     | ProbePair
     | ProveReferences
     | TakeName

@@ -16,8 +16,21 @@ from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.constraint_text import violating
 from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.installed import Index, Installed, Widening
+from contraflow.lens import Side
 from contraflow.problems import Problem
-from contraflow.steps import Backfill, BuildIndex, FillNulls, Hold, Online, Pair, Probe, Step, Sync, WidenColumns
+from contraflow.steps import (
+    Backfill,
+    BuildIndex,
+    FillNulls,
+    Hold,
+    Online,
+    Pair,
+    Probe,
+    ProbeAlias,
+    Step,
+    Sync,
+    WidenColumns,
+)
 
 __all__ = [
     "Adapter",
@@ -353,6 +366,18 @@ class Adapter(ABC):
     @abstractmethod
     def probe(self, step: Probe) -> ProbeText:
         """The queries of a verification."""
+
+    def alias_probe(self, step: ProbeAlias) -> ProbeText | None:  # noqa: ARG002 - for SQLite
+        """The queries that compare a table with its alias; None where that is a view of it."""
+        return None
+
+    def alias_repairs(self, step: ProbeAlias, side: Side) -> Sequence[BackfillText]:  # noqa: ARG002 - for SQLite
+        """The statements, one after the other, that make the other name's rows those of ``side``."""
+        return ()
+
+    def alias_triggers(self, stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:  # noqa: ARG002 - for SQLite
+        """The names of the triggers that keep an alias, on the table and on the alias."""
+        return (), ()
 
     def alike(self, step: BuildIndex) -> str:
         """The query that gives, of at most ``:limit`` kinds, the values under a unique index that rows share.

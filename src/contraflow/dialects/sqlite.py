@@ -34,9 +34,10 @@ from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import PREFIX, pair_triggers
 from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
-from contraflow.dialects.sqlite_twin import SQLiteTables
+from contraflow.dialects.sqlite_twin import SQLiteTables, twin_probe, twin_repairs, twin_triggers
 from contraflow.dialects.sync import TriggerText
 from contraflow.installed import Index, Installed
+from contraflow.lens import Side
 from contraflow.problems import Problem
 from contraflow.references import InstallReference
 from contraflow.steps import (
@@ -53,6 +54,7 @@ from contraflow.steps import (
     Linked,
     Online,
     Probe,
+    ProbeAlias,
     ProveReferences,
     Step,
     Sync,
@@ -552,6 +554,18 @@ class SQLiteAdapter(Adapter):
         if found is not None:
             require(found, step.table, step.names)
         return []
+
+    def alias_probe(self, step: ProbeAlias) -> ProbeText | None:
+        """See :meth:`Adapter.alias_probe`."""
+        return twin_probe(step, self.compiler)
+
+    def alias_repairs(self, step: ProbeAlias, side: Side) -> Sequence[BackfillText]:
+        """See :meth:`Adapter.alias_repairs`."""
+        return twin_repairs(step, side, self.compiler)
+
+    def alias_triggers(self, stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See :meth:`Adapter.alias_triggers`."""
+        return twin_triggers(stem)
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:  # noqa: ARG002 - the interface's
         """See :meth:`Adapter.backfill`."""

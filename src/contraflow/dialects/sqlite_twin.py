@@ -11,14 +11,17 @@ application's own triggers stay where they are; contract drops the second table 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from contraflow.dialects import sqlite_text
-from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.base import BackfillText, Found, ProbeText, Statement, escape
+from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.remaining import index_name
 from contraflow.dialects.tables import Tables
-from contraflow.steps import AddAlias, DropAlias, TakeName
+from contraflow.lens import Side
+from contraflow.steps import AddAlias, DropAlias, ProbeAlias, TakeName
 
-__all__ = ["SQLiteTables"]
+__all__ = ["SQLiteTables", "twin_probe", "twin_repairs", "twin_triggers"]
 
 _EVENTS = {"i": "INSERT", "u": "UPDATE", "d": "DELETE"}
 
@@ -88,14 +91,9 @@ class SQLiteTables(Tables):
         values = ", ".join(map(quote, columns))
         into = f"({values})" if len(columns) > 1 else values
 
-        def at(table: str, row: str) -> str:
-            return " AND ".join(f"{table}.{quote(name)} IS {row}.{quote(name)}" for name in key)
-
-        differs = " OR ".join(
-            f"{source}.{quote(name)} COLLATE BINARY IS NOT {target}.{quote(name)}"
-            f" OR typeof({source}.{quote(name)}) <> typeof({target}.{quote(name)})"
-            for name in columns
-        )
+        side = _Side(table=source, key=tuple(map(quote, key)), columns=tuple(map(quote, columns)))
+        at = side.same
+        differs = side.differ(source, target)
 
         def update(row: str) -> str:
             return (
@@ -143,6 +141,103 @@ class SQLiteTables(Tables):
         if found is None or (triggers and step.alias in found.names):
             sent.append(self._drop("TABLE", step.alias, step.schema))
         return sent
+
+
+def twin_triggers(stem: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the triggers on the first table, and of those on the second."""
+    first, second = (tuple(f"{stem}_{letter}_{event}" for event in _EVENTS) for letter in "on")
+    return first, second
+
+
+def twin_probe(step: ProbeAlias, compiler: Compiler) -> ProbeText:
+    """The queries that compare the two tables."""
+    old, new = _Side.of(step, compiler)
+    here, there = ", ".join(f"a.{name}" for name in old.key), ", ".join(f"b.{name}" for name in old.key)
+    title = f"{step.table} -> {step.alias}"
+    source = f"{old.table} a LEFT JOIN {new.table} b ON {old.same('a', 'b')}"
+    where = f"{old.missing('b')} OR {old.differ('a', 'b')}"
+    values = ", ".join(
+        f"{alias}.{name} AS {compiler.quote(f'{table}.{plain}')}"
+        for alias, table in (("a", step.table), ("b", step.alias))
+        for plain, name in zip(step.columns, old.columns, strict=True)
+    )
+    alone = f"only in {step.alias}"
+    extra = f"{new.table} b LEFT JOIN {old.table} a ON {old.same('a', 'b')} WHERE {old.missing('a')}"
+    return ProbeText(
+        unsynced="SELECT 0",
+        differing=(
+            (title, escape(f"SELECT count(*) FROM {source} WHERE {where}")),
+            (alone, escape(f"SELECT count(*) FROM {extra}")),
+        ),
+        show=(
+            (title, f"{escape(f'SELECT {here}, {values} FROM {source} WHERE {where}')} LIMIT :limit"),
+            (alone, f"{escape(f'SELECT {there} FROM {extra}')} LIMIT :limit"),
+        ),
+        nulls={},
+    )
+
+
+def twin_repairs(step: ProbeAlias, side: Side, compiler: Compiler) -> list[BackfillText]:
+    """What makes the other table the same as that of ``side``: rows that are too many go, then the others are written.
+
+    Both tables' triggers find that nothing differs any more, and stop.
+    """
+    old, new = _Side.of(step, compiler)
+    right, wrong = (old, new) if side == "old" else (new, old)
+    columns = ", ".join(right.columns)
+    into = f"({columns})" if len(right.columns) > 1 else columns
+    row = f"SELECT {columns} FROM {right.table} a WHERE {right.same('a', wrong.table)}"
+    missing = f"FROM {right.table} a WHERE NOT EXISTS (SELECT 1 FROM {wrong.table} b WHERE {right.same('a', 'b')})"
+    extra = f"FROM {wrong.table} b WHERE NOT EXISTS (SELECT 1 FROM {right.table} a WHERE {right.same('a', 'b')})"
+    differing = f"FROM {wrong.table} b JOIN {right.table} a ON {right.same('a', 'b')} WHERE {right.differ('a', 'b')}"
+
+    def some(rows: str) -> str:
+        keys = ", ".join(f"b.{name}" for name in right.key)
+        return f"({', '.join(right.key)}) IN (SELECT {keys} {rows} LIMIT :limit)"
+
+    def text(fill: str, rows: str) -> BackfillText:
+        whole = escape(fill).replace("\\:limit", ":limit")
+        count = escape(f"SELECT count(*) {rows}")
+        return BackfillText(first_bound=None, bound=None, first_fill=whole, fill=whole, remaining=count, estimate=count)
+
+    return [
+        text(f"DELETE FROM {wrong.table} WHERE {some(extra)}", extra),
+        text(f"UPDATE {wrong.table} SET {into} = ({row}) WHERE {some(differing)}", differing),
+        text(f"INSERT INTO {wrong.table} ({columns}) SELECT {columns} {missing} LIMIT :limit", missing),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One of the two tables, in SQL."""
+
+    table: str
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, step: ProbeAlias, compiler: Compiler) -> tuple[_Side, _Side]:
+        """The first and the second one."""
+        key, columns = (tuple(map(compiler.quote, names)) for names in (step.key, step.columns))
+        old, new = (
+            cls(table=compiler.table(name, step.schema), key=key, columns=columns) for name in (step.table, step.alias)
+        )
+        return old, new
+
+    def same(self, one: str, other: str) -> str:
+        """Whether two rows have one key."""
+        return " AND ".join(f"{one}.{name} IS {other}.{name}" for name in self.key)
+
+    def missing(self, alias: str) -> str:
+        """Whether an outer join found no row."""
+        return f"{alias}.{self.key[0]} IS NULL"
+
+    def differ(self, one: str, other: str) -> str:
+        """Whether a value of two rows is not the same."""
+        return " OR ".join(
+            f"{one}.{name} COLLATE BINARY IS NOT {other}.{name} OR typeof({one}.{name}) <> typeof({other}.{name})"
+            for name in self.columns
+        )
 
 
 def _literal(text: str) -> str:

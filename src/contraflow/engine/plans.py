@@ -30,6 +30,7 @@ from contraflow.steps import (
     Pair,
     Phases,
     Probe,
+    ProbeAlias,
     ProbeCopy,
     ProbePair,
     WidenColumns,
@@ -82,8 +83,10 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
             is_opaque = block.step.sync.opaque is not None
             target = ProbeTarget(name=name, title=block.title, text=adapter.probe(block.step), opaque=is_opaque)
             probes.append(target.as_dict())
-        elif isinstance(block.step, (ProbeCopy, ProbePair)):
-            probes.append(ProbeTarget(name=name, title=block.title, text=_probe(adapter, block.step)).as_dict())
+        elif isinstance(block.step, (ProbeAlias, ProbeCopy, ProbePair)):
+            if compared := _probe(adapter, block.step):
+                probes.append(ProbeTarget(name=name, title=block.title, text=compared).as_dict())
+            repairs += _alias_repairs(adapter, block.step) if isinstance(block.step, ProbeAlias) else ()
     return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
 
 
@@ -139,9 +142,26 @@ def _copy_repairs(adapter: Adapter, find: Find, copy: Copy) -> Iterator[dict[str
         yield {**mend.as_dict(), "table": name, "side": side}
 
 
-def _probe(adapter: Adapter, step: Probe | ProbeCopy | ProbePair) -> ProbeText:
+def _alias_repairs(adapter: Adapter, step: ProbeAlias) -> Iterator[dict[str, Any]]:
+    """A renamed table is mended by either of its names."""
+    sides: tuple[Side, Side] = ("old", "new")
+    for side, table in itertools.product(sides, (step.table, step.alias)):
+        name = full_name(step.schema, table)
+        for place, text in enumerate(adapter.alias_repairs(step, side)):
+            mend = Target(
+                name=f"{name}, under both names, {place}, from {side}",
+                title=f"repair {step.table} -> {step.alias} from {side}",
+                key=(),
+                text=text,
+            )
+            yield {**mend.as_dict(), "table": name, "side": side}
+
+
+def _probe(adapter: Adapter, step: Probe | ProbeAlias | ProbeCopy | ProbePair) -> ProbeText | None:
     if isinstance(step, Probe):
         return adapter.probe(step)
+    if isinstance(step, ProbeAlias):
+        return adapter.alias_probe(step)
     if isinstance(step, ProbeCopy):
         return copy_probe(step.copy, adapter.profile.product, adapter.compiler)
     return pair_probe(step.pair, adapter.compiler)
@@ -217,10 +237,8 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
             yield Statement(sql=_plain(fill.lock), lock="the rows of one batch")
         yield Statement(sql=_plain(fill.fill), lock="the rows of one batch, and those that they are copied from")
         yield Statement(sql=_plain(fill.remaining))
-    elif isinstance(block.step, (Probe, ProbeCopy, ProbePair)):
-        probe = _probe(adapter, block.step)
-        for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
-            yield Statement(sql=_plain(query))
+    elif isinstance(block.step, (Probe, ProbeAlias, ProbeCopy, ProbePair)):
+        yield from _queries(_probe(adapter, block.step))
     elif isinstance(block.step, FillNulls):
         mend = adapter.mend(block.step)
         yield Statement(sql=_plain(mend.fill), lock="the rows of one batch")
@@ -230,6 +248,12 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         yield from statements(adapter, hold, found, timeout)
     else:
         yield from adapter.online(block, found)
+
+
+def _queries(probe: ProbeText | None) -> Iterator[Statement]:
+    if probe is not None:
+        for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
+            yield Statement(sql=_plain(query))
 
 
 def _plain(text: str) -> str:

@@ -105,7 +105,13 @@ def _missing(work: Work, item: Installed) -> list[str]:
     if not names and item.renamed is None:
         return []
     found = work.adapter.find(work.connection, item.table, item.schema)
-    missing = [f"{name} on {full_name(item.schema, item.table)}" for name in names if name not in found.triggers]
+    first, second = work.adapter.alias_triggers(item.alias) if item.alias and item.renamed else ((), ())
+    missing = [
+        f"{name} on {full_name(item.schema, item.table)}" for name in (*names, *first) if name not in found.triggers
+    ]
+    if item.renamed and second:
+        there = work.adapter.find(work.connection, item.renamed, item.schema).triggers
+        missing += [f"{name} on {full_name(item.schema, item.renamed)}" for name in second if name not in there]
     if item.renamed and item.renamed not in found.names:
         missing.append(f"the name {item.renamed} of {full_name(item.schema, item.table)}")
     return missing

@@ -56,6 +56,7 @@ from contraflow.steps import (
     Online,
     Phases,
     Probe,
+    ProbeAlias,
     RelaxNotNull,
     SetDefaults,
     Step,
@@ -163,6 +164,7 @@ def plan(
         if (fill := widening_stage(table_plan, "fill")) is not None:
             title = f"fill the wider columns of {fill.table}"
             migrate.append(Online(title=title, table=fill.table, schema=fill.schema, step=fill))
+        verify.extend(_compare_names(table_plan))
         installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any([*problems, *moving_problems(plans)])
@@ -319,6 +321,16 @@ def _add_alias(found: TablePlan) -> list[Block]:
     columns, replaced = tuple(found.columns), tuple(found.released)
     step = AddAlias(**where, alias=found.renamed, columns=columns, replaced=replaced, name=stem(found.name))
     return [Hold(title=f"let {table} be known as {found.renamed}", steps=(step,), locked=False, **where)]
+
+
+def _compare_names(found: TablePlan) -> list[Block]:
+    if found.renamed is None:
+        return []
+    schema, table = found.name
+    where: dict[str, Any] = {"table": table, "schema": schema}
+    key = tuple(column.name for column in found.table.primary_key.columns)
+    step = ProbeAlias(**where, alias=found.renamed, columns=tuple(found.columns), key=key)
+    return [Online(title=f"compare {table} with {found.renamed}", step=step, **where)]
 
 
 def _online(verb: str, sync: Sync, step: Backfill | Probe) -> Online:
