@@ -74,7 +74,6 @@ KINDS: Mapping[str, Kind] = {
             name="rolled-back",
             title="rolled back half-way, and forward again",
             phases=("migrate", "verify"),
-            explains=frozenset({"CF004"}),  # what a second runner is told meanwhile
         ),
         Kind(name="release-taken-back", title="the new release is taken back, and rolled out again", phases=("both",)),
         Kind(

@@ -235,6 +235,7 @@ class Injector:
             at = self._stage.now()
             run.process.kill()
             self._end_process()
+            run.wait_for_second()  # two verbs at once would be another fault
             self._until_done("rollback", [])
             for verb in VERBS[: VERBS.index(run.verb)]:
                 self._until_done(verb, [])  # type: ignore[arg-type] # VERBS are verbs
