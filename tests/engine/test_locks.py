@@ -251,3 +251,16 @@ def test_rows_that_come_behind_the_backfills_back_are_filled_too(users: Database
         runner.upgrade()
         assert runner.status().state is State.VERIFIED
     assert done
+
+
+def test_a_backfill_lets_writers_in_where_they_do_not_queue(users: Database) -> None:
+    rests: list[float] = []
+    options = Options(lock_timeout=0.2, latency_budget=1e-9)  # each batch takes as long as several may
+    with service.runner(users.url, service.upgrade(tables=USERS), options=options, sleep=rests.append) as runner:
+        runner.expand()
+        rests.clear()
+        runner.migrate()
+        assert runner.status().state is State.MIGRATED
+    polls = users.engine.dialect.name == "sqlite"
+    assert bool(rests) is polls
+    assert all(rest >= 0.025 for rest in rests)

@@ -158,6 +158,8 @@ class Adapter(ABC):
     """The oldest version that works."""
     transactional_ddl: ClassVar[bool]
     """A hold is one transaction, together with the journal's own rows."""
+    polling: ClassVar[float] = 0.0
+    """Seconds after which a writer that waits for a lock asks again. 0: it is handed the lock when its turn comes."""
     sync_after_store: ClassVar[bool] = False
     """The sync can only act after the row is stored, so old NOT NULL columns must be relaxed (SQLite)."""
     foreign_keys_need_indexes: ClassVar[bool] = False

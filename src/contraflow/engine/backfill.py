@@ -102,6 +102,7 @@ class Backfiller:
         self, connection: sa.Connection, entry: Entry, point: Checkpoint, target: Target, size: int, meter: _Meter
     ) -> tuple[Checkpoint, int]:
         """One pass from the checkpoint's position to the end of the table."""
+        worked = 0.0
         while True:
             self.pause_point()
             last = self._bound(connection, target, point.position, size)
@@ -115,8 +116,12 @@ class Backfiller:
             if not target.key and wrote < size:
                 return replace(point, passes=point.passes + 1), size
             size = next_size(size, seconds, self.options)
-            if self.options.pause:
-                self.sleep(self.options.pause)
+            rest, worked = self.options.pause, worked + seconds
+            if self.adapter.polling and worked >= self.options.latency_budget:
+                # A writer that only asks now and then would find the lock taken each time.
+                rest, worked = max(rest, self.adapter.polling), 0.0
+            if rest:
+                self.sleep(rest)
 
     def _bound(
         self, connection: sa.Connection, target: Target, position: Sequence[Any] | None, size: int
