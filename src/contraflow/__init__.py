@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from contraflow.operations.copying import CopyColumn
     from contraflow.operations.enums import AddEnumValues
     from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
-    from contraflow.operations.keys import AddPrimaryKey, DropPrimaryKey
+    from contraflow.operations.keys import AddPrimaryKey, AddSurrogateKey, DropPrimaryKey
     from contraflow.operations.moves import MoveColumns
     from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
     from contraflow.operations.opaque import OpaqueColumns
@@ -95,6 +95,7 @@ __all__ = [
     "AddExclusion",
     "AddForeignKey",
     "AddPrimaryKey",
+    "AddSurrogateKey",
     "AddUnique",
     "AlreadyExists",
     "Attempt",
@@ -250,6 +251,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "operations.keys": (
         "AddPrimaryKey",
+        "AddSurrogateKey",
         "DropPrimaryKey",
     ),
     "operations.moves": ("MoveColumns",),

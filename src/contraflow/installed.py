@@ -21,6 +21,7 @@ __all__ = [
     "KeyChange",
     "Labels",
     "Mend",
+    "Numbered",
     "Widening",
 ]
 
@@ -118,6 +119,32 @@ class KeyChange:
         """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
         known = {one.name: data[one.name] for one in fields(cls) if one.name in data}
         return cls(**{**known, "old": tuple(data["old"]), "new": tuple(data["new"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbered:
+    """A new column that the server numbers, which becomes the primary key."""
+
+    column: str
+    identity: str = ""
+    """``BY DEFAULT`` or ``ALWAYS`` for an identity column, where the server has such; else a sequence's values."""
+    sequence: str = ""
+    """The sequence that numbers it, where the server needs one: its own for good, or until it is an identity."""
+    index: str = ""
+    """A unique index on it until it is the primary key, where the server numbers only what is indexed."""
+    unique: str = ""
+    """The unique constraint on the old key's columns; empty if there was no key."""
+    copies: bool = False
+    """Whether writers may be kept waiting while the table is written anew, where the server cannot do without."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Numbered:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +348,8 @@ class Installed:
     """What contract writes into the NULLs of tightened columns, and rollback into those of loosened ones."""
     key: KeyChange | None = None
     """The other primary key that contract makes; its index is among those ``built``."""
+    numbered: Numbered | None = None
+    """The column of that key, if the server numbers it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
@@ -354,6 +383,7 @@ class Installed:
             "loosened": list(self.loosened),
             "mends": [mend.as_dict() for mend in self.mends],
             "key": self.key.as_dict() if self.key else None,
+            "numbered": self.numbered.as_dict() if self.numbered else None,
         }
 
     @classmethod
@@ -389,4 +419,5 @@ class Installed:
             loosened=tuple(data.get("loosened", ())),
             mends=tuple(map(Mend.from_dict, data.get("mends", ()))),
             key=KeyChange.from_dict(data["key"]) if data.get("key") else None,
+            numbered=Numbered.from_dict(data["numbered"]) if data.get("numbered") else None,
         )

@@ -19,7 +19,7 @@ from alembic.operations import ops
 from contraflow.constraints import Constraint
 from contraflow.copies import BackfillCopy, InstallCopy, ProbeCopy
 from contraflow.expressions import describe
-from contraflow.installed import Index, Installed, KeyChange, Labels, Mend, Widening
+from contraflow.installed import Index, Installed, KeyChange, Labels, Mend, Numbered, Widening
 from contraflow.lens import Group
 from contraflow.opaque import Opaque
 from contraflow.references import InstallReference
@@ -52,6 +52,7 @@ __all__ = [
     "MakeConstraints",
     "MakeTable",
     "MakeWay",
+    "NumberColumn",
     "Online",
     "Pair",
     "PairTable",
@@ -452,6 +453,25 @@ class ChangeKey:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NumberColumn:
+    """One stage of a new column that the server numbers, for rows of both releases, on the way to a primary key.
+
+    - ``add`` (expand): add it; new rows are numbered from now on.
+    - ``fill`` (migrate): number the rows from before, where adding it did not. Online, by key ranges.
+    - ``end`` (contract): what numbers it gets its final form.
+    - ``undo`` (rollback): drop it, with what numbers it.
+    """
+
+    stage: Literal["add", "fill", "end", "undo"]
+    table: str
+    schema: str | None = None
+    numbered: Numbered
+    key: KeyChange
+    column: sa.Column[Any] | None = None
+    """For ``add``: its type and comment."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProveReferences:
     """Prove, beside the writers, the foreign keys that :class:`ChangeKey` had to make anew, if it had to."""
 
@@ -655,6 +675,7 @@ Step: TypeAlias = (
     | WidenColumns
     | ProbeAlias
     | ProbePair
+    | NumberColumn
     | ProveReferences
     | TakeName
 )

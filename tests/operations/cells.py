@@ -18,6 +18,7 @@ from contraflow import (
     AddExclusion,
     AddForeignKey,
     AddPrimaryKey,
+    AddSurrogateKey,
     AddUnique,
     ChangeDefault,
     ChangeType,
@@ -65,6 +66,7 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
+    NumberColumn,
     Online,
     Phases,
     Step,
@@ -156,6 +158,7 @@ EXAMPLES: Sequence[Operation] = (
     DropUnique(table="users", columns=["mail"]),
     AddPrimaryKey(table="users", columns=["mail"]),
     DropPrimaryKey(table="users"),
+    AddSurrogateKey(table="users", column=sa.Column("number", sa.Integer, sa.Identity()), unique="uq_users_id"),
     AddForeignKey(table="users", name="fk_users_realm", columns=["realm"], target="realms", target_columns=["id"]),
     DropForeignKey(table="users", columns=["group"]),
     AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
@@ -219,7 +222,9 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
             yield from adapter.hold(block, None)
         elif adapter.in_hold(block.step):
             yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
-        elif isinstance(block.step, (AllowNull, BuildConstraint, BuildIndex, ChangeKey, EnforceNotNull, ExtendEnums)):
+        elif isinstance(
+            block.step, (AllowNull, BuildConstraint, BuildIndex, ChangeKey, EnforceNotNull, ExtendEnums, NumberColumn)
+        ):
             yield from adapter.online(block, None)
 
 
@@ -270,6 +275,9 @@ def cell(operation: Operation, adapter: Adapter) -> str:
 def _key_cell(planned: Phases, adapter: Adapter) -> str:
     if not adapter.changes_keys:
         return "refused"
+    if planned.installed[0].numbered is not None:
+        locks = " ".join(statement.lock for statement in statements(adapter, planned.expand))
+        return "in place, writers wait, at expand" if "writers wait" in locks or "copying" in locks else "online"
     blocks = [block for block in planned.contract if isinstance(block, Online)]
     locks = " ".join(statement.lock for statement in statements(adapter, blocks))
     if "writers go on" in locks:

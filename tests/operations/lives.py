@@ -17,6 +17,7 @@ from contraflow import (
     AddEnumValues,
     AddForeignKey,
     AddPrimaryKey,
+    AddSurrogateKey,
     AddUnique,
     CreateIndex,
     Declared,
@@ -412,6 +413,44 @@ LIVES = (
         seed=["INSERT INTO users (id, name) VALUES (1, 'ada')"],
         old_writes=["UPDATE users SET id = 2 WHERE id = 1", "UPDATE users SET id = 1 WHERE id = 2"],
         new_writes=["INSERT INTO users (id, name) VALUES (20, 'new')", "DELETE FROM users WHERE id = 20"],
+    ),
+    Life(
+        name="a table gets a primary key that the server numbers",
+        old=[
+            sa.Column("code", sa.String(60), primary_key=True),
+            _text("name"),
+            sa.Index("ix_users_name", "name"),
+        ],
+        new=[
+            _text("code"),
+            _text("name"),
+            sa.Index("ix_users_name", "name"),
+            sa.Column("number", sa.Integer, sa.Identity(), primary_key=True),
+            sa.UniqueConstraint("code", name="uq_users_code"),
+        ],
+        operations=[
+            AddSurrogateKey(
+                table=TABLE,
+                column=sa.Column("number", sa.Integer, sa.Identity()),
+                unique="uq_users_code",
+                copies=True,
+            ),
+        ],
+        seed=["INSERT INTO users (code, name) VALUES ('a', 'ada'), ('b', 'bob')"],
+        old_writes=[
+            "INSERT INTO users (code, name) VALUES ('o', 'old')",
+            "UPDATE users SET code = 'p' WHERE code = 'o'",
+            "DELETE FROM users WHERE code = 'p'",
+        ],
+        new_writes=[
+            "INSERT INTO users (code, name) VALUES ('n', 'new')",
+            "UPDATE users SET name = 'x' WHERE code = 'n' AND number > 0",
+            "DELETE FROM users WHERE code = 'n' AND number > 0",
+        ],
+        refused=[
+            "INSERT INTO users (code, name) VALUES ('a', 'again')",
+            "INSERT INTO users (number, code, name) SELECT min(number), 'z', 'z' FROM users",
+        ],
     ),
     Life(
         name="another column is the primary key",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddColumn,
     AddPrimaryKey,
+    AddSurrogateKey,
     AddUnique,
     CreateIndex,
     Declared,
@@ -43,7 +45,7 @@ def runner(
     database: Database, operations: Sequence[Operation], **options: object
 ) -> contextlib.AbstractContextManager[Runner]:
     upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(operations)),))
-    return Runner(database.url, upgrade, options=Options(lock_timeout=0.3), **options)  # type: ignore[arg-type]
+    return Runner(database.url, upgrade, **{"options": Options(lock_timeout=0.3), **options})  # type: ignore[arg-type]
 
 
 def create(engine: sa.Engine) -> None:
@@ -337,3 +339,131 @@ def test_another_unique_constraint_keeps_its_name(database: Database) -> None:
         run.run("contract")
     indexes = {index["name"] for index in sa.inspect(engine).get_indexes("plans")}
     assert {"ux_plans_number", "ix_plans_title"} <= indexes
+
+
+NUMBERED = (
+    AddSurrogateKey(
+        table="plans", column=sa.Column("id", sa.BigInteger, comment="it's ours"), unique="uq_plans_code", copies=True
+    ),
+)
+
+
+def kills(database: Database, verb: str, operations: Sequence[Operation]) -> int:
+    """Run the verb, killed before each of its statements on the tables; how often it was."""
+    transactional = database.kind.startswith(("sqlite", "postgresql"))
+    place = 0
+    while True:
+        left = iter(range(place if transactional else min(place, 1)))
+
+        def die(statement: Statement, left: Iterator[int] = left) -> None:
+            ours = "plans" in statement.sql or "orders" in statement.sql
+            if ours and re.match(r"(ALTER|DROP|CREATE|UPDATE|INSERT)\b", statement.sql) and next(left, None) is None:
+                raise Killed
+
+        with runner(database, operations, before_statement=die) as run:
+            try:
+                getattr(run, verb)()
+            except Killed:
+                place += 1
+            else:
+                return place
+        send(database.engine, WRITES)
+
+
+@pytest.mark.parametrize("last", ["rollback", "contract"])
+def test_a_numbered_key_survives_kills(database: Database, last: str) -> None:
+    engine = database.engine
+    create(engine)
+    start = lives.exact(engine, "plans")
+    for verb in ("expand", "migrate", last):
+        # Where the rows are numbered at once, nothing is left to migrate.
+        assert kills(database, verb, NUMBERED) or (database.kind, verb) == ("sqlite", "migrate")
+    send(engine, WRITES)
+    if last == "rollback":
+        assert lives.exact(engine, "plans") == start
+        return
+    assert key_of(engine) == ["id"]
+    (column,) = [column for column in sa.inspect(engine).get_columns("plans") if column["name"] == "id"]
+    assert not column["nullable"]
+    assert engine.dialect.name == "sqlite" or column["comment"] == "it's ours"
+    for statement in REFUSED:
+        if "'z'" not in statement:
+            with pytest.raises(sa.exc.IntegrityError):
+                send(engine, [statement])
+    table = sa.Table("plans", sa.MetaData(), autoload_with=engine)
+    with engine.begin() as connection:
+        number = connection.execute(table.insert().values(code="new", number=5)).inserted_primary_key[0]  # type: ignore[index]
+        assert connection.execute(sa.select(table.c.code).where(table.c.id == number)).scalar_one() == "new"
+
+
+def test_a_table_without_a_key_is_numbered(database: Database) -> None:
+    engine = database.engine
+    send(engine, ["CREATE TABLE plans (code VARCHAR(20), title VARCHAR(20))"])
+    send(engine, [f"INSERT INTO plans (code) VALUES ('{place % 7}')" for place in range(30)])
+    operation = AddSurrogateKey(
+        table="plans", column=sa.Column("id", sa.Integer, sa.Identity(always=True)), copies=True
+    )
+    if engine.dialect.name in MYSQL:
+        assert "CF205: the rows of plans cannot be numbered: it has no primary key" in problems(database, operation)
+        return
+    with runner(database, [operation], options=Options(lock_timeout=0.3, batch_size=7)) as run:
+        run.upgrade()
+        with writing(engine, ["INSERT INTO plans (code) VALUES ('w')", "DELETE FROM plans WHERE code = 'w'"]):
+            run.contract()
+    assert key_of(engine) == ["id"]
+    assert rows(engine, "SELECT count(*), count(DISTINCT id) FROM plans") == [(30, 30)]
+    if engine.dialect.name == "postgresql":
+        assert sa.inspect(engine).get_columns("plans")[-1]["identity"]["always"]
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_whoever_may_insert_may_number(database: Database) -> None:
+    engine = database.engine
+    create(engine)
+    role = f"r_{database.url.database}"
+    send(engine, [f"CREATE ROLE {role}", f"GRANT INSERT (code, number), SELECT ON plans TO {role}"])
+    try:
+        with runner(database, NUMBERED) as run:
+            for verb in ("expand", "migrate", "verify", "contract"):
+                getattr(run, verb)()
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+                    connection.exec_driver_sql(f"INSERT INTO plans (code, number) VALUES ('{verb}', 1)")
+    finally:
+        send(engine, [f"DROP OWNED BY {role}", f"DROP ROLE {role}"])
+    assert rows(engine, "SELECT count(DISTINCT id) FROM plans") == [(6,)]
+
+
+def test_what_cannot_be_numbered(database: Database) -> None:
+    engine = database.engine
+    create(engine)
+    (ours,) = NUMBERED
+    number = sa.Column("id", sa.Integer)
+    for wrong in (
+        sa.Column("id", sa.String(9)),
+        sa.Column("id", sa.Integer, server_default="1"),
+        sa.Column("id", sa.Integer, sa.Identity(start=5)),
+    ):
+        with pytest.raises(ProblemError, match="CF116"):
+            AddSurrogateKey(table="plans", column=wrong, unique="uq")
+    with pytest.raises(ProblemError, match="CF116"):
+        AddSurrogateKey(table="plans", column=number, unique="u" * 64)
+    assert 'unique="..."' in problems(database, AddSurrogateKey(table="plans", column=number))
+    other = AddColumn(table="plans", column=sa.Column("x", sa.Integer))
+    assert "gets or loses other columns" in problems(database, ours, other)
+    send(engine, ["CREATE TABLE keyless (code INT)"])
+    assert "leave unique= out" in problems(database, AddSurrogateKey(table="keyless", column=number, unique="uq"))
+    if engine.dialect.name in MYSQL:
+        plain = AddSurrogateKey(table="plans", column=number, unique="uq_plans_code")
+        assert "AddSurrogateKey(..., copies=True)" in problems(database, plain)
+        send(engine, ["CREATE TABLE counted (no INT AUTO_INCREMENT PRIMARY KEY)"])
+        again = AddSurrogateKey(table="counted", column=number, unique="uq_counted", copies=True)
+        assert "CF205: counted.id cannot be numbered: no is" in problems(database, again)
+    elif engine.dialect.name == "sqlite":
+        send(engine, ["CREATE TABLE counted (no INTEGER PRIMARY KEY)"])
+        again = AddSurrogateKey(table="counted", column=number, unique="uq_counted")
+        assert "CF205: counted.id cannot be numbered: no is" in problems(database, again)
+        send(engine, ["CREATE TABLE bare (no INT PRIMARY KEY) WITHOUT ROWID"])
+        bare = AddSurrogateKey(table="bare", column=number, unique="uq_bare")
+        assert "WITHOUT ROWID" in problems(database, bare)
+        assert "WITHOUT ROWID" in problems(database, DropPrimaryKey(table="bare"))

@@ -23,6 +23,7 @@ from contraflow.steps import (
     BuildIndex,
     FillNulls,
     Hold,
+    NumberColumn,
     Online,
     Pair,
     Probe,
@@ -241,6 +242,10 @@ class Adapter(ABC):
 
     def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:  # noqa: ARG002
         """The statements of the stage ``fill``; None if no column needs a shadow."""
+        return None
+
+    def fill_numbers(self, step: NumberColumn) -> BackfillText | None:  # noqa: ARG002 - for PostgreSQL
+        """The statements of the stage ``fill``; None where adding the column has numbered the rows."""
         return None
 
     def misfits(self, widening: Widening, found: Found) -> str | None:  # noqa: ARG002

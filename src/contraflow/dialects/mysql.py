@@ -30,7 +30,7 @@ from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_server import MySQLServer
-from contraflow.dialects.mysql_text import checks_time, filler, literal_default, redefined
+from contraflow.dialects.mysql_text import checks_time, filler, literal, literal_default, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
@@ -54,6 +54,7 @@ from contraflow.steps import (
     InstallCopy,
     InstallPair,
     Linked,
+    NumberColumn,
     Online,
     Pair,
     Probe,
@@ -200,7 +201,7 @@ class MySQLAdapter(MySQLServer):
         for column in work.add:
             if column.computed is not None:
                 continue
-            comment = f" COMMENT {_literal(column.comment)}" if column.comment else ""
+            comment = f" COMMENT {literal(column.comment)}" if column.comment else ""
             # NULL in words: a TIMESTAMP without it may become NOT NULL (explicit_defaults_for_timestamp).
             type_ = self.compiler.type_text(column.type)
             parts.append(f"ADD COLUMN {quote(column.name)} {type_} NULL INVISIBLE{comment}")
@@ -212,7 +213,7 @@ class MySQLAdapter(MySQLServer):
         return [
             f"ADD COLUMN {self.compiler.quote(column.name)} {self.compiler.type_text(column.type)}"
             f"{self.compiler.generated(column)} INVISIBLE"
-            + (f" COMMENT {_literal(column.comment)}" if column.comment else "")
+            + (f" COMMENT {literal(column.comment)}" if column.comment else "")
             for column in work.add
             if column.computed is not None
         ]
@@ -298,6 +299,8 @@ class MySQLAdapter(MySQLServer):
             return mysql_widening.prove(self._widened(step, found))
         if isinstance(step, ChangeKey):
             return mysql_keys.change(step, found, self.compiler)
+        if isinstance(step, NumberColumn):
+            return mysql_keys.number(step, found, self.compiler)
         if isinstance(step, ProveReferences):
             return []
         if isinstance(step, AllowNull):
@@ -392,10 +395,10 @@ class MySQLAdapter(MySQLServer):
         )
 
     def _estimate(self, table: str, schema: str | None) -> str:
-        database = "database()" if schema is None else _literal(schema)
+        database = "database()" if schema is None else literal(schema)
         return data.escape(
             "SELECT coalesce(max(table_rows), 0) FROM information_schema.tables"
-            f" WHERE table_schema = {database} AND table_name = {_literal(table)}"
+            f" WHERE table_schema = {database} AND table_name = {literal(table)}"
         )
 
     def probe(self, step: Probe) -> ProbeText:
@@ -518,8 +521,3 @@ def _seconds(timeout: float) -> int:
 def lock_wait(timeout: float) -> Statement:
     """Let no statement wait longer for a metadata lock than this, in whole seconds."""
     return Statement(sql=f"SET SESSION lock_wait_timeout = {_seconds(timeout)}")
-
-
-def _literal(text: str) -> str:
-    # prepare() leaves NO_BACKSLASH_ESCAPES off.
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -15,12 +15,18 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.mysql_text import literal
 from contraflow.dialects.remaining import key_is_due
 from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import ChangeKey
+from contraflow.steps import ChangeKey, NumberColumn
 
-__all__ = ["change", "find", "problems"]
+__all__ = ["change", "find", "number", "problems"]
+
+_ONLINE = (
+    "SHARED_UPGRADABLE metadata lock, EXCLUSIVE metadata lock for a moment at both ends;"
+    " ALGORITHM=INPLACE, LOCK=NONE (writers go on)"
+)
 
 
 def find(connection: sa.Connection, table: str, schema: str | None) -> dict[str, Any]:
@@ -51,15 +57,38 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     if not key.new:
         sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} DROP PRIMARY KEY, ALGORITHM=COPY, LOCK=SHARED"
         return [Statement(sql=sql, lock="SHARED_NO_WRITE metadata lock: writers wait while the table is copied")]
+    # One index serves for both; and a column with AUTO_INCREMENT is never without one.
+    doubles = [index for index in step.doubles if found is None or index.name in found.indexes]
+    parts += [f"DROP INDEX {compiler.quote(str(index.name))}" for index in doubles]
     parts.append(f"ADD PRIMARY KEY ({', '.join(map(compiler.quote, key.new))})")
     return [
         Statement(
             sql=f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)},"
             " ALGORITHM=INPLACE, LOCK=NONE",
-            lock="SHARED_UPGRADABLE metadata lock, EXCLUSIVE metadata lock for a moment at both ends;"
-            " ALGORITHM=INPLACE, LOCK=NONE (writers go on)",
+            lock=_ONLINE,
         )
     ]
+
+
+def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statement of a stage. To number rows, the server reads all of them while none may be written (1846)."""
+    one, quote = step.numbered, compiler.quote
+    table = compiler.table(step.table, step.schema)
+    stands = found is not None and one.column in found.columns
+    if step.stage == "add" and step.column is not None and not stands:
+        comment = literal(step.column.comment) if step.column.comment else ""
+        type_ = compiler.type_text(step.column.type)
+        definition = (
+            f"{quote(one.column)} {type_} NOT NULL AUTO_INCREMENT INVISIBLE{f' COMMENT {comment}' if comment else ''}"
+        )
+        sql = f"ALTER TABLE {table} ADD COLUMN {definition}, ADD UNIQUE INDEX {quote(one.index)} ({quote(one.column)})"
+        lock = "SHARED_NO_WRITE metadata lock: writers wait while the table is written anew"
+        return [Statement(sql=f"{sql}, ALGORITHM=INPLACE, LOCK=SHARED", lock=lock)]
+    if step.stage == "undo" and (found is None or stands):
+        drops = [f"DROP INDEX {quote(one.index)}"] if found is None or one.index in found.indexes else []
+        sql = f"ALTER TABLE {table} {', '.join([*drops, f'DROP COLUMN {quote(one.column)}'])}"
+        return [Statement(sql=f"{sql}, ALGORITHM=INPLACE, LOCK=NONE", lock=_ONLINE)]
+    return []
 
 
 def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterator[Problem]:
@@ -74,6 +103,22 @@ def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterat
             why="the server rebuilds no table with such an index online (error 1846).",
             instead="drop that index in a revision before this one, and create it again in one after it.",
         )
+    if item.numbered and not item.numbered.copies:
+        yield Problem(
+            code="CF205",
+            what=f"{item.table}.{item.numbered.column} cannot be numbered beside the writers of {item.table}.",
+            why="the server reads all rows while none may be written (error 1846), and no trigger knows the number of a"
+            " new row (NEW holds 0 before the row is stored).",
+            instead="accept the wait, for a small table: AddSurrogateKey(..., copies=True);"
+            "\nor let the application fill the key: AddColumn(...), then DropPrimaryKey(...), AddPrimaryKey(...).",
+        )
+    if item.numbered and not key.old:
+        yield Problem(
+            code="CF205",
+            what=f"the rows of {item.table} cannot be numbered: it has no primary key.",
+            why="the server would number them in the order in which they are stored, which differs between replicas.",
+            instead="give it a primary key first: AddPrimaryKey(...), in an upgrade before this one.",
+        )
     if not key.new and not key.copies:
         yield Problem(
             code="CF205",
@@ -83,7 +128,14 @@ def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterat
             f'\nor accept the wait, for a small table: DropPrimaryKey(table="{item.table}", copies=True).',
         )
     numbered = found.details["numbered"]
-    if numbered in key.old:
+    if item.numbered and numbered not in (None, item.numbered.column):
+        yield Problem(
+            code="CF205",
+            what=f"{item.table}.{item.numbered.column} cannot be numbered: {numbered} is.",
+            why="a table has one column with AUTO_INCREMENT (error 1075).",
+            instead=f"let {numbered} be the key: AddPrimaryKey(...).",
+        )
+    elif numbered in key.old:
         indexes = sa.inspect(connection).get_indexes(item.table, schema=item.schema)
         replaced = {index.name for index in item.replaced}
         leading = {index["column_names"][0] for index in indexes if index["name"] not in replaced}

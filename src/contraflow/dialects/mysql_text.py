@@ -6,7 +6,17 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Grants", "checks_time", "declared_type", "filler", "literal_default", "redefined", "retyped", "type_part"]
+__all__ = [
+    "Grants",
+    "checks_time",
+    "declared_type",
+    "filler",
+    "literal",
+    "literal_default",
+    "redefined",
+    "retyped",
+    "type_part",
+]
 
 _TOKEN = re.compile(
     r"""
@@ -165,6 +175,11 @@ def literal_default(default: str, type_name: str) -> str:
     if _LITERAL.fullmatch(default) and not _EXPRESSION_ONLY.fullmatch(type_name):
         return default
     return f"({default})"
+
+
+def literal(text: str) -> str:
+    """The text as a literal, in a session that leaves NO_BACKSLASH_ESCAPES off."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 _FILLERS = {

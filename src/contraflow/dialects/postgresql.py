@@ -52,6 +52,7 @@ from contraflow.steps import (
     InstallCopy,
     InstallPair,
     Linked,
+    NumberColumn,
     Online,
     Probe,
     ProveReferences,
@@ -100,6 +101,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
             *self._fill_defaults(work, table),
             *self._final_shape(work, table, constraints),
             *self._change_key(work, table, found),
+            *(postgresql_keys.number(work.number, found, self.compiler) if work.number else ()),
             *(
                 Statement(sql=f"DROP TRIGGER {quote(name)} ON {table}", lock=self.exclusive)
                 for name in work.drop_triggers
@@ -249,7 +251,11 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def in_hold(self, step: Step) -> bool:
         """See :meth:`Adapter.in_hold`: the key is built by then."""
-        return isinstance(step, ChangeKey)
+        return isinstance(step, (ChangeKey, NumberColumn))
+
+    def fill_numbers(self, step: NumberColumn) -> BackfillText | None:
+        """See :meth:`Adapter.fill_numbers`."""
+        return postgresql_keys.fill_numbers(step, self.compiler, self._estimate(step.table, step.schema))
 
     def _make_constraints(self, work: Remaining, table: str) -> list[Statement]:
         quote = self.compiler.quote

@@ -9,18 +9,20 @@ table_constraint_using_index, VALIDATE CONSTRAINT).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.base import BackfillText, Found, Statement, escape
 from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.mend import mend_text
 from contraflow.dialects.remaining import key_is_due
-from contraflow.installed import Installed
+from contraflow.installed import Installed, Mend
 from contraflow.problems import Problem
-from contraflow.steps import ChangeKey, ProveReferences
+from contraflow.steps import ChangeKey, FillNulls, NumberColumn, ProveReferences
 
-__all__ = ["change", "find", "problems", "prove"]
+__all__ = ["change", "fill_numbers", "find", "number", "problems", "prove"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 
@@ -75,8 +77,8 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
         drop.append(_alter(one["table"], f"DROP CONSTRAINT {name}"))
         add.append(_alter(one["table"], f"ADD CONSTRAINT {name} {one['text'].removesuffix(' NOT VALID')} NOT VALID"))
         if one["comment"] is not None:
-            text = one["comment"].replace("'", "''")
-            add.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {one['table']} IS '{text}'"))
+            text = _literal(one["comment"])
+            add.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {one['table']} IS {text}"))
     if standing is not None:
         drop.append(_alter(table, f"DROP CONSTRAINT {quote(standing)}"))
     if key.new:
@@ -86,6 +88,84 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
 
 def _alter(table: str, what: str) -> Statement:
     return Statement(sql=f"ALTER TABLE {table} {what}", lock=_EXCLUSIVE)
+
+
+_GRANTS = """\
+DO $contraflow$
+DECLARE given text;
+BEGIN
+  FOR given IN
+    SELECT DISTINCT format('GRANT USAGE ON SEQUENCE {sequence} TO %s',
+      CASE held.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(held.grantee)) END)
+    FROM (
+      SELECT acl.* FROM pg_class c, aclexplode(c.relacl) acl WHERE c.oid = to_regclass({table})
+      UNION ALL
+      SELECT acl.* FROM pg_attribute a, aclexplode(a.attacl) acl WHERE a.attrelid = to_regclass({table})
+    ) held
+    WHERE held.privilege_type = 'INSERT'
+  LOOP
+    EXECUTE given;
+  END LOOP;
+END
+$contraflow$"""
+
+
+def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statements of a stage within a hold.
+
+    The column's default draws from a sequence, given apart from the column so that no row is written. Whoever may
+    insert rows may draw, as the server asks for with a sequence, and does not with an identity. That needs NOT NULL, so
+    it comes last, and goes on where the sequence stands.
+    """
+    quote, one = compiler.quote, step.numbered
+    table, sequence = (compiler.table(name, step.schema) for name in (step.table, one.sequence))
+    column = quote(one.column)
+    stands = found is not None and one.column in found.columns
+    if step.stage == "undo":
+        return [_alter(table, f"DROP COLUMN {column}")] if stands or found is None else []
+    if step.stage == "end":
+        if not one.identity or (found is not None and one.column not in found.details["default_texts"]):
+            return []
+        own = f"pg_get_serial_sequence({_literal(table)}, {_literal(one.column)})"
+        return [
+            Statement(sql=f"ALTER SEQUENCE {sequence} OWNED BY NONE"),
+            _alter(table, f"ALTER COLUMN {column} DROP DEFAULT"),
+            _alter(table, f"ALTER COLUMN {column} ADD GENERATED {one.identity} AS IDENTITY"),
+            Statement(sql=f"SELECT setval({own}, nextval({_literal(sequence)}), false)"),
+            Statement(sql=f"DROP SEQUENCE {sequence}"),
+        ]
+    if step.stage != "add" or stands or step.column is None:
+        return []
+    type_ = compiler.type_text(step.column.type)
+    sent = [
+        Statement(sql=f"CREATE SEQUENCE {sequence} AS {type_}"),
+        _alter(table, f"ADD COLUMN {column} {type_}"),
+        _alter(table, f"ALTER COLUMN {column} SET DEFAULT nextval({_literal(sequence)})"),
+        Statement(sql=f"ALTER SEQUENCE {sequence} OWNED BY {table}.{column}"),
+        Statement(sql=_GRANTS.format(sequence=_literal(sequence)[1:-1].replace("%", "%%"), table=_literal(table))),
+    ]
+    if step.column.comment:
+        sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS {_literal(step.column.comment)}"))
+    return sent
+
+
+def fill_numbers(step: NumberColumn, compiler: Compiler, estimate: str) -> BackfillText:
+    """The statements that number the rows from before the column was added."""
+    table = compiler.table(step.table, step.schema)
+    sequence = _literal(compiler.table(step.numbered.sequence, step.schema))
+    mend = Mend(column=step.numbered.column, text=f"nextval({sequence})", key=step.key.old)
+    text = mend_text(FillNulls(table=step.table, schema=step.schema, mend=mend), compiler)
+    if step.key.old:
+        return replace(text, estimate=estimate)
+    missing = f"{compiler.quote(mend.column)} IS NULL"
+    # A row that moved between the two parts is left for the next batch.
+    picked = escape(f"ctid IN (SELECT ctid FROM {table} WHERE {missing} LIMIT ")
+    fill = f"{text.fill} AND {picked}:limit)"
+    return replace(text, estimate=estimate, first_fill=fill, fill=fill)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def prove(step: ProveReferences, found: Found | None, compiler: Compiler) -> list[Statement]:

@@ -30,6 +30,7 @@ from contraflow.steps import (
     InstallSync,
     Linked,
     MakeConstraints,
+    NumberColumn,
     RelaxNotNull,
     RemovePair,
     RemoveSync,
@@ -88,6 +89,8 @@ class Remaining:
     drop_constraints: list[Constraint] = field(default_factory=list)
     key: ChangeKey | None = None
     """The primary key that takes the place of another; what is left of it is the server's own to tell."""
+    number: NumberColumn | None = None
+    """A stage of a column that the server numbers; likewise."""
 
     def apart(self, step: Step) -> None:
         """Note what is left as it is."""
@@ -95,6 +98,8 @@ class Remaining:
             self.widening.append(step)
         elif isinstance(step, ChangeKey):
             self.key = step
+        elif isinstance(step, NumberColumn):
+            self.number = step
 
 
 def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync | Linked], Sequence[TriggerText]]) -> Remaining:
@@ -119,6 +124,7 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync | Linked
                 InstallReference,
                 ForgetNotNull,
                 MakeConstraints,
+                NumberColumn,
                 RelaxNotNull,
                 RemovePair,
                 RemoveSync,
@@ -131,7 +137,7 @@ def remaining(hold: Hold, found: Found | None, triggers: Callable[[Sync | Linked
             raise TypeError(f"{type(step).__name__} is not a step of a hold")
         work.table, work.schema = target.table, target.schema
         if found is not None and not found.exists:
-            taken = isinstance(step, WidenColumns) and step.stage in ("guard", "undo", "end")
+            taken = isinstance(step, (NumberColumn, WidenColumns)) and step.stage in ("guard", "undo", "end")
             going = (
                 DropColumns,
                 DropConstraints,

@@ -52,6 +52,7 @@ from contraflow.steps import (
     InstallCopy,
     InstallPair,
     Linked,
+    NumberColumn,
     Online,
     Probe,
     ProbeAlias,
@@ -226,7 +227,10 @@ class SQLiteAdapter(Adapter):
 
     def in_hold(self, step: Step) -> bool:
         """See :meth:`Adapter.in_hold`: the table's text is changed in a transaction."""
-        return isinstance(step, (AllowNull, BuildConstraint, ChangeKey))
+        return isinstance(step, (AllowNull, BuildConstraint, ChangeKey, NumberColumn))
+
+    def _is_apart(self, step: Step) -> bool:
+        return isinstance(step, (AllowNull, BuildConstraint))
 
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
@@ -392,8 +396,10 @@ class SQLiteAdapter(Adapter):
         for step in hold.steps:
             if isinstance(step, ChangeKey):
                 return sqlite_keys.change(step, found, self.compiler)
+            if isinstance(step, NumberColumn) and step.stage != "end":
+                return sqlite_keys.number(step, found, self.compiler)
         work = remaining(
-            replace(hold, steps=tuple(step for step in hold.steps if not self.in_hold(step))), found, triggers
+            replace(hold, steps=tuple(step for step in hold.steps if not self._is_apart(step))), found, triggers
         )
         work.table, work.schema = hold.table, hold.schema
         made = [step.constraint for step in hold.steps if isinstance(step, BuildConstraint)]
@@ -447,7 +453,7 @@ class SQLiteAdapter(Adapter):
         """
         made = [index for index in work.drop_indexes if _is_made(index, found)]
         types = self._types(work, found)
-        named = [*made, *constraints, *work.drop_constraints, *types]
+        named = [*made, *constraints, *work.drop_constraints, *types, *([work.number] if work.number else [])]
         if not (
             work.relax or work.restore or work.forget or work.set_defaults or work.not_null or work.defaults or named
         ):
@@ -468,6 +474,8 @@ class SQLiteAdapter(Adapter):
             text = sqlite_text.set_final(text, not_null=work.not_null, defaults=work.defaults)
             for index in made:
                 text = sqlite_text.drop_unique(text, index.columns)
+            if work.number:
+                text = sqlite_text.without_former(text)
             for gone in work.drop_constraints:
                 text = sqlite_text.drop_constraint(text, gone)
             for constraint in constraints:
@@ -598,7 +606,7 @@ class SQLiteAdapter(Adapter):
     @contextlib.contextmanager
     def holding(self, connection: sa.Connection, hold: Hold, timeout: float) -> Iterator[None]:
         """See :meth:`Adapter.holding`."""
-        rebuilds = any(isinstance(step, ChangeKey) for step in hold.steps)
+        rebuilds = any(isinstance(step, (ChangeKey, NumberColumn)) for step in hold.steps)
         try:
             with (
                 self._without_foreign_keys(connection) if rebuilds else contextlib.nullcontext(),

@@ -15,11 +15,11 @@ from contraflow.dialects import sqlite_text
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.remaining import key_is_due
-from contraflow.installed import Installed
+from contraflow.installed import Installed, Numbered
 from contraflow.problems import Problem
-from contraflow.steps import ChangeKey
+from contraflow.steps import ChangeKey, NumberColumn
 
-__all__ = ["change", "problems"]
+__all__ = ["change", "number", "problems"]
 
 _RESERVED = "RESERVED (one writer at a time; readers go on in WAL mode)"
 _COPY = f"{_RESERVED}, for as long as copying every row takes"
@@ -29,15 +29,58 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     """The statements that make the table anew with the other key; none if it has that."""
     if not key_is_due(step, found):
         return []
+    return _rebuild(step, None if found is None else _text(step, found), found, compiler)
+
+
+def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statements of a stage: the server numbers what is an INTEGER PRIMARY KEY, so it is that at once.
+
+    The old key's columns are unique by an index from the same moment on. The text that the table had is kept within
+    its new one, so that it can be given back.
+    """
+    one, quote = step.numbered, compiler.quote
+    stands = found is not None and one.column in found.columns
+    index = compiler.table(one.unique, step.schema)
+    if step.stage == "add" and not stands:
+        sent = _rebuild(step, None if found is None else _numbered(step, found), found, compiler)
+        if one.unique:
+            columns = ", ".join(map(quote, step.key.old))
+            sent.append(Statement(sql=f"CREATE UNIQUE INDEX {index} ON {quote(step.table)} ({columns})", lock=_COPY))
+        return sent
+    if step.stage == "undo" and (found is None or stands):
+        former = None if found is None else sqlite_text.former(str(found.details["sql"]))
+        dropped = Statement(sql=f"DROP INDEX {index}", lock=_RESERVED)
+        drops = [dropped] if one.unique and (found is None or one.unique in found.indexes) else []
+        return [*drops, *_rebuild(step, former, found, compiler, exactly=True)]
+    return []
+
+
+def _numbered(step: NumberColumn, found: Found) -> str:
+    former = str(found.details["sql"])
+    name = step.numbered.column.replace('"', '""')
+    text = sqlite_text.add_column(sqlite_text.drop_primary(former), f'"{name}" INTEGER NOT NULL PRIMARY KEY')
+    return sqlite_text.with_former(text, former)
+
+
+def _rebuild(
+    step: ChangeKey | NumberColumn, text: str | None, found: Found | None, compiler: Compiler, *, exactly: bool = False
+) -> list[Statement]:
+    """Make the table anew from its text; ``exactly``: give it back byte for byte, and no index of the other shape."""
     quote, rebuilt = compiler.quote, f"contraflow_rebuilt_{step.table}"
     table, copy = (compiler.table(name, step.schema) for name in (step.table, rebuilt))
-    if found is None:
+    spelt: list[Statement] = []
+    if found is None or text is None:
         create, columns, after = f"<the text of {table}, with the other key, named {copy}>", "<its columns>", []
     else:
-        create = sqlite_text.named(_text(step, found), copy)
-        columns = ", ".join(quote(name) for name in found.columns if name not in found.details["generated"])
-        after = [_within(text, step.schema, compiler) for text in found.details["index_texts"]]
-        after += [_within(text, step.schema, compiler) for text in found.triggers.values()]
+        create = sqlite_text.named(text, copy)
+        gone = {step.numbered.column} if isinstance(step, NumberColumn) else set()
+        kept = [name for name in found.columns if name not in {*gone, *found.details["generated"]}]
+        columns = ", ".join(map(quote, kept))
+        texts = found.details["index_texts"]
+        if exactly and isinstance(step, NumberColumn):
+            texts = [one for one in texts if sqlite_text.index_name(one) != step.numbered.unique]
+            spelt = _spelt(step, text, found, compiler)
+        after = [_within(text, step.schema, compiler) for text in (*texts, *found.triggers.values())]
     return [
         Statement(sql="PRAGMA legacy_alter_table = ON"),
         Statement(sql=create, lock=_RESERVED),
@@ -45,8 +88,27 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
         Statement(sql=f"DROP TABLE {table}", lock=_RESERVED),
         Statement(sql=f"ALTER TABLE {copy} RENAME TO {quote(step.table)}", lock=_RESERVED),
         Statement(sql="PRAGMA legacy_alter_table = OFF"),
+        *spelt,
         *(Statement(sql=text, lock=_COPY) for text in after),
     ]
+
+
+def _spelt(step: NumberColumn, text: str, found: Found, compiler: Compiler) -> list[Statement]:
+    """The text of the table as it was written: renamed, its name is quoted."""
+    prefix = f"{compiler.quote(step.schema)}." if step.schema else ""
+    # Each change of the schema counts one: more than have been made by then, or other connections would not notice.
+    version = (found.details["schema_version"] + 100) % 2**31
+    where = f"type = 'table' AND lower(name) = lower({_literal(step.table)})"
+    return [
+        Statement(sql="PRAGMA writable_schema = ON"),
+        Statement(sql=f"UPDATE {prefix}sqlite_schema SET sql = {_literal(text)} WHERE {where}", lock=_RESERVED),
+        Statement(sql=f"PRAGMA {prefix}schema_version = {version}", lock=_RESERVED),
+        Statement(sql="PRAGMA writable_schema = RESET"),
+    ]
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _within(text: str, schema: str | None, compiler: Compiler) -> str:
@@ -75,10 +137,33 @@ def problems(item: Installed, found: Found) -> Iterator[Problem]:
     if item.key is None:
         return
     text = str(found.details["sql"])
+    if item.numbered and item.numbered.column not in found.columns:
+        yield from _unnumbered(item, item.numbered, found)
     if not item.key.new and "WITHOUT" in sqlite_text.options(text):
         yield Problem(
             code="CF205",
             what=f"the primary key of {item.table} cannot be dropped.",
             why="the table is declared WITHOUT ROWID: its rows are stored by the key alone.",
             instead="let the change make another key: AddPrimaryKey(...).",
+        )
+
+
+def _unnumbered(item: Installed, one: Numbered, found: Found) -> Iterator[Problem]:
+    """What keeps a new column from being numbered."""
+    key = found.details["key"]
+    text = str(found.details["sql"])
+    if len(key) == 1 and found.details["types"][key[0]].upper() == "INTEGER":
+        yield Problem(
+            code="CF205",
+            what=f"{item.table}.{one.column} cannot be numbered: {key[0]} is.",
+            why="SQLite numbers rows by their INTEGER PRIMARY KEY only.",
+            instead=f"let {key[0]} be the key, or fill the new one by the application: AddColumn(...), then"
+            " DropPrimaryKey(...), AddPrimaryKey(...).",
+        )
+    if "WITHOUT" in sqlite_text.options(text):
+        yield Problem(
+            code="CF205",
+            what=f"{item.table}.{one.column} cannot be numbered: the table is declared WITHOUT ROWID.",
+            why="SQLite numbers no rows of such a table.",
+            instead="fill the key by the application: AddColumn(...), then DropPrimaryKey(...), AddPrimaryKey(...).",
         )

@@ -7,6 +7,7 @@ its words.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from contraflow.constraints import Check, Constraint
 
 __all__ = [
+    "add_column",
     "add_constraint",
     "collations",
     "constraint_names",
@@ -22,6 +24,8 @@ __all__ = [
     "drop_primary",
     "drop_unique",
     "forget",
+    "former",
+    "index_name",
     "indexed",
     "named",
     "options",
@@ -32,6 +36,8 @@ __all__ = [
     "set_default",
     "set_final",
     "type_of",
+    "with_former",
+    "without_former",
 ]
 
 _TOKEN = re.compile(
@@ -280,6 +286,40 @@ def _uniques(item: list[_Token]) -> Iterator[tuple[int, int, bool, list[str]]]:
         yield first, last, first == 0, names
 
 
+_OF_TABLE = frozenset({"CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"})
+
+
+def add_column(sql: str, definition: str) -> str:
+    """The text with another column behind those that it has."""
+    columns = [item for item in _definitions(sql) if item[0].upper not in _OF_TABLE]
+    end = columns[-1][-1].end
+    return f"{sql[:end]}, {definition}{sql[end:]}"
+
+
+_FORMER = re.compile(r" /\*contraflow was (.*?)\*/")
+
+
+def with_former(sql: str, former: str) -> str:
+    """The text with another one, which the table had before, kept in a comment."""
+    end = list(_definitions(sql))[-1][-1].end
+    # Nothing in it looks like SQL to whoever looks for constraints in the text by a pattern.
+    kept = base64.b64encode(former.encode()).decode()
+    return f"{sql[:end]} /*contraflow was {kept}*/{sql[end:]}"
+
+
+def former(sql: str) -> str:
+    """The text that the table had. Raises ValueError if there is none."""
+    match = _FORMER.search(sql)
+    if match is None:
+        raise ValueError(f"no former text in {sql!r}")
+    return base64.b64decode(match[1]).decode()
+
+
+def without_former(sql: str) -> str:
+    """The text without the one that it was before."""
+    return _FORMER.sub("", sql)
+
+
 def drop_primary(sql: str) -> str:
     """The text without its PRIMARY KEY, of a column or of the table; unchanged if it has none."""
     before = 0
@@ -453,6 +493,12 @@ def options(sql: str) -> list[str]:
         elif depth == 0 and token.kind == "word":
             words.append(token.upper)
     return words
+
+
+def index_name(sql: str) -> str:
+    """The name of the index in the text of a CREATE INDEX."""
+    tokens = [token for token in _tokens(sql) if token.kind != "space"]
+    return tokens[next(place for place, token in enumerate(tokens) if token.upper == "INDEX") + 1].identifier
 
 
 def placed(sql: str, schema: str) -> str:

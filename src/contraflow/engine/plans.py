@@ -26,6 +26,7 @@ from contraflow.steps import (
     Block,
     FillNulls,
     Hold,
+    NumberColumn,
     Online,
     Pair,
     Phases,
@@ -33,6 +34,7 @@ from contraflow.steps import (
     ProbeAlias,
     ProbeCopy,
     ProbePair,
+    Step,
     WidenColumns,
 )
 
@@ -73,6 +75,10 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
             if shadows := adapter.fill_shadows(step, found):
                 fill = Target(name=f"{name}, shadows", title=block.title, key=step.key, text=shadows)
                 fills.append(fill.as_dict())
+        elif isinstance(block.step, NumberColumn) and block.step.stage == "fill":
+            if numbers := adapter.fill_numbers(block.step):
+                key = block.step.key.old
+                fills.append(Target(name=f"{name}, numbers", title=block.title, key=key, text=numbers).as_dict())
         elif isinstance(block.step, BackfillPair):
             fills.append(_pair_fill(adapter, find, block.step.pair).as_dict())
             repairs += _pair_repairs(adapter, find, block.step.pair)
@@ -215,22 +221,14 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         if inside:
             yield from (*adapter.opening(block, timeout), *inside, *adapter.closing(block))
     elif isinstance(block.step, Backfill) and block.step.sync.opaque is not None:
-        text = opaque_text(block.step.sync, block.step.sync.opaque, adapter.compiler)
-        yield Statement(sql=_plain(text.page))
-        yield Statement(sql=_plain(text.write), lock="one row, for each that Python computed")
-        yield Statement(sql=_plain(text.remaining))
-    elif isinstance(block.step, Backfill):
-        fill = adapter.backfill(block.step, found)
-        yield Statement(sql=_plain(fill.fill), lock="the rows of one batch")
-        yield Statement(sql=_plain(fill.remaining))
-    elif isinstance(block.step, WidenColumns) and block.step.stage == "fill":
-        if shadows := adapter.fill_shadows(block.step, found):
-            yield Statement(sql=_plain(shadows.fill), lock="the rows of one batch")
-            yield Statement(sql=_plain(shadows.remaining))
-    elif isinstance(block.step, BackfillPair):
-        fill = adapter.backfill(pair_backfill(block.step.pair), found)
-        yield Statement(sql=_plain(fill.fill), lock="the rows of one batch, and their rows in the other table")
-        yield Statement(sql=_plain(fill.remaining))
+        opaque = opaque_text(block.step.sync, block.step.sync.opaque, adapter.compiler)
+        yield Statement(sql=_plain(opaque.page))
+        yield Statement(sql=_plain(opaque.write), lock="one row, for each that Python computed")
+        yield Statement(sql=_plain(opaque.remaining))
+    elif (fills := _fills(adapter, block.step, found)) is not None:
+        for text, lock in fills:
+            yield Statement(sql=_plain(text.fill), lock=lock)
+            yield Statement(sql=_plain(text.remaining))
     elif isinstance(block.step, BackfillCopy):
         fill = _copy_text(adapter, block.step.copy, found)
         if fill.lock is not None:
@@ -239,10 +237,6 @@ def statements(adapter: Adapter, block: Block, found: Found | None, timeout: flo
         yield Statement(sql=_plain(fill.remaining))
     elif isinstance(block.step, (Probe, ProbeAlias, ProbeCopy, ProbePair)):
         yield from _queries(_probe(adapter, block.step))
-    elif isinstance(block.step, FillNulls):
-        mend = adapter.mend(block.step)
-        yield Statement(sql=_plain(mend.fill), lock="the rows of one batch")
-        yield Statement(sql=_plain(mend.remaining))
     elif adapter.in_hold(block.step):
         hold = Hold(title=block.title, table=block.table, schema=block.schema, steps=(block.step,))
         yield from statements(adapter, hold, found, timeout)
@@ -254,6 +248,24 @@ def _queries(probe: ProbeText | None) -> Iterator[Statement]:
     if probe is not None:
         for query in (probe.unsynced, *(query for _, query in probe.differing), *probe.nulls.values()):
             yield Statement(sql=_plain(query))
+
+
+def _fills(adapter: Adapter, step: Step, found: Found | None) -> list[tuple[BackfillText, str]] | None:
+    """The statements of a step that fills rows, with the lock of each; None for another step."""
+    batch = "the rows of one batch"
+    if isinstance(step, Backfill):
+        return [(adapter.backfill(step, found), batch)]
+    if isinstance(step, BackfillPair):
+        return [(adapter.backfill(pair_backfill(step.pair), found), f"{batch}, and their rows in the other table")]
+    if isinstance(step, FillNulls):
+        return [(adapter.mend(step), batch)]
+    if isinstance(step, WidenColumns) and step.stage == "fill":
+        text = adapter.fill_shadows(step, found)
+    elif isinstance(step, NumberColumn) and step.stage == "fill":
+        text = adapter.fill_numbers(step)
+    else:
+        return None
+    return [(text, batch)] if text else []
 
 
 def _plain(text: str) -> str:

@@ -14,7 +14,7 @@ from contraflow.operations.base import TableName
 from contraflow.operations.held import EXCLUSIONS
 from contraflow.operations.widening import SPELT
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import AddColumns, Hold, Phases
+from contraflow.steps import AddColumns, Hold, NumberColumn, Phases
 
 __all__ = ["UNREAD", "added_types", "full_name", "old_shape", "spell_types"]
 
@@ -31,10 +31,12 @@ def added_types(phases: Phases) -> dict[TableName, dict[str, sa.types.TypeEngine
     """The types of the columns that expand adds, by table and name."""
     added: dict[TableName, dict[str, sa.types.TypeEngine[Any]]] = {}
     for block in phases.expand:
-        for step in block.steps if isinstance(block, Hold) else ():
+        for step in block.steps if isinstance(block, Hold) else (block.step,):
             if isinstance(step, AddColumns):
                 new = added.setdefault((step.schema, step.table), {})
                 new.update((op.column.name, op.column.type) for op in step.columns)
+            elif isinstance(step, NumberColumn) and step.column is not None:
+                added.setdefault((step.schema, step.table), {})[step.column.name] = step.column.type
     return added
 
 
@@ -79,6 +81,9 @@ def old_shape(
         for column in (*item.relaxed, *item.loosened) if item else ():
             if column in table.c:
                 table.c[column].nullable = False
+        if item and item.key and item.numbered and set(item.key.old) <= set(table.c.keys()):
+            # Where the server numbers nothing but a primary key, the new one stands already.
+            table.append_constraint(sa.PrimaryKeyConstraint(*item.key.old, name=item.key.old_name))
         details = adapter.find(connection, name, schema).details
         spell_types(table, details.get("types", {}))
         _read_documents(table)

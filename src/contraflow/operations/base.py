@@ -137,6 +137,10 @@ class Key:
     name: str | None = None
     copies: bool = False
     """See :attr:`contraflow.installed.KeyChange.copies`."""
+    replaces: bool = False
+    """Whatever key the table has."""
+    number: sa.Column[Any] | None = None
+    """The new column of which it consists, to be numbered by the server."""
 
 
 @dataclass(frozen=True, kw_only=True)

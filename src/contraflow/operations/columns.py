@@ -187,7 +187,7 @@ class AddColumn:
 
     A column may also be computed by the server when it is read, ``sa.Column(..., sa.Computed("lower(mail)"))``: then it
     is added as it is. One that the server stores, or numbers (``sa.Identity``), is refused (``CF110``): every row would
-    be written anew while writers wait.
+    be written anew while writers wait. A number that is to be the primary key: :class:`AddSurrogateKey`.
     """
 
     table: str

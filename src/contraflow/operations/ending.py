@@ -10,7 +10,7 @@ from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Installed
 from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
-from contraflow.operations.keys import key_blocks
+from contraflow.operations.keys import key_blocks, number_end
 from contraflow.operations.moves import plan_pairs_end
 from contraflow.operations.widening import guard_blocks, swap_blocks, widening_end
 from contraflow.steps import (
@@ -28,6 +28,7 @@ from contraflow.steps import (
     Hold,
     MakeConstraints,
     MakeWay,
+    NumberColumn,
     Online,
     RemoveSync,
     RemoveTable,
@@ -136,9 +137,11 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
-        if found.tightened:  # of a contract that gave up, the proof is left, or NOT NULL itself
-            allow = AllowNull(**where, names=found.tightened)
+        if nullable := tuple(name for name in found.tightened if name not in found.added):
+            # Of a contract that gave up, the proof is left, or NOT NULL itself.
+            allow = AllowNull(**where, names=nullable)
             rollback.append(Online(title=f"let columns of {found.table} hold NULLs again", step=allow, **where))
+        rollback += number_end(found)
         if found.loosened:
             step = EnforceNotNull(**where, names=found.loosened)
             rollback.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
@@ -175,7 +178,8 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
     markers = tuple(sorted({name for name in names if name}))
     if dropped := (*found.dropped, *(() if found.removed else markers)):
         forward.append(DropColumns(**where, names=dropped))
-    if added := (*found.added, *(() if found.created else markers)):
+    apart = found.numbered.column if found.numbered else None
+    if added := (*(name for name in found.added if name != apart), *(() if found.created else markers)):
         backward.append(DropColumns(**where, names=added))
     if found.tightened:
         forward.append(SetNotNull(**where, not_null=found.tightened))
@@ -186,6 +190,8 @@ def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[
             SetNotNull(**where, not_null=found.loosened),
         ]
     _end_defaults(found, forward, backward)
+    if found.numbered and found.key:
+        forward.append(NumberColumn(stage="end", **where, numbered=found.numbered, key=found.key))
     if found.widened:
         forward.append(widening_end(found, "end"))
         backward.append(widening_end(found, "undo"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from contraflow.installed import Index, Installed, KeyChange
+import sqlalchemy as sa
+
+from contraflow.installed import Index, Installed, KeyChange, Numbered
 from contraflow.operations.base import (
     LONGEST_NAME,
     Fragment,
@@ -18,14 +20,15 @@ from contraflow.operations.base import (
     find_table,
     incomplete,
 )
-from contraflow.operations.gathering import Plans, TablePlan
+from contraflow.operations.gathering import Plans, TablePlan, stem
 from contraflow.operations.held import Holder, names_of
 from contraflow.operations.nullability import change_nullability
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Block, ChangeKey, Online, ProveReferences
+from contraflow.steps import Block, ChangeKey, NumberColumn, Online, ProveReferences
 
 __all__ = [
     "AddPrimaryKey",
+    "AddSurrogateKey",
     "DropPrimaryKey",
     "change_key",
     "key_blocks",
@@ -33,6 +36,10 @@ __all__ = [
     "key_index",
     "key_problems",
     "moving_problems",
+    "number_blocks",
+    "number_end",
+    "numbered",
+    "plain_columns",
 ]
 
 
@@ -109,6 +116,130 @@ class DropPrimaryKey:
         return {"operation": "DropPrimaryKey", "table": [self.schema, self.table], "copies": self.copies}
 
 
+@dataclass(frozen=True, kw_only=True)
+class AddSurrogateKey:
+    """Give the table a new column that the server numbers as its primary key; the old key becomes a unique constraint.
+
+    Rows of both releases are numbered from ``expand`` on, those from before by ``migrate``, so the new release knows
+    every row by its number; the old one needs not know the column. ``contract`` lets the two keys change places.
+    Foreign keys that refer to the old key go on, by the unique constraint. To drop the old key's column, let an
+    upgrade after this one do it.
+
+    ``column`` is of an integer type, and may say ``sa.Identity()``; without it PostgreSQL gives the column a sequence
+    of its own, as for any integer key that SQLAlchemy declares. ``unique`` names the constraint on the old key's
+    columns. ``name`` is the key's own, as for :class:`AddPrimaryKey`.
+
+    MySQL and MariaDB can only number the rows of a table while writers wait, because no trigger knows the number
+    before the row is stored: there it is refused (``CF205``) unless ``copies=True`` accepts the wait, at ``expand``,
+    which is right for a small table. SQLite makes the table anew at ``expand``, and other writers wait.
+    """
+
+    table: str
+    column: sa.Column[Any]
+    unique: str | None = None
+    name: str | None = None
+    copies: bool = False
+    schema: str | None = None
+
+    def __post_init__(self) -> None:
+        title = f"{self.table}.{self.column.name}"
+        identity = self.column.identity
+        if not isinstance(self.column.type, sa.types.Integer):
+            raise incomplete(f"{title} is to be numbered, and is no integer.", "declare it sa.BigInteger.")
+        if self.column.server_default is not None and identity is None:
+            raise incomplete(f"{title} is to be numbered, and has a default.", "leave server_default out.")
+        options = [] if identity is None else [identity.start, identity.increment, identity.minvalue, identity.maxvalue]
+        if any(option not in (None, 1) for option in options):
+            raise incomplete(f"{title} is numbered in steps of its own.", "write sa.Identity() without these options.")
+        for name in (self.unique, self.name):
+            if name is not None and not 0 < len(name.encode()) <= LONGEST_NAME:
+                raise incomplete(
+                    f"the name {name!r} of a key of {self.table} is empty or longer than {LONGEST_NAME} bytes.",
+                    "choose one that every server keeps whole.",
+                )
+
+    def plan(self, schema: Schema) -> Fragment:
+        """See :meth:`contraflow.operations.base.Operation.plan`."""
+        table = (self.schema, self.table)
+        old = tuple(name for name, column in find_table(schema, table).items() if column.primary_key)
+        if bool(old) != bool(self.unique):
+            raise incomplete(
+                f"the primary key of {self.table} on {', '.join(old)} becomes a unique constraint without a name."
+                if old
+                else f"{self.table} has no primary key that could become the unique constraint {self.unique}.",
+                'name it: AddSurrogateKey(..., unique="...").' if old else "leave unique= out.",
+            )
+        # Plain until contract: what numbers it is put on it apart.
+        plain = sa.Column(self.column.name, self.column.type, nullable=True, comment=self.column.comment)
+        key = Key(columns=(plain.name,), name=self.name, copies=self.copies, replaces=True, number=self.column)
+        build = (Index(name=self.unique, columns=old, unique=True, constraint=True),) if old else ()
+        return Fragment(table=table, add=(plain,), build=build, key=key)
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`contraflow.operations.base.Operation.describe`."""
+        return {
+            "operation": "AddSurrogateKey",
+            "table": [self.schema, self.table],
+            "column": [self.column.name, repr(self.column.type), _identity(self.column)],
+            "unique": self.unique,
+            "name": self.name,
+            "copies": self.copies,
+        }
+
+
+def _identity(column: sa.Column[Any]) -> str:
+    if column.identity is None:
+        return ""
+    return "ALWAYS" if column.identity.always else "BY DEFAULT"
+
+
+def numbered(found: TablePlan) -> Numbered | None:
+    """The new column that the server numbers; None without one."""
+    if found.key is None or found.key.number is None:
+        return None
+    column, (schema, table) = found.key.number, found.name
+    identity = _identity(column)
+    sequence = f"{table}_{column.name}_seq"
+    if identity or len(sequence.encode()) > LONGEST_NAME:
+        sequence = f"{stem((schema, table))}_n"
+    old = _columns(found)
+    return Numbered(
+        column=column.name,
+        identity=identity,
+        sequence=sequence,
+        index=f"{stem((schema, table))}_n",
+        unique=next((str(index.name) for index in found.build if index.unique and index.columns == old), ""),
+        copies=found.key.copies,
+    )
+
+
+def plain_columns(found: TablePlan) -> tuple[sa.Column[Any], ...]:
+    """The new columns without the one that the server numbers."""
+    one = numbered(found)
+    return tuple(column for column in found.added if one is None or column.name != one.column)
+
+
+def number_blocks(found: TablePlan, stage: Literal["add", "fill"]) -> Iterator[Block]:
+    """A stage of the column that the server numbers, if there is one."""
+    one, change = numbered(found), key_change(found)
+    if one is None or change is None:
+        return
+    schema, table = found.name
+    step = NumberColumn(
+        stage=stage, table=table, schema=schema, numbered=one, key=change, column=found.columns[one.column]
+    )
+    title = f"{'add' if stage == 'add' else 'number'} {table}.{one.column}"
+    yield Online(title=title, table=table, schema=schema, step=step)
+
+
+def number_end(found: Installed) -> Iterator[Block]:
+    """What rollback does with the column that the server numbers, before anything else of the table."""
+    if found.numbered and found.key:
+        where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+        step = NumberColumn(stage="undo", **where, numbered=found.numbered, key=found.key)
+        yield Online(title=f"drop {found.table}.{found.numbered.column}", step=step, **where)
+
+
 def change_key(found: TablePlan, wish: Key) -> None:
     """What the wish means for the table while operations are gathered.
 
@@ -121,7 +252,7 @@ def change_key(found: TablePlan, wish: Key) -> None:
             "declare the key with the table: sa.Column(..., primary_key=True).",
         )
     stands = found.key.columns if found.key is not None else _columns(found)
-    if wish.columns and stands:
+    if wish.columns and stands and not wish.replaces:
         raise incomplete(
             f"{table} has a primary key already, on {', '.join(stands)}.",
             f'drop it in the same change, before the new one: DropPrimaryKey(table="{table}").',
@@ -181,7 +312,9 @@ def key_index(found: TablePlan) -> tuple[Index, ...]:
     change = key_change(found)
     if change is None or not change.new:
         return ()
-    return (Index(name=change.name, columns=change.new, unique=True, late=True, primary=True),)
+    # What the server numbers is unique from the start, whoever writes.
+    late = found.key is None or found.key.number is None
+    return (Index(name=change.name, columns=change.new, unique=True, late=late, primary=True),)
 
 
 def key_blocks(found: Installed) -> Iterator[Block]:
@@ -192,6 +325,8 @@ def key_blocks(found: Installed) -> Iterator[Block]:
     where: dict[str, Any] = {"table": found.table, "schema": found.schema}
     named = f"make {', '.join(change.new)} the primary key" if change.new else "drop the primary key"
     doubles = tuple(index for index in found.replaced if index.unique and index.columns == change.new)
+    if found.numbered:
+        doubles = (*doubles, Index(name=found.numbered.index, columns=change.new, unique=True))
     step = ChangeKey(**where, key=change, doubles=doubles)
     yield Online(title=f"{named} of {found.table}", step=step, **where)
     if change.old:
@@ -200,11 +335,19 @@ def key_blocks(found: Installed) -> Iterator[Block]:
 
 
 def moving_problems(plans: Plans) -> Iterator[Problem]:
-    """``CF116`` for a table whose key changes while columns move to or from it."""
-    for _, *tables in plans.moves:
-        for found in tables:
-            if key_change(found) is not None:
-                yield _beside(found, "has columns that move to or from another one")
+    """``CF116`` for a table whose key changes while columns move to or from it, or come to refer to rows."""
+    for what, wishes in (
+        ("has columns that move to or from another one", plans.moves),
+        ("comes to refer to another one, or the other way round", plans.refers),
+    ):
+        for _, *tables in wishes:
+            for found in tables:
+                if key_change(found) is not None:
+                    yield _beside(found, what)
+
+
+def _is_numbered(found: TablePlan) -> bool:
+    return found.key is not None and found.key.number is not None
 
 
 def _beside(found: TablePlan, what: str) -> Problem:
@@ -234,6 +377,7 @@ def key_problems(found: TablePlan) -> Iterator[Problem]:
         ("has columns of a wider type", bool(found.widened)),
         ("has columns that only Python computes", bool(found.opaque)),
         ("has columns that are copied from others", bool(found.copied)),
+        ("gets or loses other columns", _is_numbered(found) and bool(found.dropped or plain_columns(found))),
     ]
     for what, is_so in others:
         if is_so:

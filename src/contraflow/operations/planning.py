@@ -27,7 +27,15 @@ from contraflow.operations.held import (
     released_constraints,
     released_index,
 )
-from contraflow.operations.keys import change_key, key_change, key_index, moving_problems
+from contraflow.operations.keys import (
+    change_key,
+    key_change,
+    key_index,
+    moving_problems,
+    number_blocks,
+    numbered,
+    plain_columns,
+)
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
 from contraflow.operations.references import (
@@ -154,6 +162,7 @@ def plan(
             problems.extend(error.problems)
             continue
         problems.extend(table_problems(table_plan, sync))
+        expand.extend(number_blocks(table_plan, "add"))
         expand.extend(_expand(table_plan, sync, apart=table_plan.name in apart))
         expand.extend(_add_alias(table_plan))
         if sync:
@@ -161,6 +170,7 @@ def plan(
             not_null = tuple(column.name for column in table_plan.added if not column.nullable)
             migrate.append(_online("backfill", sync, Backfill(sync=sync)))
             verify.append(_online("compare both sides of", sync, Probe(sync=sync, not_null=not_null)))
+        migrate.extend(number_blocks(table_plan, "fill"))
         if (fill := widening_stage(table_plan, "fill")) is not None:
             title = f"fill the wider columns of {fill.table}"
             migrate.append(Online(title=title, table=fill.table, schema=fill.schema, step=fill))
@@ -303,8 +313,8 @@ def _expand(found: TablePlan, sync: Sync | None, *, apart: bool) -> list[Block]:
         steps.append(widening)
     if apart:
         steps.append(add_marker(found))
-    elif found.added:
-        added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in found.added)
+    elif plain := plain_columns(found):
+        added = tuple(ops.AddColumnOp(table, column, schema=schema) for column in plain)
         steps.append(AddColumns(table=table, schema=schema, columns=added))
     if sync and not apart:
         if sync.enforced:
@@ -379,6 +389,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         loosened=tuple(name for name, change in found.nullability.items() if change.nullable),
         mends=mends(found, write),
         key=key_change(found),
+        numbered=numbered(found),
     )
 
 

@@ -172,7 +172,8 @@ def _generated_problems(found: TablePlan, column: sa.Column[Any], title: str) ->
             code="CF110",
             what=f"{title} is numbered by the server.",
             why="the server would write every row anew while writers wait.",
-            instead="declare a plain column that the application fills, or a new table with the key.",
+            instead="let it be the table's primary key: AddSurrogateKey(...); or declare a plain column that the"
+            "\napplication fills.",
         )
     if column.computed is None:
         return
