@@ -70,15 +70,8 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
                     text=repair_text(sync, group, side, adapter.compiler, estimate=text.estimate),
                 )
                 repairs.append({**mend.as_dict(), "table": name, "side": side})
-        elif isinstance(block.step, WidenColumns) and block.step.stage == "fill":
-            step, found = block.step, find(block.table, block.schema)
-            if shadows := adapter.fill_shadows(step, found):
-                fill = Target(name=f"{name}, shadows", title=block.title, key=step.key, text=shadows)
-                fills.append(fill.as_dict())
-        elif isinstance(block.step, NumberColumn) and block.step.stage == "fill":
-            if numbers := adapter.fill_numbers(block.step):
-                key = block.step.key.old
-                fills.append(Target(name=f"{name}, numbers", title=block.title, key=key, text=numbers).as_dict())
+        elif isinstance(block.step, (NumberColumn, WidenColumns)):
+            fills += _column_fill(adapter, find, block.step, block.title)
         elif isinstance(block.step, BackfillPair):
             fills.append(_pair_fill(adapter, find, block.step.pair).as_dict())
             repairs += _pair_repairs(adapter, find, block.step.pair)
@@ -94,6 +87,18 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
                 probes.append(ProbeTarget(name=name, title=block.title, text=compared).as_dict())
             repairs += _alias_repairs(adapter, block.step) if isinstance(block.step, ProbeAlias) else ()
     return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
+
+
+def _column_fill(adapter: Adapter, find: Find, step: NumberColumn | WidenColumns, title: str) -> list[dict[str, Any]]:
+    """What fills a column that the server numbers, or the second column of one that becomes wider; as plain data."""
+    name = full_name(step.schema, step.table)
+    if isinstance(step, WidenColumns):
+        name, key = f"{name}, shadows", step.key
+        text = adapter.fill_shadows(step, find(step.table, step.schema)) if step.stage == "fill" else None
+    else:
+        name, key = f"{name}, numbers", step.key.old
+        text = adapter.fill_numbers(step) if step.stage == "fill" else None
+    return [Target(name=name, title=title, key=key, text=text).as_dict()] if text else []
 
 
 def _pair_fill(adapter: Adapter, find: Find, pair: Pair) -> Target:
