@@ -320,7 +320,13 @@ def _worker_cut(scene: Scene) -> str:
 
 
 def _commit_lost(scene: Scene) -> str:
-    return _harmed(scene, COMMIT, Harm.CUT, when=When.ANSWERED)
+    return _harmed(scene, _commit(scene), Harm.CUT, when=When.ANSWERED)
+
+
+def _commit(scene: Scene) -> str:
+    """What the workers' transactions are committed by: on CockroachDB, `contraflow.retry` releases its savepoint."""
+    cockroachdb = flavour(scene.stage.server, scene.stage.url) == "cockroachdb"
+    return "RELEASE SAVEPOINT cockroach_restart" if cockroachdb else COMMIT
 
 
 def _worker_delayed(scene: Scene) -> str:
@@ -330,7 +336,7 @@ def _worker_delayed(scene: Scene) -> str:
 def _serialization_failed(scene: Scene) -> str:
     """Every other COMMIT is refused by the server itself, as one that lost a conflict."""
     lost = _LOST_CONFLICT[flavour(scene.stage.server, scene.stage.url)]
-    return _harmed(scene, COMMIT, Harm.REPLACE, instead=lost, every=2)
+    return _harmed(scene, _commit(scene), Harm.REPLACE, instead=lost, every=2)
 
 
 _LOST_CONFLICT: Mapping[str, str] = {

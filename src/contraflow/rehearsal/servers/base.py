@@ -260,11 +260,9 @@ class PostgreSQLDatabases(Databases):
     """Databases of PostgreSQL, or of CockroachDB."""
 
     def drop(self, url: sa.URL) -> None:
-        """Drop the database of ``url``; PostgreSQL 13 and later end its sessions first."""
-        if self.admin.get_backend_name() == "cockroachdb":
-            self.execute(f"DROP DATABASE IF EXISTS {url.database} CASCADE")
-        else:
-            self.execute(f"DROP DATABASE IF EXISTS {url.database} WITH (FORCE)")
+        """Drop the database of ``url``; PostgreSQL 13 and later end its sessions first, CockroachDB lets them be."""
+        how = "CASCADE" if "CockroachDB" in self.version() else "WITH (FORCE)"
+        self.execute(f"DROP DATABASE IF EXISTS {url.database} {how}")
 
     def version(self) -> str:
         """For example ``PostgreSQL 18.6 on x86_64 ...``, ``10.11.18-MariaDB-deb12-log``, ``9.7.4``."""
