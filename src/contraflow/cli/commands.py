@@ -482,6 +482,19 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
         )
     ),
     click.option(
+        "--sql",
+        multiple=True,
+        metavar="RELEASE=FILE",
+        help="Recorded SQL of the old or new release to replay instead: old=FILE, new=FILE; repeatable, each file is a"
+        " session. Statements, or a log of PostgreSQL, MySQL or MariaDB.",
+    ),
+    click.option(
+        "--sql-rate",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="Recorded transactions a second of each session.  [default: as fast as they are answered]",
+    ),
+    click.option(
         "--faults",
         default="none",
         show_default=True,
@@ -520,11 +533,16 @@ def rehearse(session: Session, revisions: str, on: tuple[str, ...], **options: A
       contraflow rehearse 09bc:a1f3 --on postgresql --on mysql --seconds 60
     """
     # Imported here: no other command needs it.
-    from contraflow.cli.rehearse import Workload, run
+    from contraflow.cli.rehearse import Workload, recordings_of, run
 
+    recordings = recordings_of(options.pop("sql"))
     # One mapping for both releases: how each one's transactions are made and carried out.
     workloads = {
-        release: Workload(call=options.pop(f"{release}_workload"), python=options.pop(f"{release}_python"))
+        release: Workload(
+            call=options.pop(f"{release}_workload"),
+            python=options.pop(f"{release}_python"),
+            recordings=recordings[release],
+        )
         for release in ("old", "new")
     }
     if not run(session, revisions=revisions, on=on, workloads=workloads, **options):

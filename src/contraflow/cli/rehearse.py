@@ -16,9 +16,10 @@ from contraflow.rehearsal.faults import Fault, asked
 from contraflow.rehearsal.minimise import minimise
 from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.record import Record
+from contraflow.rehearsal.recorded import read
 from contraflow.rehearsal.rehearse import Rehearsal
 
-__all__ = ["Workload", "run"]
+__all__ = ["Workload", "recordings_of", "run"]
 
 
 def run(
@@ -32,14 +33,24 @@ def run(
     seed: int,
     data: Path | None,
     workloads: Mapping[str, Workload],
+    sql_rate: float | None,
     page: Path | None,
     faults: str,
     reproduce: Path | None,
 ) -> bool:
     """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
-    if (workloads["old"].call is None) != (workloads["new"].call is None):
-        raise click.UsageError("--old-workload and --new-workload go together: what one release does, both must know.")
+    if workloads["old"].own != workloads["new"].own:
+        raise click.UsageError(
+            "--old-workload and --new-workload, or --sql old=FILE and --sql new=FILE, go together: what one release"
+            " does is judged by what the other reads."
+        )
+    try:
+        left_out = sum(read(path).left_out for workload in workloads.values() for path in workload.recordings)
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(str(error), param_hint="--sql") from error
+    if left_out:
+        session.output.note(f"{left_out} recorded statements are not replayed: neither queries nor writes")
     for option, path in (("--report", page), ("--reproduce", reproduce)):
         if path is not None and not path.parent.is_dir():
             raise click.BadParameter(f"the folder {str(path.parent)!r} does not exist.", param_hint=option)
@@ -69,6 +80,7 @@ def run(
             data=data,
             old_workload=workloads["old"],
             new_workload=workloads["new"],
+            sql_rate=sql_rate,
             command=shlex.join(words),
         )
         with ended_by_sigterm(), session.output.milestones() as tell:
@@ -93,6 +105,17 @@ def run(
     return passed
 
 
+def recordings_of(given: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """The files of each release, as ``--sql`` names them."""
+    found: dict[str, list[Path]] = {"old": [], "new": []}
+    for text in given:
+        release, separator, path = text.partition("=")
+        if release not in found or not separator:
+            raise click.BadParameter(f"{text!r} is neither old=FILE nor new=FILE", param_hint="--sql")
+        found[release].append(Path(path))
+    return {release: tuple(paths) for release, paths in found.items()}
+
+
 def _reproduced(rehearsal: Rehearsal, record: Record, tell: Callable[[str], None]) -> tuple[str, Record]:
     """A script that shows a failure again, and the record with it beside what it shows.
 
@@ -114,6 +137,8 @@ def _words(release: str, workload: Workload) -> Iterator[str]:
     for option, value in (("workload", workload.call), ("python", workload.python)):
         if value is not None:
             yield from (f"--{release}-{option}", value)
+    for path in workload.recordings:
+        yield from ("--sql", f"{release}={path}")
 
 
 def _faults(text: str, server: str, ours: bool, seed: int) -> tuple[Fault, ...]:

@@ -21,12 +21,15 @@ from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle, World
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.record import FindingKind
+from contraflow.rehearsal.recorded import Replay, Without
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
 from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, in_order
 
 __all__ = ["Client", "Desk"]
 
+_A_MOMENT = 0.005
+"""Seconds until a client asks again whether a recorded transaction is due."""
 _HOT = 0.15
 """How many of the requests are for rows that everybody writes."""
 _LARGEST_TOKEN = 2**31 - 10_000_000
@@ -51,9 +54,12 @@ class Desk(Gate):
         control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
         pairs: Sequence[PairOracle] = (),
         calls: bool = False,
+        replays: Mapping[Side, tuple[Replay, Without]] | None = None,
         crowd: int = 1_000,
     ) -> None:
         super().__init__(clients)
+        self.replays = dict(replays or {})
+        """Recorded transactions of a release, and what comes of them without an upgrade."""
         self.crowd = crowd
         """How many rows of one table a client has at most, or nearly so: then it deletes where it would insert."""
         self.calls = calls
@@ -147,6 +153,9 @@ class Client:
     def _act(self) -> None:
         rng = self._rng
         release = rng.choice(sorted(self.desk.nodes))
+        if release in self.desk.replays:
+            self._replay(release)
+            return
         if self.desk.calls:
             self._call(release)
             return
@@ -186,6 +195,36 @@ class Client:
             told = KeyHistory()
             told.add(sent, release, self.name, "call", None, answer.error)
             history.fail(release, f"the {release} release's workload failed: {answer.error}", table="", key="", of=told)
+
+    def _replay(self, release: Side) -> None:
+        """Let the release carry out a recorded transaction; a finding where that fails, and does not without us."""
+        history = self.desk.history
+        replay, without = self.desk.replays[release]
+        taken = replay.take(history.now())
+        if taken is None:
+            self._stopped.wait(_A_MOMENT)
+            return
+        transaction, done = taken
+        sent = history.now()
+        try:
+            answer = self.desk.nodes[release].ask(self.number, {"sql": list(transaction)})
+        except NodeGone as error:
+            answer = Answer(fault=Fault.COMMIT_UNKNOWN.value, error=str(error), seconds=history.now() - sent)
+        fails = without.fails(transaction)
+        done()
+        history.request(release, sent, answer, f"{len(transaction)} recorded: {transaction[0][:80]}")
+        if answer.fault in _UNKNOWN:
+            history.count("commits of unknown outcome")
+        elif answer.ok:
+            history.count("recorded transactions")
+        elif fails:
+            history.count("refused alike without the upgrade")
+        else:
+            told = KeyHistory()
+            for statement in transaction:
+                told.add(sent, release, self.name, statement, None, answer.error)
+            what = f"a recorded transaction of the {release} release failed: {answer.error}"
+            history.fail(release, what, table="", key="", of=told)
 
     def give_hot(self, table: TableName, rows: int) -> Iterator[HotRow]:
         """Give rows up, to be written by everybody from now on; they are never deleted."""

@@ -295,7 +295,7 @@ def find(
     :param most: how many replays may be run.
     :raises ProblemError: if the server or the project cannot be used.
     """
-    if rehearsal.old_workload.call is not None:
+    if rehearsal.old_workload.own:
         return None  # the statements of a workload of one's own are not known
     with Bench(rehearsal) as bench:
         tries = _Tries(bench=bench, left=most)

@@ -139,8 +139,10 @@ def _code(value: object) -> str:
     if isinstance(value, Path):
         return f"Path({str(value.absolute())!r})"
     if isinstance(value, Workload):
-        given = {"python": value.python, "call": value.call, "folder": value.folder}
+        given = {"python": value.python, "call": value.call, "folder": value.folder, "recordings": value.recordings}
         return f"Workload({', '.join(f'{name}={_code(one)}' for name, one in given.items())})"
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_code(one)}, ' for one in value)})"
     return repr(value)
 
 

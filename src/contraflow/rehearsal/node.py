@@ -82,6 +82,13 @@ class _Node:
                 assert self.workload is not None  # noqa: S101 - the rehearsal sends it to nodes that have one
                 result: Any = self.workload(self.engine, random.Random(request["seed"]))  # noqa: S311 - repeatable
                 result = None
+            elif "sql" in request:
+                result = self.retry.run_transaction(
+                    self.engine,
+                    lambda connection: [_sent(connection, statement) for statement in request["sql"]],
+                    attempts=ATTEMPTS,
+                    on_retry=lambda attempt: faults.append(attempt.fault.value),
+                )
             else:
                 result = self.retry.run_transaction(
                     self.engine,
@@ -141,6 +148,12 @@ class _Node:
         if form not in self._statements:
             self._statements[form] = _statement(self.tables[name], verb, key, rows, given)
         return self._statements[form]
+
+
+def _sent(connection: sa.Connection, statement: str) -> int:
+    """Carry a recorded statement out as it stands; the number of rows."""
+    result = connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    return len(result.all()) if result.returns_rows else result.rowcount
 
 
 def _statement(table: sa.Table, verb: str, key: Sequence[str], rows: int, given: Sequence[str]) -> Any:

@@ -8,8 +8,8 @@ A request is ``{"statements": [...]}``, all of one transaction, each of them one
 - ``("select", table, [key])``: answered with the row in the release's own shape, or None; waits for its writers;
 - ``("all", table)``: answered with every row;
 
-or ``{"seed": number}``, one call of the release's own workload. Keys, values and rows are mappings of column name to
-Python value. The answer is an `Answer`.
+or ``{"sql": [text, ...]}``, one recorded transaction; or ``{"seed": number}``, one call of the release's own workload.
+Keys, values and rows are mappings of column name to Python value. The answer is an `Answer`.
 """
 
 from __future__ import annotations
@@ -72,11 +72,18 @@ class Workload:
     :ivar call: ``module:function`` of the user's own workload, called with an engine and a `random.Random` again and
         again; None for the generated one.
     :ivar folder: where that module is found.
+    :ivar recordings: files of recorded SQL to be replayed instead: see `contraflow.rehearsal.recorded`.
     """
 
     python: str | None = None
     call: str | None = None
     folder: Path = Path()
+    recordings: tuple[Path, ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether the statements are the user's, so that nobody can foretell a row."""
+        return self.call is not None or bool(self.recordings)
 
 
 class NodeGone(Exception):

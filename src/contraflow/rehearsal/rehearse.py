@@ -23,7 +23,7 @@ from contraflow.operations.base import TableName
 from contraflow.operations.planning import plan, tables_of
 from contraflow.problems import ContraflowError, ProblemError
 from contraflow.rehearsal import faults as kinds
-from contraflow.rehearsal import servers
+from contraflow.rehearsal import recorded, servers
 from contraflow.rehearsal.clients import Client, Desk
 from contraflow.rehearsal.control import Control, differences
 from contraflow.rehearsal.faults import Fault
@@ -36,6 +36,7 @@ from contraflow.rehearsal.oracle import Stage, TableOracle
 from contraflow.rehearsal.project import Project
 from contraflow.rehearsal.reach import Way, find
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
+from contraflow.rehearsal.recorded import Replay, Without
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
 from contraflow.rehearsal.script import run_script
@@ -79,8 +80,10 @@ class Rehearsal:
     :ivar faults: what strikes meanwhile; see `contraflow.rehearsal.faults.plan` and ``parse``.
     :ivar data: a file of SQL statements, run in the old release's schema before anything else: rows of one's own.
     :ivar old_workload: how the old release's transactions are made and carried out.
-    :ivar new_workload: likewise. Both or neither have a ``call``; with one, nobody can foretell a row: then a call that
-        raises is a finding, and at each check a row whose two sides do not agree.
+    :ivar new_workload: likewise. Both or neither have a ``call`` or recordings; with one, nobody can foretell a row:
+        then a call that raises is a finding, or a recorded statement that fails and does not fail without the upgrade;
+        and at each check a row whose two sides do not agree. With recordings no rows are generated.
+    :ivar sql_rate: recorded transactions a second of each session; None: as fast as they are answered.
     :ivar instead: carries out each verb instead of Contraflow, to compare other ways of upgrading; no fault strikes it.
     :ivar command: what to type to have the same again, for the record.
     """
@@ -99,13 +102,16 @@ class Rehearsal:
     data: str | Path | None = None
     old_workload: Workload = field(default_factory=Workload)
     new_workload: Workload = field(default_factory=Workload)
+    sql_rate: float | None = None
     instead: Callable[[Verb, sa.URL], None] | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.rows < 0 or self.seconds <= 0:
             raise ValueError("a rehearsal needs a worker, seconds above 0 and rows of 0 or more")
-        if (self.old_workload.call is None) != (self.new_workload.call is None):
+        if self.sql_rate is not None and self.sql_rate <= 0:
+            raise ValueError("a rate of recorded transactions is above 0")
+        if self.old_workload.own != self.new_workload.own:
             raise ValueError("a rehearsal needs the workload of both releases, or of neither")
 
     def run(self, *, progress: Progress = _silent, meanwhile: Meanwhile = _nothing) -> Record:
@@ -132,12 +138,21 @@ class Rehearsal:
                 run_script(urls[0], Path(self.data).read_text(encoding="utf-8"))
             project.prepare(urls[1], project.old)
             project.prepare(urls[2], project.new)
+            replays = recorded.replays(
+                {"old": self.old_workload, "new": self.new_workload},
+                project=project,
+                server=server,
+                data=self.data,
+                rate=self.sql_rate,
+                stack=stack,
+            )
             run = _Run(
                 options=self,
                 project=project,
                 server=server,
                 url=urls[0],
                 control=Control({"old": urls[1], "new": urls[2]}),
+                replays=replays,
                 progress=progress,
                 meanwhile=meanwhile,
             )
@@ -156,6 +171,7 @@ class _Run:
         server: servers.Server,
         url: sa.URL,
         control: Control,
+        replays: Mapping[Side, tuple[Replay, Without]],
         progress: Progress,
         meanwhile: Meanwhile,
     ) -> None:
@@ -194,7 +210,8 @@ class _Run:
             seed=options.seed,
             clients=options.workers,
             control=control.fails,
-            calls=options.old_workload.call is not None,
+            calls=options.old_workload.own,
+            replays=replays,
             crowd=2 * -(-options.rows // options.workers) + 20,
         )
         self.clients = [Client(number, self.desk) for number in range(options.workers)]
@@ -243,9 +260,15 @@ class _Run:
         self.desk.nodes["old"] = self._node("old")
         with self._phase("loading rows"):
             self._adopt()
-            self._load()
+            if not self.options.old_workload.recordings:
+                self._load()
         for name, table in self.desk.tables.items():
-            if self.options.rows and table.knows("old") and not any(client.items[name] for client in self.clients):
+            if (
+                not self.desk.replays
+                and self.options.rows
+                and table.knows("old")
+                and not any(client.items[name] for client in self.clients)
+            ):
                 self.notes.append(f"{table.shape('old').title} has no row: it refuses what is generated for it")
         for name, table in self.desk.tables.items():
             if table.knows("old") and not self.desk.calls:
