@@ -513,7 +513,8 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
         "--reproduce",
         type=click.Path(dir_okay=False, writable=True, path_type=Path),
         metavar="FILE.py",
-        help="If it fails, look for a smaller rehearsal that fails alike (up to 30 are run), and write it as a script.",
+        help="If it fails, write a script that shows it again: the statements of one row, or a smaller rehearsal (up to"
+        " 30 are run) that fails alike.",
     ),
     _common("--url", metavar="URL", help="A running server to use instead, whose account may create databases."),
     *(option for option in (_COMMON[0], _COMMON[1], _COMMON[3], _COMMON[5])),
