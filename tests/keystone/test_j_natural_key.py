@@ -57,6 +57,7 @@ OPERATIONS = (
         column=sa.Column("registered_limit_id", sa.String(64), nullable=False),
         to="registered_limit",
         key="id",
+        scans=True,  # a small table, whose one index begins with the project
     ),
     DropUnique(table="limit", columns=["project_id", *NATURAL]),
     AddUnique(table="limit", name="uq_limit_registered", columns=["project_id", "registered_limit_id"]),

@@ -142,6 +142,7 @@ EXAMPLES: Sequence[Operation] = (
         to="towns",
         key="id",
         create=True,
+        scans=True,
     ),
     AddCompanion(
         table="users",

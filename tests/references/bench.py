@@ -72,6 +72,7 @@ class Scene:
             key="id",
             create=self.creates,
             orphans="null" if self.lossy else "refuse",
+            scans=True,
         )
 
 

@@ -31,6 +31,7 @@ from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
+from contraflow.dialects.postgresql_lookups import lookup_problems
 from contraflow.dialects.postgresql_server import PostgreSQLServer
 from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
@@ -139,6 +140,10 @@ class PostgreSQLAdapter(PostgreSQLServer):
         yield from postgresql_widening.problems(connection, widened)
         if self.rebuilds:
             yield from held_problems(connection, widened)
+
+    def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
+        """See :meth:`Adapter.lookup_problems`."""
+        return super().lookup_problems(connection, sync) or list(lookup_problems(connection, sync))
 
     def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:
         """See :meth:`Adapter.fill_shadows`."""

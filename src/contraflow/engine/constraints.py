@@ -14,6 +14,7 @@ from contraflow.engine.schema import added_types, full_name
 from contraflow.installed import Installed
 from contraflow.operations.held import holders
 from contraflow.problems import Problem
+from contraflow.references import InstallReference, Reference
 from contraflow.steps import Hold, InstallSync, Phases
 
 __all__ = ["check_constraints"]
@@ -129,12 +130,23 @@ def _cascades(connection: sa.Connection, phases: Phases) -> Iterator[Problem]:
         for step in block.steps
         if isinstance(step, InstallSync)
     }
+    references = [
+        step.reference
+        for block in phases.expand
+        if isinstance(block, Hold)
+        for step in block.steps
+        if isinstance(step, InstallReference)
+    ]
+    for reference in references:
+        yield from _unheard(connection, reference)
     made = {(item.schema, item.table): item.constrained for item in phases.installed}
     for (schema, name), sync in syncs.items():
         table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
         found = [holder.constraint for holder in holders(table)]
         keys = [key for key in (*found, *made.get((schema, name), ())) if isinstance(key, ForeignKey) and key.writes]
         for key in dict.fromkeys(keys):
+            if any(_is_itself(key, name, reference) for reference in references):
+                continue  # the other table's triggers hear of it
             if hit := [column for column in key.columns if column in sync.columns]:
                 yield Problem(
                     code="CF205",
@@ -144,3 +156,33 @@ def _cascades(connection: sa.Connection, phases: Phases) -> Iterator[Problem]:
                     instead="make it RESTRICT or NO ACTION in an upgrade before this one, and let the application"
                     "\nchange the rows.",
                 )
+
+
+def _is_itself(key: ForeignKey, table: str, reference: Reference) -> bool:
+    """Whether a foreign key of the table says by the natural key what the reference does."""
+    return (table, key.target) == (reference.table, reference.to) and set(
+        zip(key.columns, key.target_columns, strict=True)
+    ) == set(reference.columns)
+
+
+def _unheard(connection: sa.Connection, reference: Reference) -> Iterator[Problem]:
+    """Foreign keys by whose actions a row that is referred to changes, or goes, without its triggers."""
+    if not sa.inspect(connection).has_table(reference.to, schema=reference.schema):
+        return
+    metadata = sa.MetaData()
+    table = sa.Table(reference.to, metadata, schema=reference.schema, autoload_with=connection, resolve_fks=False)
+    watched = {reference.key, *(there for _, there in reference.columns)}
+    for holder in holders(table):
+        key = holder.constraint
+        if not isinstance(key, ForeignKey) or not (
+            key.ondelete == "CASCADE" or (key.writes and watched & set(key.columns))
+        ):
+            continue
+        yield Problem(
+            code="CF205",
+            what=f"{key.title} of {full_name(reference.schema, reference.to)} changes or deletes rows by itself"
+            f" (ON DELETE {key.ondelete or 'NO ACTION'}, ON UPDATE {key.onupdate or 'NO ACTION'}).",
+            why=f"InnoDB fires no triggers for that, so rows of {reference.table} that refer to them would not follow.",
+            instead="make it RESTRICT or NO ACTION in an upgrade before this one, and let the application"
+            "\nchange the rows.",
+        )

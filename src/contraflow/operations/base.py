@@ -115,6 +115,8 @@ class Refer:
     """A row that is not there is made."""
     follows: bool = False
     """The old columns and the new one say the same, so both follow the other table's row."""
+    scans: bool = False
+    """Rows that refer may be looked for in the whole table."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,9 @@ class ReferColumns:
     contract (and before the upgrade, for rows that are there), as the natural key would be lost: ``orphans="null"``
     accepts it.
 
+    Rows of ``table`` are looked for by ``column`` when a row of ``to`` changes, and by ``columns`` when one comes:
+    without indexes that begin so, ``scans`` must say that the table may be read as a whole.
+
     Raises :class:`~contraflow.problems.ProblemError` with ``CF116`` if the declaration contradicts itself.
     """
 
@@ -86,6 +89,7 @@ class ReferColumns:
     create: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
     orphans: Literal["refuse", "null"] = "refuse"
+    scans: bool = False
     schema: str | None = None
     winner: Side = "new"
     omitted: Side | None = None
@@ -142,6 +146,7 @@ class ReferColumns:
             creates=self.create,
             given=tuple(self.values),
             follows=True,
+            scans=self.scans,
         )
         return Fragment(table=table, add=(self.column,), drop=tuple(columns), lens=lens, refer=meant)
 
@@ -459,6 +464,27 @@ def _plan_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterato
         )
     if wish.creates:
         yield from _not_made(wish, source, target)
+    if wish.follows and not wish.scans:
+        yield from _scans(wish, source, to)
+
+
+def _scans(wish: Refer, source: TablePlan, to: str) -> Iterator[Problem]:
+    """Without indexes, rows that refer are looked for in the whole table."""
+    table = source.name[1]
+    standing = [holder.columns for holder in source.holders if holder.unique or holder.index is not None]
+    built = [index.columns for index in source.build]
+    needed = [([wish.column], built, "changes", "the change")]
+    if not wish.creates:
+        needed.append((list(wish.columns), standing, "comes", "an upgrade before"))
+    for names, indexes, event, where in needed:
+        if not any(columns and columns[0] in names for columns in indexes):
+            listed = ", ".join(f'"{name}"' for name in names)
+            yield _problem(
+                f"no index begins with {table}.{names[0]}.",
+                f"all of {table} would be read when a row of {to} {event}.",
+                f'add CreateIndex(table="{table}", name=..., columns=[{listed}]) in {where}; or, for a small'
+                " table,\naccept it: scans=True.",
+            )
 
 
 def _not_made(wish: Refer, source: TablePlan, target: TablePlan) -> Iterator[Problem]:

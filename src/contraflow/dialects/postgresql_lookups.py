@@ -1,0 +1,84 @@
+"""What on PostgreSQL keeps rows from coming to refer to rows of another table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from contraflow.expressions import Ref
+from contraflow.expressions.trees import Lookup
+from contraflow.problems import Problem
+from contraflow.steps import Sync
+
+__all__ = ["lookup_problems"]
+
+
+def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
+    """``CF205`` where the other table's unique key is checked late, or its texts and the table's do not compare.
+
+    A unique index of a constraint that is DEFERRABLE is none by which INSERT ... ON CONFLICT tells a row that is there
+    (manual, INSERT), nor does a change of its columns wait for whoever looked the row up (manual, Explicit Locking).
+    """
+    for lookup in (lookup for group in sync.groups for lookup in group.lookups):
+        if not set(lookup.given) <= {name for group in sync.groups for name in group.old}:
+            continue  # the way back, from the key
+        if _relation(connection, lookup) is None:
+            continue  # created by this upgrade
+        names = sorted(match.name for match in lookup.matches)
+        if not connection.execute(
+            sa.text(
+                "SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = to_regclass(:table) AND i.indisunique"
+                " AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND :names ="
+                " (SELECT string_agg(CAST(a.attname AS text), ',' ORDER BY CAST(a.attname AS text) COLLATE \"C\")"
+                " FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY"
+                " ((CAST(i.indkey AS smallint[]))[0:i.indnkeyatts - 1])))"
+            ),
+            {"table": _name(connection, lookup.schema, lookup.table), "names": ",".join(names)},
+        ).scalar():
+            yield Problem(
+                code="CF205",
+                what=f"the unique key of {lookup.table} over {', '.join(names)} is checked at the end of transactions.",
+                why="two rows could be alike for a while, and a row that is looked up could change unseen.",
+                instead="make it NOT DEFERRABLE, in an upgrade before.",
+            )
+        for match in lookup.matches:
+            if isinstance(match.value, Ref):
+                yield from _collations(connection, sync, match.value.name, lookup, match.name)
+
+
+def _name(connection: sa.Connection, schema: str | None, table: str) -> str:
+    preparer = connection.dialect.identifier_preparer
+    prefix = f"{preparer.quote_identifier(schema)}." if schema else ""
+    return f"{prefix}{preparer.quote_identifier(table)}"
+
+
+def _relation(connection: sa.Connection, lookup: Lookup) -> object:
+    return connection.execute(
+        sa.text("SELECT to_regclass(:table)"), {"table": _name(connection, lookup.schema, lookup.table)}
+    ).scalar()
+
+
+def _collations(connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, there: str) -> Iterator[Problem]:
+    found = connection.execute(
+        sa.text(
+            "SELECT (SELECT c.collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
+            " WHERE a.attrelid = to_regclass(:mine) AND a.attname = :name),"
+            " (SELECT c.collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
+            " WHERE a.attrelid = to_regclass(:theirs) AND a.attname = :there)"
+        ),
+        {
+            "mine": _name(connection, sync.schema, sync.table),
+            "theirs": _name(connection, lookup.schema, lookup.table),
+            "name": name,
+            "there": there,
+        },
+    )
+    mine, theirs = found.one()
+    if mine != theirs:
+        yield Problem(
+            code="CF205",
+            what=f"{sync.table}.{name} has the collation {mine}, and {lookup.table}.{there} has {theirs}.",
+            why="the server does not compare them (42P22): writes would fail.",
+            instead="give both columns one collation, in an upgrade before.",
+        )
