@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from contraflow import (
     AddColumn,
+    AddCompanion,
+    CreateIndex,
     CreateTable,
     Declared,
     DropColumn,
+    DropIndex,
     DropTable,
     MoveColumns,
     Opaque,
     OpaqueColumns,
     OpaqueWriter,
+    ReferColumns,
     RenameColumn,
     RenameTable,
     TightenNotNull,
@@ -139,9 +143,9 @@ def _of_user(metadata: sa.MetaData, name: str, *columns: sa.Column[Any]) -> sa.T
     return sa.Table(name, metadata, user, *columns)
 
 
-def _users(*columns: sa.Column[Any]) -> sa.MetaData:
+def _users(*items: sa.schema.SchemaItem) -> sa.MetaData:
     metadata = sa.MetaData()
-    sa.Table("users", metadata, _key(), *columns)
+    sa.Table("users", metadata, _key(), *items)
     return metadata
 
 
@@ -255,4 +259,53 @@ def _opaque() -> Course:
     )
 
 
-COURSES = (*map(course_of, LIVES), _renamed(), _come_and_gone(), _split(), _joined(), _opaque())
+def _referring() -> Course:
+    """The old release knows levels by their numbers, the new one by their keys, which count backwards."""
+    number = sa.Column("level", sa.Integer, nullable=False)
+    old = _users(_text("name"), number, sa.Index("ix_users_level", "level"))
+    sa.Table("levels", old, _key(), sa.Column("number", sa.Integer, nullable=False, unique=True))
+    key = sa.Column("level_id", sa.Integer, nullable=False)
+
+    def make(engine: sa.Engine) -> None:
+        old.create_all(engine)
+        send(engine, ["INSERT INTO levels (id, number) VALUES (1, 3), (2, 2), (3, 1)"])
+
+    course = _course(
+        "a natural key becomes a foreign key",
+        [
+            ReferColumns(table="users", columns={"level": "number"}, column=key._copy(), to="levels", key="id"),
+            DropIndex(table="users", name="ix_users_level"),
+            CreateIndex(table="users", name="ix_users_level_id", columns=["level_id"]),
+        ],
+        (old, ["users"]),
+        _parts(_users(_text("name"), key)),
+        {"name": "name", "level": "level_id"},
+        images={"level": lambda number: 4 - number, "level_id": lambda number: 4 - number},
+    )
+    return replace(course, create=make)
+
+
+def _companions() -> Course:
+    """Each row of the old release gets a row of another table; the new one says by itself to which a row refers."""
+    old = _users(_text("name"))
+    sa.Table(
+        "homes",
+        old,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("user_id", sa.Integer, nullable=False, unique=True),
+        _text("street", nullable=True),
+    )
+    key = sa.Column("home_id", sa.Integer, nullable=False)
+    return _course(
+        "each row gets a companion",
+        [AddCompanion(table="users", column=key._copy(), to="homes", key="id", columns={"id": "user_id"})],
+        (old, ["users"]),
+        _parts(_users(_text("name"), key)),
+        ["name"],
+    )
+
+
+COURSES = (
+    *map(course_of, LIVES),
+    *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
+)
