@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from contraflow.dialects.compiler import Compiler
 
-__all__ = ["definer_function", "quoted_body"]
+__all__ = ["definer_function", "natural_lock", "quoted_body"]
 
 
 def quoted_body(lines: Sequence[str]) -> str:
@@ -29,3 +29,10 @@ def definer_function(compiler: Compiler, name: str, schema: str | None, lines: S
         f"CREATE FUNCTION {compiler.table(name, schema)}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
         f" SET search_path = {path} AS {quoted_body(lines)}"
     )
+
+
+def natural_lock(table: str, values: Sequence[str]) -> str:
+    """The number of an advisory lock for rows of the table with this natural key, there or not."""
+    name = "'" + f"contraflow {table}".replace("'", "''") + "'"
+    texts = ", ".join(f"CAST({value} AS text)" for value in values)
+    return f"hashtextextended(concat_ws(chr(31), {name}, {texts}), 0)"

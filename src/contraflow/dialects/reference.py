@@ -5,7 +5,11 @@ These triggers write that table's two sides at once, and change its marker, by w
 own. Rows that were never synced have no key yet: of them only the old side is written, and their sync does the rest.
 
 On MySQL and MariaDB a trigger may not write a table that the statement which fired it reads or writes (error 1442), not
-even no row of it: so each of these statements is asked for first.
+even no row of it: so each of these statements is asked for first. It asks with a lock: a look of its own would be a
+snapshot's under REPEATABLE READ, and miss rows that were inserted since the transaction began.
+
+Where a row may come while another one, which has just looked for it in vain, is not committed yet: on MySQL and MariaDB
+the look has locked the gap; on PostgreSQL both lock the natural key.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from contraflow.dialects.compiler import Compiler
-from contraflow.dialects.plpgsql import definer_function
+from contraflow.dialects.plpgsql import definer_function, natural_lock
 from contraflow.dialects.sync import TriggerText
 from contraflow.references import Reference
 
@@ -88,7 +92,7 @@ class _Words:
         lines = []
         for change in self.changes(letter):
             lines += [
-                f"IF EXISTS (SELECT 1 FROM {table} WHERE {change.where}) THEN",
+                f"IF EXISTS (SELECT 1 FROM {table} WHERE {change.where}{self.compiler.row_lock}) THEN",
                 f"  UPDATE {table} SET {change.values} WHERE {change.where};",
                 "END IF;",
             ]
@@ -132,11 +136,11 @@ def _postgresql(words: _Words) -> list[TriggerText]:
     schema = reference.schema or words.default_schema
     lines = ["BEGIN", f"  /* contraflow {reference.fingerprint} */"]
     for letter in reference.triggers:
-        lines += [
-            f"  IF TG_OP = '{_EVENTS[letter]}' THEN",
-            *_in(words.plain(letter, words.table(reference.table)), 2),
-            "  END IF;",
-        ]
+        changes = words.plain(letter, words.table(reference.table))
+        if reference.adopts and letter != "d":
+            natural = [f"NEW.{compiler.quote(there)}" for _, there in reference.columns]
+            changes = [f"PERFORM pg_advisory_xact_lock({natural_lock(reference.to, natural)});", *changes]
+        lines += [f"  IF TG_OP = '{_EVENTS[letter]}' THEN", *_in(changes, 2), "  END IF;"]
     lines += ["  RETURN NULL;", "END"]
     function = compiler.table(reference.name, schema)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from contraflow.dialects.compiler import Compiler
-from contraflow.dialects.plpgsql import definer_function, quoted_body
+from contraflow.dialects.plpgsql import definer_function, natural_lock, quoted_body
 from contraflow.dialects.rule import (
     Agrees,
     AtDefault,
@@ -150,6 +150,8 @@ class _Before:
     each declaration, and most writes need none."""
     make: Callable[[Lookup], list[str]]
     """The lines that make what a lookup does not find."""
+    ask_again: Callable[[str, Write], list[str]] | None = None
+    """The lines that look again for what was not found, when nobody is about to insert it."""
     mark: str = ""
     """Assigns the marker wherever the tree found a change, or a row never synced; empty if that is done after it."""
 
@@ -160,7 +162,8 @@ class _Before:
         if isinstance(tree, Write):
             made = [line for node in self.words.making(tree) for line in self.make(node)]
             written = [self.assign(name, self.words.image(tree, name)) for name in tree.columns]
-            return [f"{pad}{line}" for line in (*made, *written)]
+            again = [line for name in tree.columns for line in self.ask_again(name, tree)] if self.ask_again else []
+            return [f"{pad}{line}" for line in (*made, *written, *again)]
         if isinstance(tree, Fill):
             filled = [
                 f"{pad}{self.assign(name, f'COALESCE({self.words.new(name)}, {self.words.default(name)})')}"
@@ -252,11 +255,25 @@ def _postgresql(
             "END IF;",
         ]
 
+    def ask_again(name: str, write: Write) -> list[str]:
+        image = write.group.forward.get(name) if write.side == "new" else None
+        if not isinstance(image, Lookup) or image.made is not None:
+            return []
+        new = words.new(name)
+        lock = natural_lock(image.table, [words.new(column) for column in image.given])
+        return [
+            f"IF {new} IS NULL AND {compiler.is_given(image, words.new)} THEN",
+            f"  PERFORM pg_advisory_xact_lock_shared({lock});",
+            f"  {new} := {words.image(write, name)};",
+            "END IF;",
+        ]
+
     before = _Before(
         words=words,
         assign=lambda name, value: f"NEW.{quote(name)} := {value};",
         assign_variable=lambda name, value: f"{name} := {value};",
         make=make,
+        ask_again=ask_again,
     )
     marker = quote(sync.marker)
     lines = ["DECLARE", *(f"  {line}" for line in before.declarations())]
