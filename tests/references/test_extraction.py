@@ -205,6 +205,7 @@ def test_drift_is_found_and_mended_from_either_side(database: Database) -> None:
             run.verify()
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mariadb", "mysql")
 def test_killed_at_every_statement_both_releases_go_on(database: Database) -> None:
     engine = database.engine
     OLD.create(engine)

@@ -10,18 +10,22 @@ import sqlalchemy as sa
 
 from contraflow import (
     AddColumn,
+    AddCompanion,
     AddForeignKey,
     CreateIndex,
     CreateTable,
     Declared,
     DropForeignKey,
     DropIndex,
+    Fault,
     Options,
     ReferColumns,
     Runner,
     State,
     Upgrade,
+    classify,
 )
+from contraflow.expressions import substr
 from contraflow.operations.base import Operation
 from tests.operations.lives import exact
 from tests.servers.shared import Database
@@ -181,6 +185,31 @@ def test_null_refers_to_nothing(database: Database) -> None:
         assert read(database, "SELECT name FROM cities ORDER BY name") == [("Rom",), ("Ulm",)]
         run.contract()
     assert read(database, "SELECT count(city_id) FROM users") == [(1,)]
+
+
+def test_a_row_that_cannot_be_made_fails_the_statement_alike_everywhere(database: Database) -> None:
+    """Another row has its key already: no server may take that for the row that was looked for."""
+    metadata = sa.MetaData()
+    sa.Table("users", metadata, _key(), _text("city"))
+    sa.Table("cities", metadata, _text("code", primary_key=True), _text("name", unique=True))
+    metadata.create_all(database.engine)
+    companion = AddCompanion(
+        table="users",
+        column=sa.Column("city_code", sa.String(40), nullable=False),
+        to="cities",
+        key="code",
+        columns={"city": "name"},
+        values={"code": lambda row: substr(row.city, 1, 3)},
+    )
+    send(database, "INSERT INTO cities (code, name) VALUES ('Ulm', 'Ulm am Rhein')")
+    with runner(database, companion) as run:
+        run.expand()
+        send(database, "INSERT INTO users (id, city) VALUES (1, 'Rom')")
+        with pytest.raises(sa.exc.DBAPIError) as refusal:
+            send(database, "INSERT INTO users (id, city) VALUES (2, 'Ulm')")
+        assert classify(refusal.value) is Fault.DUPLICATE_KEY
+        run.migrate()
+        assert read(database, "SELECT id, city_code FROM users") == [(1, "Rom")]
 
 
 # --- an upgrade that grows, and one that is planned again from the journal --------------------------------------------

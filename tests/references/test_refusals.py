@@ -10,14 +10,17 @@ import sqlalchemy as sa
 
 from contraflow import (
     AddCompanion,
+    CopyColumn,
     CreateTable,
     Declared,
+    DropTable,
     Options,
     ProblemError,
     ReferColumns,
     RenameColumn,
     RenameTable,
     Runner,
+    Source,
     Upgrade,
 )
 from contraflow.dialects import for_profile
@@ -92,6 +95,12 @@ UNIQUE = sa.UniqueConstraint
             {},
             "users.city_id is NOT NULL, and all of city may be NULL.",
         ),
+        (
+            [_text("city")],
+            [_text("name", unique=True)],
+            {"orphans": "null"},
+            'orphans="null", and users.city_id is NOT',
+        ),
         ([sa.Column("city", sa.Integer, nullable=False)], [_text("name", unique=True)], {}, "users.city is Integer()"),
         (
             [_text("city")],
@@ -151,6 +160,21 @@ def test_what_changes_meanwhile() -> None:
     assert "CF116: cities.title changes in the upgrade in which users comes to refer to cities by it." in said
     said = problems(tables, RenameColumn(table="users", old="city", new="town"), refer(columns={"town": "name"}))
     assert "CF116: users.town changes in the upgrade in which users comes to refer to cities." in said
+
+
+def test_what_links_the_tables_otherwise() -> None:
+    tables = [_users(_text("city"), _text("mail")), _cities(_text("name", unique=True), _text("mayor"))]
+    said = problems(tables, refer(), DropTable(table="cities"))
+    assert "CF116: cities is dropped in the upgrade in which users comes to refer to cities." in said
+    source = Source(table="cities", column="mayor", on={"city": "name"})
+    copy = CopyColumn(table="users", column=sa.Column("mayor", sa.String(40)), sources=[source], scans=True)
+    said = problems(tables, copy, refer())
+    assert "columns of users move or are copied in the upgrade in which users comes to refer to cities." in said
+    key = sa.Column("mayor_id", sa.Integer, nullable=False)
+    back = refer(table="cities", columns={"mayor": "mail"}, to="users", column=key)
+    users = _users(_text("city"), _text("mail", unique=True))
+    said = problems([users, tables[1]], refer(), back)
+    assert "CF116: users and cities refer to each other." in said
 
 
 def test_a_table_that_refers_to_itself() -> None:

@@ -189,7 +189,7 @@ def _group_rows(connection: sa.Connection, compiler: Compiler, sync: Sync, group
     tests: dict[str, str] = {}
     for name, image in images.items():
         column = sync.columns[name]
-        if not column.nullable:
+        if not column.nullable and not group.lookups:  # of these the way back tells more
             tests[f"{name} would be NULL"] = f"({image}) IS NULL"
         limit = getattr(column.type, "length", None)
         if limit and _holds_text(column.type):

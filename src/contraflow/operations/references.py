@@ -16,6 +16,7 @@ from contraflow.expressions.trees import Lookup, Made, Match
 from contraflow.installed import Installed, InstalledPair
 from contraflow.lens import Lens, Row, Side
 from contraflow.operations.base import (
+    Copying,
     Fragment,
     Refer,
     Schema,
@@ -335,6 +336,12 @@ def _shape_problems(
             "a row in which they are refers to nothing.",
             "declare the new column with nullable=True, or make one of the others NOT NULL in an upgrade before.",
         )
+    if operation.orphans == "null" and not column.nullable:
+        yield _problem(
+            f'orphans="null", and {table}.{column.name} is NOT NULL.',
+            "what refers to nothing holds NULL there.",
+            "declare the new column with nullable=True, or leave out orphans=.",
+        )
     if operation.create:
         yield from _made_problems(table, to, mine, theirs, column, key, told=True)
 
@@ -406,8 +413,41 @@ def refer(fragment: Fragment, plans: Plans) -> None:
 def references_of(plans: Plans) -> list[Reference]:
     """What follows when rows change that others refer to. Raises :class:`~contraflow.problems.ProblemError`."""
     problems = [problem for wish, source, target in plans.refers for problem in _plan_problems(wish, source, target)]
-    ProblemError.raise_any(problems)
+    ProblemError.raise_any([*problems, *_meetings(plans)])
     return [_reference(wish, source, target) for wish, source, target in plans.refers if wish.follows]
+
+
+def _meetings(plans: Plans) -> Iterator[Problem]:
+    """Tables that something else links to others in the same upgrade, or that refer to each other, or that go."""
+    pairs = {(source.name, target.name) for _, source, target in plans.refers}
+    moved = {plan.name for _, one, other in plans.moves for plan in (one, other)}
+    copied = {place for copying, target in plans.copies for place in (target.name, *_places(copying))}
+    gone = {plan.name for plan in plans.removed}
+    for _, source, target in plans.refers:
+        table, to = source.name[1], target.name[1]
+        if (target.name, source.name) in pairs and source is not target:
+            yield _problem(
+                f"{table} and {to} refer to each other.",
+                "triggers of one table write the other one, whose triggers would write the first one again.",
+                "let one of them refer in an upgrade of its own.",
+            )
+        for name in (source.name, target.name):
+            if name in moved | copied:
+                yield _problem(
+                    f"columns of {name[1]} move or are copied in the upgrade in which {table} comes to refer to {to}.",
+                    "the triggers of the two would fire each other's.",
+                    "do one of the two in an upgrade of its own.",
+                )
+            if name in gone:
+                yield _problem(
+                    f"{name[1]} is dropped in the upgrade in which {table} comes to refer to {to}.",
+                    "nothing would be left to refer to, or by.",
+                    "leave out one of the two.",
+                )
+
+
+def _places(copying: Copying) -> Iterator[TableName]:
+    return ((way.schema, way.table) for source in copying.sources for way in source.ways)
 
 
 def referring(plans: Plans) -> frozenset[TableName]:
