@@ -216,22 +216,24 @@ class Labels:
 
 @dataclass(frozen=True, kw_only=True)
 class Mend:
-    """What is written into the NULLs of a column."""
+    """What is written into the NULLs of a column, or where rows violate a constraint."""
 
     column: str
     text: str
     """The value in the server's own SQL, over the table's own row."""
     key: tuple[str, ...]
     """The columns of the primary key."""
+    of: str = ""
+    """The name of the constraint (or unique index) which the rows violate; empty for NULLs."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""
-        return {"column": self.column, "text": self.text, "key": list(self.key)}
+        return {"column": self.column, "text": self.text, "key": list(self.key), "of": self.of}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Mend:
         """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
-        return cls(column=data["column"], text=data["text"], key=tuple(data["key"]))
+        return cls(column=data["column"], text=data["text"], key=tuple(data["key"]), of=data.get("of", ""))
 
 
 @dataclass(frozen=True, kw_only=True)

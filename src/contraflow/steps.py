@@ -341,11 +341,13 @@ class ForgetNotNull:
 
 @dataclass(frozen=True, kw_only=True)
 class FillNulls:
-    """Write a value into the NULLs of a column, in short transactions."""
+    """Write a value into the NULLs of a column, or into the rows that violate a constraint, in short transactions."""
 
     table: str
     schema: str | None = None
     mend: Mend
+    violated: Constraint | Index | None = None
+    """The constraint, or the unique index of which one of the rows that are alike is left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -175,7 +175,7 @@ def test_backfill_that_ignores_the_marker_is_caught(database: Database, monkeypa
 
     def all_rows(self: Any, step: Any, found: Any = None) -> Any:
         text = backfill(self, step, found)
-        wrong = {
+        wrong: dict[str, Any] = {
             field.name: unsynced.sub("1 = 1", getattr(text, field.name))
             for field in fields(text)
             if field.name.endswith("fill")

@@ -18,6 +18,7 @@ from contraflow.engine.journal import Tables
 from contraflow.engine.plans import programs, statements
 from contraflow.engine.report import State
 from contraflow.engine.widening import takes_wider_types
+from contraflow.installed import Index
 from contraflow.operations.planning import Upgrade, plan, tables_of
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import (
@@ -160,7 +161,10 @@ def _texts(adapter: Adapter, block: Block, found: Found | None, timeout: float) 
         yield re.sub(r"(?<!\\):limit\b", _EVERY_ROW, fill).replace("\\:", ":")
         return
     if isinstance(block, Online) and isinstance(block.step, FillNulls):
-        yield adapter.mend(replace(block.step, mend=replace(block.step.mend, key=()))).fill.replace("\\:", ":")
+        step = block.step
+        if isinstance(step.violated, Index):
+            raise _not_possible(f"rows that are alike under {step.violated.name} are mended in ranges of the key")
+        yield adapter.mend(replace(step, mend=replace(step.mend, key=()))).fill.replace("\\:", ":")
         return
     # An index may stand on columns that expand adds: what was recorded says nothing of them.
     after_expand = isinstance(

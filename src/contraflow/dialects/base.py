@@ -123,6 +123,8 @@ class BackfillText:
     """Counts the rows never synced, exactly."""
     estimate: str
     """A cheap estimate of the number of rows in the table."""
+    once: bool = False
+    """One pass over the rows is all: what it leaves is looked for by what comes next."""
     first_lock: str | None = None
     lock: str | None = None
     """Sent before ``first_fill`` and ``fill``, in their transaction and with their parameters, where they must see what

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contraflow.constraints import Check, Constraint, Exclusion
 from contraflow.dialects.compiler import Compiler
 
-__all__ = ["clause", "violating"]
+__all__ = ["clause", "violated", "violating"]
 
 
 def clause(constraint: Constraint, compiler: Compiler) -> str:
@@ -48,6 +48,25 @@ def violating(table: str, schema: str | None, constraint: Constraint, compiler: 
     ]
     target = f"{compiler.table(constraint.target, constraint.target_schema)} contraflow_target"
     return f"{rows} WHERE {' AND '.join(given)} AND NOT EXISTS (SELECT 1 FROM {target} WHERE {' AND '.join(same)})"
+
+
+def violated(table: str, constraint: Constraint, compiler: Compiler) -> str:
+    """The condition, over the table's own row, under which it violates a check or a foreign key to another table.
+
+    Raises ``TypeError`` for an exclusion constraint: no row violates one by itself.
+    """
+    quote = compiler.quote
+    if isinstance(constraint, Check):
+        return f"NOT ({constraint.text})"
+    if isinstance(constraint, Exclusion):
+        raise TypeError(f"{constraint.title} is violated by two rows")
+    given = [f"{quote(name)} IS NOT NULL" for name in constraint.columns]
+    same = [
+        f"contraflow_target.{quote(target)} = {quote(table)}.{quote(name)}"
+        for name, target in zip(constraint.columns, constraint.target_columns, strict=True)
+    ]
+    target = f"{compiler.table(constraint.target, constraint.target_schema)} contraflow_target"
+    return f"{' AND '.join(given)} AND NOT EXISTS (SELECT 1 FROM {target} WHERE {' AND '.join(same)})"
 
 
 def _excluded(table: str, constraint: Exclusion, compiler: Compiler) -> str:

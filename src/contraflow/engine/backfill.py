@@ -84,7 +84,7 @@ class Backfiller:
             before = point.done
             point, size = self._pass(connection, entry, replace(point, finished=False), target, size, meter)
             left = self._count(connection, target.text.remaining)
-            if not left:
+            if not left or target.text.once:
                 point = replace(point, finished=True)
                 with self.adapter.transaction(connection, self.options.lock_timeout):
                     self.fence(connection)

@@ -32,11 +32,12 @@ def fill(work: Work, entry: Entry, target: Target) -> int:
 
 
 def carry_out(work: Work, entry: Entry, block: Block) -> None:
-    """Run a block of contract or of rollback: DDL, or the filling of NULLs."""
+    """Run a block of contract or of rollback: DDL, the filling of NULLs, or the mending of rows."""
     if not isinstance(block, Online) or not isinstance(block.step, FillNulls):
         work.run(block)
         return
-    name = f"{full_name(block.schema, block.table)}, {block.step.mend.column}"
+    mend = block.step.mend
+    name = f"{full_name(block.schema, block.table)}, {mend.column}{f' for {mend.of}' if mend.of else ''}"
     if work.find(block).exists:
         text = work.adapter.mend(block.step)
-        fill(work, entry, Target(name=name, title=block.title, key=block.step.mend.key, text=text))
+        fill(work, entry, Target(name=name, title=block.title, key=mend.key, text=text))

@@ -59,7 +59,8 @@ def prove_old(work: Work, entry: Entry) -> None:
 def _alike(work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
     """Rows that the unique indexes which contract will build would refuse."""
     where: dict[str, Any] = {"table": item.table, "schema": item.schema}
-    due = [index for index in item.built if index.late]
+    mended = {mend.of for mend in item.mends}
+    due = [index for index in item.built if index.late and index.name not in mended]
     standing = work.adapter.find(work.connection, **where).indexes if due else {}
     for index in due:
         if standing.get(str(index.name), "invalid") != "invalid":
@@ -74,8 +75,9 @@ def _alike(work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
 
 def _violations(work: Work, item: Installed, *, show: int) -> Iterator[Difference]:
     """Rows that the foreign keys and checks which contract will make would refuse."""
+    mended = {mend.of for mend in item.mends}
     for constraint in item.constrained:
-        if not constraint.late:
+        if not constraint.late or constraint.name in mended:
             continue
         work.pause_point()
         title = f"look for rows against {constraint.title.removeprefix('the ')}"
@@ -88,7 +90,7 @@ def _violations(work: Work, item: Installed, *, show: int) -> Iterator[Differenc
 
 def _nulls(work: Work, item: Installed, names: Sequence[str]) -> Iterator[Difference]:
     """NULLs where they may not stand, of columns for which nothing says what is written into these."""
-    mended = {mend.column for mend in item.mends}
+    mended = {mend.column for mend in item.mends if not mend.of}
     for name in names:
         if name not in mended:
             work.pause_point()

@@ -28,6 +28,7 @@ __all__ = [
     "Operation",
     "Refer",
     "Release",
+    "Repair",
     "Schema",
     "TableName",
     "constant_default",
@@ -146,6 +147,17 @@ class Key:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What is written into a column of the rows that violate a constraint."""
+
+    of: str
+    """The constraint's name."""
+    column: str
+    value: Any
+    """In the language of lenses."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fragment:
     """What one operation means for one table."""
 
@@ -189,6 +201,8 @@ class Fragment:
     unconstrain: tuple[Release, ...] = ()
     """Those it no longer has."""
     nullability: Nullability | None = None
+    repair: tuple[Repair, ...] = ()
+    """For rows that violate what is built or constrained."""
     key: Key | None = None
     """Another primary key than the one that stands."""
 

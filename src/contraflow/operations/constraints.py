@@ -24,6 +24,7 @@ from contraflow.operations.base import (
     sql_text,
 )
 from contraflow.operations.held import names_column
+from contraflow.operations.mending import Values, described_repair, repair_of
 
 __all__ = ["AddCheck", "AddExclusion", "AddForeignKey", "DropCheck", "DropExclusion", "DropForeignKey"]
 
@@ -42,6 +43,10 @@ class AddForeignKey:
 
     ``ondelete`` and ``onupdate`` are in SQL's words. ``deferrable`` and ``deferred`` (INITIALLY DEFERRED) exist on
     PostgreSQL and SQLite; elsewhere they are refused (``CF205``), and so is ``SET DEFAULT`` on MySQL and MariaDB.
+
+    ``repair={"group_id": lambda row: None}`` says what one column gets in rows that refer to nothing, over ``columns``
+    and ``reads``: then ``verify`` lets them pass, and ``contract`` writes that, when the old release is gone, before it
+    builds the key. The table needs a primary key for it, and the key may not refer to its own table.
     """
 
     table: str
@@ -55,10 +60,14 @@ class AddForeignKey:
     onupdate: Action | None = None
     deferrable: bool = False
     deferred: bool = False
+    repair: Values | None = None
+    reads: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "target_columns", tuple(self.target_columns))
+        object.__setattr__(self, "reads", tuple(self.reads))
+        repair_of(self.name, (None, ""), None, self.repair, self._read)
         _check_name(self.table, self.name)
         _check_columns(f"the foreign key {self.name} of {self.table}", self.columns)
         if len(self.columns) != len(self.target_columns):
@@ -80,7 +89,12 @@ class AddForeignKey:
         if (self.target_schema, self.target) in schema:
             for column in self.target_columns:
                 find_column(schema, (self.target_schema, self.target), column)
-        return Fragment(table=table, constrain=(self._key(),))
+        repair = repair_of(self.name, table, schema, self.repair, self._read)
+        return Fragment(table=table, constrain=(self._key(),), repair=repair)
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        return (*self.columns, *self.reads)
 
     def _key(self) -> ForeignKey:
         return ForeignKey(
@@ -97,7 +111,12 @@ class AddForeignKey:
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
-        return {"operation": "AddForeignKey", "table": [self.schema, self.table], **self._key().as_dict()}
+        return {
+            "operation": "AddForeignKey",
+            "table": [self.schema, self.table],
+            **self._key().as_dict(),
+            **described_repair(self.name, self.repair, self._read),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +159,10 @@ class AddCheck:
 
     MySQL and MariaDB cannot add a check without copying the table, and writers wait for that long. There it is refused
     (``CF205``) unless ``copies=True`` accepts the wait, which is right for a small table.
+
+    ``repair={"age": lambda row: 0}`` says what one column gets in rows for which it is false, over ``columns`` and
+    ``reads``: then ``verify`` lets them pass, and ``contract`` writes that, when the old release is gone, before it
+    builds the check. The table needs a primary key for it.
     """
 
     table: str
@@ -148,9 +171,13 @@ class AddCheck:
     condition: Callable[[Row], Any]
     copies: bool = False
     schema: str | None = None
+    repair: Values | None = None
+    reads: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "reads", tuple(self.reads))
+        repair_of(self.name, (None, ""), None, self.repair, self._read)
         _check_name(self.table, self.name)
         _check_columns(f"the check {self.name} of {self.table}", self.columns)
         found = self._expression(Row({name: expressions.Ref(name) for name in self.columns}))
@@ -176,7 +203,12 @@ class AddCheck:
         condition = Condition(
             name=self.name, columns=tuple(self.columns), expression=self._expression(row), copies=self.copies
         )
-        return Fragment(table=table, constrain=(condition,))
+        repair = repair_of(self.name, table, schema, self.repair, self._read)
+        return Fragment(table=table, constrain=(condition,), repair=repair)
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        return (*self.columns, *self.reads)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
@@ -188,6 +220,7 @@ class AddCheck:
             "columns": list(self.columns),
             "condition": expressions.describe(self._expression(row)),
             "copies": self.copies,
+            **described_repair(self.name, self.repair, self._read),
         }
 
 

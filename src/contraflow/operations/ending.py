@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from contraflow.constraints import Constraint, ForeignKey
-from contraflow.installed import Installed
+from contraflow.installed import Index, Installed
 from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
 from contraflow.operations.keys import key_blocks, number_end
@@ -59,6 +59,7 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
         for index in found.built:
             if index.late is not late:
                 continue
+            blocks += _mend(found, index)
             step = BuildIndex(**where, index=index)
             blocks.append(Online(title=f"build {index.name} on {found.table}", step=step, **where))
             if index.constraint:
@@ -70,6 +71,7 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
         where = {"table": found.table, "schema": found.schema}
         for made in found.constrained:
             if made.late is late:
+                blocks += _mend(found, made)
                 title = f"make {made.title.removeprefix('the ')} of {found.table}"
                 blocks.append(Online(title=title, step=BuildConstraint(**where, constraint=made), **where))
         if found.loosened and not late:
@@ -80,10 +82,18 @@ def plan_builds(installed: Sequence[Installed], *, late: bool = False) -> tuple[
     return tuple(blocks)
 
 
+def _mend(found: Installed, violated: Constraint | Index) -> Iterator[Block]:
+    where: dict[str, Any] = {"table": found.table, "schema": found.schema}
+    for mend in found.mends:
+        if mend.of and mend.of == violated.name:
+            step = FillNulls(**where, mend=mend, violated=violated)
+            yield Online(title=f"mend {found.table}.{mend.column} for {mend.of}", step=step, **where)
+
+
 def _fill_nulls(found: Installed, names: Sequence[str]) -> Iterator[Block]:
     where: dict[str, Any] = {"table": found.table, "schema": found.schema}
     for mend in found.mends:
-        if mend.column in names:
+        if mend.column in names and not mend.of:
             yield Online(title=f"fill {found.table}.{mend.column}", step=FillNulls(**where, mend=mend), **where)
 
 

@@ -14,7 +14,7 @@ from contraflow.constraints import Constraint, Exclusion, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, Refer, TableName
+from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, Refer, Repair, TableName
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -53,6 +53,7 @@ class TablePlan:
     """Values that columns of the old shape get."""
     constrain: list[ForeignKey | Condition | Exclusion] = field(default_factory=list)
     unconstrained: list[Constraint] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
     nullability: dict[str, Nullability] = field(default_factory=dict)
     """Columns of the old shape that change their NOT NULL."""
     redefaulted: dict[str, bool] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow.installed import Index
 from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete, sql_text
 from contraflow.operations.held import names_column
+from contraflow.operations.mending import Values, described_repair, repair_of
 
 __all__ = ["AddUnique", "CreateIndex", "DropIndex", "DropUnique"]
 
@@ -109,21 +110,34 @@ class AddUnique:
     (the column is renamed), or where the old release does not write one of the columns at all, it is built at the end
     of ``migrate``. Else a write of the old release could be refused because of it, so it is checked by ``verify``
     (``CF014`` shows the rows that are alike) and built by ``contract``.
+
+    ``repair={"slug": lambda row: concat(row.slug, "-", to_text(row.id))}`` says what one column gets in all rows but
+    the first one (by the primary key) of those that are alike, over ``columns`` and ``reads``: then ``verify`` lets
+    them pass, and ``contract`` writes that, when the old release is gone, before it builds the constraint.
     """
 
     table: str
     name: str
     columns: Sequence[str]
     schema: str | None = None
+    repair: Values | None = None
+    reads: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "reads", tuple(self.reads))
         _check_index(self.table, self.name, self.columns)
+        repair_of(self.name, (None, ""), None, self.repair, self._read)
+
+    @property
+    def _read(self) -> tuple[str, ...]:
+        return (*self.columns, *self.reads)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
         index = Index(name=self.name, columns=tuple(self.columns), unique=True, constraint=True)
-        return _build(self, schema, index)
+        repair = repair_of(self.name, (self.schema, self.table), schema, self.repair, self._read)
+        return replace(_build(self, schema, index), repair=repair)
 
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
@@ -132,6 +146,7 @@ class AddUnique:
             "table": [self.schema, self.table],
             "name": self.name,
             "columns": list(self.columns),
+            **described_repair(self.name, self.repair, self._read),
         }
 
 

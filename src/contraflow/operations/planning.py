@@ -36,6 +36,7 @@ from contraflow.operations.keys import (
     numbered,
     plain_columns,
 )
+from contraflow.operations.mending import repairs
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
 from contraflow.operations.references import (
@@ -258,6 +259,7 @@ def _apply_constraints(found: TablePlan, fragment: Fragment) -> None:
     for constraint in fragment.constrain:
         new_name(fragment.table[1], _taken(found), constraint.name)
         found.constrain.append(constraint)
+    found.repairs.extend(fragment.repair)
 
 
 def _reshape(found: TablePlan, fragment: Fragment) -> None:
@@ -362,6 +364,8 @@ def _redefaulted(found: TablePlan) -> tuple[DefaultChange, ...]:
 
 def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions.Expression], str]) -> Installed:
     schema, table = found.name
+    built = (*(_timed(found, sync, index) for index in found.build), *key_index(found))
+    constrained = tuple(_constraint(found, sync, made, write) for made in found.constrain)
     defaults = {column.name: default_text(column) for column in found.added}
     return Installed(
         table=table,
@@ -374,7 +378,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         not_null=tuple(column.name for column in found.added if not column.nullable),
         defaults={name: text for name, text in defaults.items() if text is not None},
         relaxed=sync.enforced if sync else (),
-        built=(*(_timed(found, sync, index) for index in found.build), *key_index(found)),
+        built=built,
         replaced=tuple(found.released),
         opaque=bool(found.opaque),
         widened=widenings_of(found),
@@ -383,11 +387,11 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         labels=tuple(one for one in found.labels if one.native and one.column in found.columns),
         renamed=found.renamed,
         alias=stem(found.name) if found.renamed else None,
-        constrained=tuple(_constraint(found, sync, made, write) for made in found.constrain),
+        constrained=constrained,
         released=tuple(found.unconstrained),
         tightened=tuple(name for name, change in found.nullability.items() if not change.nullable),
         loosened=tuple(name for name, change in found.nullability.items() if change.nullable),
-        mends=mends(found, write),
+        mends=(*mends(found, write), *repairs(found, built, constrained, write)),
         key=key_change(found),
         numbered=numbered(found),
     )
