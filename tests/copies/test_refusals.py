@@ -158,7 +158,7 @@ def test_cockroachdb_is_refused_with_the_way_out() -> None:
     adapter = for_profile(Profile(product="cockroachdb", version=(25, 4, 0)))
     steps = [block.step for block in planned(copied()).migrate if isinstance(block, Online)]
     (copy,) = [step.copy for step in steps if isinstance(step, BackfillCopy)]
-    with sa.create_engine("sqlite://").connect() as unused:
+    with sa.create_engine("sqlite://", poolclass=sa.NullPool).connect() as unused:
         (problem,) = adapter.copy_problems(unused, copy)
     assert problem.code == "CF205"
     assert "AddColumn" in problem.instead

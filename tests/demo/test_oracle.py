@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_project_keeps_what_the_other_release_does_not_know() -> None:
 
 
 @pytest.fixture
-def engine() -> sa.Engine:
+def engine() -> Iterator[sa.Engine]:
     engine = sa.create_engine("sqlite://")
     with engine.begin() as connection:
         for statement in (
@@ -115,7 +116,8 @@ def engine() -> sa.Engine:
             "CREATE TABLE tokens (id TEXT, user_id TEXT, project_id TEXT, revoked_at TEXT)",
         ):
             connection.exec_driver_sql(statement)
-    return engine
+    yield engine
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ from contraflow.faults._typed import _TYPES
 
 
 @pytest.fixture
-def engine() -> sa.Engine:
+def engine() -> Iterator[sa.Engine]:
     engine = sa.create_engine("sqlite://")
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, n INTEGER NOT NULL)")
-    return engine
+    yield engine
+    engine.dispose()
 
 
 def error_of(engine: sa.Engine, statement: str = "INSERT INTO t VALUES (1, NULL)") -> DBAPIError:

@@ -369,6 +369,6 @@ def test_what_is_declared_wrongly() -> None:
     assert "CF116" in refused(lambda: OpaqueColumns(table=TABLE, columns=[], lens=lens))
     other = Declared(revision="r", operations=(operation(lock=True),))
     assert other.fingerprint != Declared(revision="r", operations=(operation(),)).fingerprint
-    with sa.create_engine("sqlite://").connect() as connection:
+    with sa.create_engine("sqlite://", poolclass=sa.NullPool).connect() as connection:
         half = {"id": 1, "sealed": "x"}
         assert "CF102" in refused(lambda: OpaqueWriter(operation()).insert(connection, half))
