@@ -47,7 +47,7 @@ OPERATIONS = (
         column=sa.Column("city_id", sa.Integer),
         to="cities",
         key="id",
-        orphans="null",
+        lossy=True,
     ),
     DropIndex(table="users", name="ix_users_city"),
     CreateIndex(table="users", name="ix_users_city_id", columns=["city_id"]),

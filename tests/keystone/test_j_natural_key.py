@@ -124,7 +124,8 @@ def test_what_refers_to_nothing_is_told_and_never_lost(database: Database) -> No
         stage.send(registered("r-cores", "cores"), old_limit("a", "cores"), old_limit("b", "ram"))
         (problem,) = stage.run.check()
         assert problem.code == "CF108"
-        assert "no row of registered_limit has the same service_id, region_id, resource_name in 1 of 2" in problem.what
+        assert "no row of registered_limit has exactly the same service_id, region_id, resource_name" in problem.what
+        assert "1 of 2 rows: id = 'b'" in problem.what
         stage.send(registered("r-ram", "ram"))
         stage.run.upgrade()
 

@@ -71,7 +71,7 @@ class Scene:
             to="par'ent",
             key="id",
             create=self.creates,
-            orphans="null" if self.lossy else "refuse",
+            lossy=self.lossy,
             scans=True,
         )
 

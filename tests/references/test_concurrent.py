@@ -37,7 +37,7 @@ def upgraded(database: Database) -> None:
         column=sa.Column("city_id", sa.Integer),
         to="cities",
         key="id",
-        orphans="null",
+        lossy=True,
         scans=True,
     )
     operations = (reference, DropIndex(table="users", name="ix_users_city"))

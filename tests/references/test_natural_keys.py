@@ -19,6 +19,7 @@ from contraflow import (
     DropIndex,
     Fault,
     Options,
+    ProblemError,
     ReferColumns,
     Runner,
     State,
@@ -311,3 +312,83 @@ def test_tables_of_another_schema(database: Database) -> None:
             run.contract()
     finally:
         send(database, f"DROP SCHEMA {schema}{' CASCADE' if database.kind == 'postgresql' else ''}")
+
+
+# --- alike, and not the same ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+@pytest.mark.parametrize("create", [True, False], ids=["made", "found"])
+def test_what_is_alike_and_not_the_same_is_told_and_never_lost(database: Database, create: bool) -> None:
+    """These servers' own collations see no case: one city stands for both."""
+    metadata = sa.MetaData()
+    sa.Table("users", metadata, _key(), _text("city"))
+    cities = sa.Table("cities", metadata, sa.Column("id", sa.Integer, primary_key=True), _text("name", unique=True))
+    metadata.create_all(database.engine)
+    wish: dict[str, Any] = {
+        "table": "users",
+        "columns": {"city": "name"},
+        "column": sa.Column("city_id", sa.Integer, nullable=False),
+        "to": cities.name,
+        "key": "id",
+        "create": create,
+        "scans": True,
+    }
+    send(database, "INSERT INTO users (id, city) VALUES (1, 'Ulm'), (2, 'ULM')")
+    if not create:
+        send(database, "INSERT INTO cities (name) VALUES ('Ulm')")
+    with runner(database, ReferColumns(**wish)) as run:
+        (problem,) = run.check()
+        assert problem.code == "CF108"
+        assert "no row of cities has exactly the same city" in problem.what
+        send(database, "UPDATE users SET city = 'Ulm' WHERE id = 2")
+        run.upgrade()
+        send(database, "INSERT INTO users (id, city) VALUES (3, 'ulm')")
+        assert read(database, "SELECT city, city_id FROM users ORDER BY id") == [("Ulm", 1), ("Ulm", 1), ("ulm", 1)]
+        with pytest.raises(ProblemError, match=r"(?s)CF012.*1 row of users.*city='ulm'"):
+            run.verify()
+        run.rollback()
+    with runner(database, ReferColumns(**wish, lossy=True)) as run:
+        run.run("contract")
+    assert read(database, "SELECT city_id FROM users ORDER BY id") == [(1,), (1,), (1,)]
+
+
+# --- statements that use both tables ----------------------------------------------------------------------------------
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+def test_which_statements_the_server_refuses_for_using_both_tables(database: Database) -> None:
+    """Error 1442, where a trigger would write a table that its statement uses; elsewhere they go on."""
+    metadata = sa.MetaData()
+    sa.Table("users", metadata, _key(), _text("city"))
+    sa.Table("cities", metadata, sa.Column("id", sa.Integer, primary_key=True), _text("name", unique=True))
+    metadata.create_all(database.engine)
+    reference = ReferColumns(
+        table="users",
+        columns={"city": "name"},
+        column=sa.Column("city_id", sa.Integer, nullable=False),
+        to="cities",
+        key="id",
+        create=True,
+        scans=True,
+    )
+    send(database, "INSERT INTO users (id, city) VALUES (1, 'Ulm')", "INSERT INTO cities (name) VALUES ('Zug')")
+    with runner(database, reference) as run:
+        run.upgrade()
+        send(
+            database,
+            "INSERT INTO users (id, city) SELECT id + 10, name FROM cities WHERE name = 'Zug'",
+            "UPDATE users SET city = (SELECT name FROM cities WHERE name = 'Ulm') WHERE id > 10",
+            "DELETE FROM cities WHERE id NOT IN (SELECT city_id FROM users)",
+            "UPDATE cities SET name = name WHERE id IN (SELECT city_id FROM users)",
+        )
+        for statement in (
+            "INSERT INTO users (id, city) SELECT id + 20, CONCAT(name, '!') FROM cities",
+            "UPDATE cities SET name = 'Neu-Ulm' WHERE id IN (SELECT city_id FROM users)",
+            "DELETE FROM cities WHERE id IN (SELECT city_id FROM users)",
+        ):
+            with pytest.raises(sa.exc.DBAPIError, match="1442"):
+                send(database, statement)
+        run.verify()
+    assert read(database, "SELECT city FROM users") == [("Ulm",), ("Ulm",)]
+    assert read(database, "SELECT name FROM cities") == [("Ulm",)]

@@ -25,6 +25,7 @@ from contraflow import (
 )
 from contraflow.dialects import for_profile
 from contraflow.dialects.base import Profile
+from contraflow.dialects.galera import GaleraAdapter
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from contraflow.steps import Backfill, Online
@@ -94,12 +95,6 @@ UNIQUE = sa.UniqueConstraint
             [_text("name", unique=True)],
             {},
             "users.city_id is NOT NULL, and all of city may be NULL.",
-        ),
-        (
-            [_text("city")],
-            [_text("name", unique=True)],
-            {"orphans": "null"},
-            'orphans="null", and users.city_id is NOT',
         ),
         ([sa.Column("city", sa.Integer, nullable=False)], [_text("name", unique=True)], {}, "users.city is Integer()"),
         (
@@ -188,7 +183,6 @@ def test_a_table_that_refers_to_itself() -> None:
     [
         ({"columns": {}}, "names no columns"),
         ({"values": {"x": 1}}, "has values=, and makes no rows"),
-        ({"create": True, "orphans": "null"}, "there are no orphans"),
     ],
 )
 def test_a_declaration_that_contradicts_itself(more: dict[str, Any], said: str) -> None:
@@ -216,6 +210,26 @@ def test_cockroachdb_is_refused() -> None:
     adapter = for_profile(Profile(product="cockroachdb", version=(25, 4)))
     connection: Any = None  # nothing is asked
     assert {problem.code for problem in adapter.lookup_problems(connection, sync)} == {"CF205"}
+
+
+@pytest.mark.only_on("mariadb")
+def test_a_cluster_is_refused_what_its_nodes_do_not_agree_on(database: Database) -> None:
+    tables = (_users(_text("city")), _cities(_text("name", unique=True)))
+    for table in tables:
+        table.create(database.engine)
+    adapter = for_profile(Profile(product="mariadb", version=(10, 11), settings={"wsrep_on": "ON"}))
+    assert isinstance(adapter, GaleraAdapter)
+    companion = AddCompanion(table="users", column=NULLABLE, to="cities", key="id", columns={"city": "name"})
+    for operation, wanted in (
+        (refer(), ["rows of users cannot come to refer to cities on a cluster."]),
+        (companion, []),
+    ):
+        upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=(operation,)),))
+        phases = plan(upgrade, {(None, table.name): table for table in tables})
+        steps = [block.step for block in phases.migrate if isinstance(block, Online)]
+        sync = next(step.sync for step in steps if isinstance(step, Backfill))
+        with database.engine.connect() as connection:
+            assert [problem.what for problem in adapter.lookup_problems(connection, sync)] == wanted
 
 
 def found(database: Database, *operations: Operation) -> list[str]:

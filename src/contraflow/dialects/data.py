@@ -99,7 +99,7 @@ def probe_text(step: Probe, compiler: Compiler) -> ProbeText:
     differing, show = [], []
     for group in sync.groups:
         title = _title(group)
-        differs = f"({disagreement(sync, group, compiler)} OR {forgotten(group, compiler)})"
+        differs = f"({disagreement(sync, group, compiler)} OR {forgotten(sync, group, compiler)})"
         where = escape(f"{quote(sync.marker)} IS NOT NULL AND {differs}")
         names = ", ".join(escape(quote(name)) for name in dict.fromkeys((*sync.key, *group.old, *group.new)))
         differing.append((title, f"SELECT count(*) FROM {escape(table)} WHERE {where}"))

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.mariadb import MariaDBAdapter
 from contraflow.dialects.mysql import MySQLAdapter, lock_wait
+from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
-from contraflow.steps import Hold
+from contraflow.steps import Hold, Sync
 
 __all__ = ["GaleraAdapter", "XtraDBClusterAdapter"]
 
@@ -45,6 +46,29 @@ class _Cluster(MySQLAdapter):
         toi = "TOI: all writes of the cluster wait"
         return [
             Statement(sql=statement.sql, lock=f"{toi}; {statement.lock}") for statement in super().hold(hold, found)
+        ]
+
+    def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
+        """See :meth:`Adapter.lookup_problems`.
+
+        A row that is looked up is locked on one node only, and certification, which knows foreign keys, does not know
+        of it: another node may change the row at the same moment.
+        """
+        followed = {
+            image.table for group in sync.groups for image in group.backward.values() if isinstance(image, Lookup)
+        }
+        return [
+            *super().lookup_problems(connection, sync),
+            *(
+                Problem(
+                    code="CF205",
+                    what=f"rows of {sync.table} cannot come to refer to {name} on a cluster.",
+                    why="a row of either table that one node writes, and another node changes what it refers to at the"
+                    " same moment, would not agree.",
+                    instead="add the column (AddColumn), let a release write both, then drop the others (DropColumn).",
+                )
+                for name in sorted(followed)
+            ),
         ]
 
     def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:

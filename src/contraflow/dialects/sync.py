@@ -30,7 +30,7 @@ from contraflow.dialects.rule import (
 )
 from contraflow.expressions import walk
 from contraflow.expressions.trees import Lookup
-from contraflow.lens import Group, Side
+from contraflow.lens import Group
 from contraflow.steps import Sync
 
 __all__ = ["TOUCHED", "TriggerText", "disagreement", "forgotten", "function_name", "trigger_statements"]
@@ -540,38 +540,37 @@ def trigger_statements(
 
 def disagreement(sync: Sync, group: Group, compiler: Compiler) -> str:
     """The condition on a table's row under which a group's sides agree in neither direction; false if it cannot be."""
-
-    def agrees(direction: Side, deterministic: bool) -> str | None:
-        images = group.forward if direction == "new" else group.backward
-        names = [name for name in images if name not in group.once]
-        if not deterministic:
-            return None
-        parts = [
-            compiler.same(
-                compiler.quote(name),
-                compiler.coerced(compiler.image(images[name], sync.columns[name], compiler.quote), sync.columns[name]),
-                sync.columns[name].type,
-            )
-            for name in names
-        ]
-        return _all([f"({part})" for part in parts]) if parts else compiler.true
-
     found = [
-        text
-        for text in (agrees("new", group.forward_deterministic), agrees("old", group.backward_deterministic))
-        if text is not None
+        _agreement(sync, group, side, compiler)
+        for side, deterministic in (("new", group.forward_deterministic), ("old", group.backward_deterministic))
+        if deterministic
     ]
     if compiler.true in found:
         return compiler.false if compiler.false != "0" else "(1 = 0)"
     return f"NOT ({' OR '.join(found)})"
 
 
-def forgotten(group: Group, compiler: Compiler) -> str:
-    """The condition on a row whose old columns contract would drop while the new one, looked up by them, is NULL."""
-    parts = []
-    for name, image in group.forward.items():
-        if not isinstance(image, Lookup) or group.lossy or not set(image.given) <= set(group.backward):
-            continue
-        nothing = _all(f"{compiler.quote(column)} IS NULL" for column in image.given)
-        parts.append(f"({compiler.quote(name)} IS NULL AND NOT {nothing})")
-    return f"({' OR '.join(parts) or '1 = 0'})"
+def _agreement(sync: Sync, group: Group, direction: str, compiler: Compiler) -> str:
+    """Whether the images in one direction equal what is stored; true of no images."""
+    images = group.forward if direction == "new" else group.backward
+    parts = [
+        compiler.same(
+            compiler.quote(name),
+            compiler.coerced(compiler.image(image, sync.columns[name], compiler.quote), sync.columns[name]),
+            sync.columns[name].type,
+        )
+        for name, image in images.items()
+        if name not in group.once
+    ]
+    return _all([f"({part})" for part in parts]) if parts else compiler.true
+
+
+def forgotten(sync: Sync, group: Group, compiler: Compiler) -> str:
+    """The condition on a row whose old columns hold what the row that the new one refers to does not; or false.
+
+    The sync takes the two sides for alike if the other table's unique key does, or finds nothing: contract would lose
+    the difference.
+    """
+    if group.lossy or not any(isinstance(image, Lookup) for image in group.backward.values()):
+        return "(1 = 0)"
+    return f"NOT ({_agreement(sync, group, 'old', compiler)})"

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import ops
@@ -72,9 +72,10 @@ class ReferColumns:
     upgrade. ``values`` says what its other columns get: a value, or a function of the row's ``columns``. Columns that
     are not named get what the server gives them. A row of ``to`` stays when nobody refers to it any more.
 
-    Without it, ``column`` of a row that refers to no row of ``to`` is NULL, until there is one. That is refused at
-    contract (and before the upgrade, for rows that are there), as the natural key would be lost: ``orphans="null"``
-    accepts it.
+    Without it, ``column`` of a row that refers to no row of ``to`` is NULL, until there is one.
+
+    What ``columns`` hold is lost at contract where ``to`` has nothing, or something alike that is not the same ('ulm'
+    and 'Ulm', in many collations). Such rows are refused, before the upgrade and at contract: ``lossy`` accepts it.
 
     Rows of ``table`` are looked for by ``column`` when a row of ``to`` changes, and by ``columns`` when one comes:
     without indexes that begin so, ``scans`` must say that the table may be read as a whole.
@@ -89,7 +90,7 @@ class ReferColumns:
     key: str
     create: bool = False
     values: Mapping[str, Any] = field(default_factory=dict)
-    orphans: Literal["refuse", "null"] = "refuse"
+    lossy: bool = False
     scans: bool = False
     schema: str | None = None
     winner: Side = "new"
@@ -102,10 +103,6 @@ class ReferColumns:
             raise incomplete(f"ReferColumns of {self.table} names no columns.", "name at least one in columns=.")
         if self.values and not self.create:
             raise incomplete(f"ReferColumns of {self.table} has values=, and makes no rows.", "say create=True.")
-        if self.create and self.orphans == "null":
-            raise incomplete(
-                f"ReferColumns of {self.table} makes what rows refer to: there are no orphans.", "leave out orphans=."
-            )
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -136,7 +133,7 @@ class ReferColumns:
             backward=backward,
             winner=self.winner,
             omitted=self.omitted,
-            lossy=self.orphans == "null",
+            lossy=self.lossy,
         )
         meant = Refer(
             to=to,
@@ -161,7 +158,7 @@ class ReferColumns:
             "to": [self.to, self.key],
             "create": self.create,
             "values": _describe_values(self.values, tuple(self.columns)),
-            "orphans": self.orphans,
+            "lossy": self.lossy,
             "winner": self.winner,
             "omitted": self.omitted,
         }
@@ -335,12 +332,6 @@ def _shape_problems(
             f"{table}.{column.name} is NOT NULL, and all of {', '.join(mine)} may be NULL.",
             "a row in which they are refers to nothing.",
             "declare the new column with nullable=True, or make one of the others NOT NULL in an upgrade before.",
-        )
-    if operation.orphans == "null" and not column.nullable:
-        yield _problem(
-            f'orphans="null", and {table}.{column.name} is NOT NULL.',
-            "what refers to nothing holds NULL there.",
-            "declare the new column with nullable=True, or leave out orphans=.",
         )
     if operation.create:
         yield from _made_problems(table, to, mine, theirs, column, key, told=True)
