@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from contraflow.rehearsal.faults import parse
+from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import Project
-from tests.rehearsal.test_rehearse import explain, rehearse
+from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse
 
 TABLES = """
 def upgrade():
@@ -204,3 +206,71 @@ def test_a_verdict_says_what_it_is_not_about(tmp_path: Path) -> None:
     record = Rehearsal(config=two_revisions(tmp_path / "service", TABLES, COPIED), seconds=0.4, rows=3).run()
     assert record.verdict == "passed", explain(record)
     assert "NOT MODELLED, and so not judged: owners, things" in record.reason
+
+
+SEALED = """
+import base64
+import secrets
+
+from contraflow import Opaque, OpaqueColumns
+
+
+def seal(row):
+    nonce = secrets.token_hex(4)
+    return {"sealed": nonce + base64.b64encode(row["body"].encode()).decode(), "nonce": nonce}
+
+
+def unseal(row):
+    if not row["sealed"].startswith(row["nonce"]):
+        raise ValueError("another row's")
+    return {"body": base64.b64decode(row["sealed"][8:]).decode()}
+
+
+change = Change(
+    OpaqueColumns(
+        table="letters",
+        columns=[sa.Column("sealed", sa.Text(), nullable=False), sa.Column("nonce", sa.String(8), nullable=False)],
+        lens=Opaque(old=["body"], new=["sealed", "nonce"], forward=seal, backward=unseal),
+    ),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+LETTERS = """
+def upgrade():
+    op.create_table(
+        "letters",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("body", sa.String(100), nullable=False),
+        sa.Column("note", sa.String(20)),
+    )
+
+
+def downgrade():
+    pass
+"""
+
+
+def test_what_only_python_computes_is_written_by_both_releases(server: Server, tmp_path: Path) -> None:
+    record = rehearse(server, two_revisions(tmp_path / "service", LETTERS, SEALED)).run()
+    assert record.verdict == "passed", explain(record)
+    assert not [key for key in record.options if key.startswith("note")]
+    assert {bucket.release for bucket in record.buckets} == {"old", "new"}
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_a_stale_image_that_only_python_could_compute_is_noticed(server: Server, tmp_path: Path) -> None:
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "both releases":
+            assert drop_triggers(engine, "letters")
+
+    record = rehearse(server, two_revisions(tmp_path / "service", LETTERS, SEALED)).run(meanwhile=meanwhile)
+    assert record.verdict == "failed"
+    assert {finding.kind for finding in record.findings} & {"alien read", "differs"}, explain(record)
+
+
+def test_an_opaque_lens_needs_a_node_that_has_the_library(tmp_path: Path) -> None:
+    ini = two_revisions(tmp_path / "service", LETTERS, SEALED)
+    new = Workload(python=sys.executable)
+    record = Rehearsal(config=ini, seconds=0.4, rows=3, new_workload=new).run()
+    assert record.verdict == "error", explain(record)
+    assert "computes columns of it in Python" in str(record.options["note 1"])

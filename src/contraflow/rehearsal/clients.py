@@ -234,6 +234,8 @@ class Client:
             return  # what refers to others only must be known to whoever refers to them next
         if table in {*self.desk.mains, *self.desk.companions}:
             return  # its row in the other table would be everybody's, too
+        if oracle.opaque:
+            return  # what it reads need not be the same twice
         if oracle.conditions:
             return  # whether a row meets them, nobody can tell who does not know the whole of it
         for item in self.items[table][:rows]:

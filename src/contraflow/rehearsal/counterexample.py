@@ -132,8 +132,9 @@ class Bench:
     def table(self, title: str) -> TableOracle | None:
         """The model of a table, None if it has none, or one that is not about one row alone."""
         paired = {name for pair in self._models.pairs for name in (pair.main, pair.companion)}
-        found = (table for name, table in self._models.tables.items() if _title(name) == title and name not in paired)
-        return next(found, None)
+        found = next((name for name in self._models.tables if _title(name) == title and name not in paired), None)
+        table = self._models.tables[found] if found is not None else None
+        return None if table is None or table.opaque else table
 
     def replay(self, case: Case, tell: Callable[[str], None] = lambda _line: None) -> Wrong | None:
         """Carry a case out in a fresh database.

@@ -19,6 +19,7 @@ from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
+from contraflow.rehearsal.opaque import OpaqueOracle
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.shapes import TableShape
@@ -49,12 +50,12 @@ _MODELLED = (
     *(AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns, WidenColumn, ChangeDefault, AddEnumValues),
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
-    *(CreateTable, DropTable, RenameTable, MoveColumns),
+    *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
 
-def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models:
+def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque: bool = True) -> Models:
     """The models of all tables.
 
     Rows that the old release may write and the new one may not have, by a constraint that the upgrade makes, keep every
@@ -64,6 +65,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
     :param phases: what that does.
     :param old: the old release's tables.
     :param new: the new release's.
+    :param opaque: whether the new release's nodes can load this library, for opaque lenses.
     """
     renamed = {(item.schema, item.table): (item.schema, item.renamed) for item in phases.installed if item.renamed}
     syncs = _syncs(phases)
@@ -81,7 +83,8 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
         if obstacle is None and len({shape.key for shape in shapes}) > 1:
             obstacle = "its primary key changes"
         sync = next((syncs[each] for each in known if each in syncs), None)
-        if sync is not None and sync.opaque is not None:
+        lens = sync.opaque if sync is not None else None
+        if lens is not None and not opaque:
             obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
@@ -92,7 +95,10 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes) -> Models
         if earlier is not None and later is not None:
             earlier = _obeying(earlier, later, sync)
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
-        made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
+        if lens is not None and earlier is not None and later is not None:
+            made[name] = OpaqueOracle(old=earlier, new=later, lens=lens, conditions=conditions)
+        else:
+            made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
@@ -103,7 +109,7 @@ def _strange(upgrade: Upgrade, names: Iterable[TableName]) -> dict[TableName, st
     """The tables that an operation names which has no model here, and why they are left out."""
     found: dict[TableName, str] = {}
     for operation in (each for change in upgrade.changes for each in change.operations):
-        if not isinstance(operation, (*_MODELLED, OpaqueColumns)):
+        if not isinstance(operation, _MODELLED):
             words = set(_words(operation.describe()))
             said = f"what {type(operation).__name__} makes of its rows is not modelled"
             found.update({name: said for name in names if name[1] in words})

@@ -52,6 +52,8 @@ class _Node:
     """The engine, and the release's tables as it knows them."""
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
+        if configuration["upgrade"]:
+            importlib.import_module("contraflow")  # all of it: the release writes through it
         self.retry, self.faults = _library()
         self.engine = _engine(configuration["url"], configuration["workers"], configuration["timeout"])
         self.tables: dict[str, sa.Table] = {}
@@ -60,6 +62,9 @@ class _Node:
             for told in configuration["tables"]:
                 schema, name = told["schema"], told["name"]
                 self.tables[f"{schema}.{name}" if schema else name] = _table(connection, told)
+        self.writers: dict[str, Any] = {}
+        if configuration["upgrade"]:
+            self.writers = _writers(configuration["upgrade"], self.tables)
         self.workload: Callable[[sa.Engine, random.Random], None] | None = None
         if configuration.get("workload"):
             sys.path.insert(0, configuration["folder"])
@@ -114,6 +119,8 @@ class _Node:
     def _execute(self, connection: sa.Connection, statement: Sequence[Any]) -> Any:
         verb, name, *rest = statement
         table = self.tables[name]
+        if name in self.writers and verb != "delete":
+            return _written(connection, self.writers[name], table, verb, *rest)
         if verb == "insert":
             (rows,) = rest
             if len(rows) > 1:
@@ -148,6 +155,55 @@ class _Node:
         if form not in self._statements:
             self._statements[form] = _statement(self.tables[name], verb, key, rows, given)
         return self._statements[form]
+
+
+def _writers(upgrade: Mapping[str, Any], tables: Mapping[str, sa.Table]) -> dict[str, Any]:
+    """What the release's own code writes tables with an opaque lens by, until contract and after."""
+    from contraflow.operations.opaque import OpaqueColumns
+    from contraflow.rehearsal.project import Project
+    from contraflow.writer import OpaqueWriter
+
+    project = Project(**{**upgrade, "arguments": tuple(upgrade["arguments"])})
+    made: dict[str, Any] = {}
+    for operation in (each for change in project.upgrade.changes for each in change.operations):
+        if isinstance(operation, OpaqueColumns):
+            name = f"{operation.schema}.{operation.table}" if operation.schema else operation.table
+            if name in tables:
+                made[name] = OpaqueWriter(operation, table=tables[name])
+    return made
+
+
+def _written(connection: sa.Connection, writer: Any, table: sa.Table, verb: str, *rest: Any) -> Any:
+    """One statement by way of an `OpaqueWriter`."""
+    columns = table.columns.keys()
+    if verb == "insert":
+        for row in rest[0]:
+            writer.insert(connection, row)
+        (first, *more) = rest[0]
+        key = {name: first.get(name) for name in table.primary_key.columns.keys()}  # noqa: SIM118 - not a mapping
+        if not more and None in key.values():
+            key = dict.fromkeys(key, connection.exec_driver_sql(_NUMBERED[connection.dialect.name]).scalar_one())
+        return None if more else key
+    if verb == "update":
+        keys, values = rest
+        return sum(writer.update(connection, key, values) for key in keys)
+    if verb == "all":
+        return writer.read(connection, {}, columns)
+    (key,) = rest[0]
+    condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
+    # As any other read here, it waits for whoever writes the row.
+    connection.execute(sa.select(sa.literal(1)).select_from(table).where(condition).with_for_update())
+    return next(iter(writer.read(connection, key, columns)), None)
+
+
+_NUMBERED = {
+    "postgresql": "SELECT lastval()",
+    "cockroachdb": "SELECT lastval()",
+    "mysql": "SELECT LAST_INSERT_ID()",
+    "mariadb": "SELECT LAST_INSERT_ID()",
+    "sqlite": "SELECT last_insert_rowid()",
+}
+"""The key that the server gave the connection's last row."""
 
 
 def _sent(connection: sa.Connection, statement: str) -> int:

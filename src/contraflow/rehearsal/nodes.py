@@ -95,6 +95,7 @@ class Node:
 
     :param tables: the tables in the release's shape, as `contraflow.rehearsal.shapes.columns_of` tells them.
     :ivar versions: of Python, SQLAlchemy and the driver that the release has.
+    :param upgrade: what `contraflow.rehearsal.project.Project` takes, where tables of it need an `OpaqueWriter`.
     :param timeout: seconds after which the node gives up a connection that does not answer.
     :raises ProblemError: CF201 if it does not start.
     """
@@ -108,6 +109,7 @@ class Node:
         workers: int,
         timeout: float = 30.0,
         workload: Workload | None = None,
+        upgrade: Mapping[str, Any] | None = None,
     ) -> None:
         self.release = release
         workload = workload or Workload()
@@ -135,6 +137,7 @@ class Node:
                 "workers": workers,
                 "timeout": timeout,
                 "tables": list(tables),
+                "upgrade": upgrade,
                 "workload": workload.call,
                 "folder": os.path.abspath(workload.folder),
             }

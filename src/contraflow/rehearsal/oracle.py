@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +80,24 @@ class TableOracle:
         self._old_only = old.columns.keys() - new.columns.keys() if old and new else set()
         self._new_only = new.columns.keys() - old.columns.keys() if old and new else set()
         self._new_cells = {cell.name: cell for group in self.groups for cell in group.new}
+
+    UNTOLD = "a time that the sync made does not mean what the other side says"
+    """What differs where no single value does."""
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the new release writes the table by way of an `OpaqueWriter`."""
+        return False
+
+    def whole(
+        self,
+        release: Side,  # noqa: ARG002 - what an opaque lens asks
+        values: Mapping[str, Any],
+        rng: random.Random,  # noqa: ARG002 - likewise
+        token: Callable[[], int],  # noqa: ARG002 - likewise
+    ) -> dict[str, Any]:
+        """The values that a statement of the release writes, where some can only be written together."""
+        return dict(values)
 
     def shape(self, release: Side) -> TableShape:
         """The table as the release knows it."""
@@ -262,7 +281,7 @@ class TableOracle:
             for name, value in expected.items()
             if value not in (ANY, NOW) and not same(value, seen[name])
         ]
-        return wrong or ["a time that the sync made does not mean what the other side says"]
+        return wrong or [self.UNTOLD]
 
     def unsettled(self, worlds: Sequence[World], release: Side) -> bool:
         """Whether a read by the release would tell what is not known yet, and a write needs to know."""

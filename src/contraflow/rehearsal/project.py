@@ -72,6 +72,13 @@ class Project:
         self.options: Options = environment.settings.options
 
     @property
+    def arguments(self) -> dict[str, object]:
+        """What another process is given to have the same project."""
+        revisions = f"{self.old}:{self.new}"
+        config = self.source.config
+        return {"config": config, "section": self._section, "arguments": self._arguments, "revisions": revisions}
+
+    @property
     def source(self) -> Source:
         """Where the runner's process finds the upgrade."""
         given = self._config or os.environ.get("ALEMBIC_CONFIG")

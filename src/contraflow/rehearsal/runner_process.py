@@ -293,6 +293,8 @@ class _Child:
         if verb == "expand":
             waiting = environment.waiting(database.heads, source.target)
             declared = upgrade_of(environment.directory, waiting, past)
+        elif verb == "migrate":
+            declared = upgrade_of(environment.directory, [], past)  # what only Python computes is declared there
         with self._runner(database.engine, declared, chosen) as runner:
             _run(runner, verb, command["force"])
             now = runner.status()
