@@ -159,17 +159,16 @@ class _Node:
 
 def _writers(upgrade: Mapping[str, Any], tables: Mapping[str, sa.Table]) -> dict[str, Any]:
     """What the release's own code writes tables with an opaque lens by, until contract and after."""
-    from contraflow.operations.opaque import OpaqueColumns
+    library = importlib.import_module("contraflow")  # the public API, as the release's own code has it
     from contraflow.rehearsal.project import Project
-    from contraflow.writer import OpaqueWriter
 
     project = Project(**{**upgrade, "arguments": tuple(upgrade["arguments"])})
     made: dict[str, Any] = {}
     for operation in (each for change in project.upgrade.changes for each in change.operations):
-        if isinstance(operation, OpaqueColumns):
+        if isinstance(operation, library.OpaqueColumns):
             name = f"{operation.schema}.{operation.table}" if operation.schema else operation.table
             if name in tables:
-                made[name] = OpaqueWriter(operation, table=tables[name])
+                made[name] = library.OpaqueWriter(operation, table=tables[name])
     return made
 
 
