@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from contraflow.operations.moves import MoveColumns
     from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
     from contraflow.operations.opaque import OpaqueColumns
+    from contraflow.operations.parts import CopyTable, MergeTables, SplitTable
     from contraflow.operations.planning import Declared, Upgrade
     from contraflow.operations.references import AddCompanion, ReferColumns
     from contraflow.operations.tables import CreateTable, DropTable, RenameTable
@@ -110,6 +111,7 @@ __all__ = [
     "ConstraintViolation",
     "ContraflowError",
     "CopyColumn",
+    "CopyTable",
     "CreateIndex",
     "CreateTable",
     "DatabaseFault",
@@ -134,6 +136,7 @@ __all__ = [
     "Lens",
     "LockTimeout",
     "LoosenNotNull",
+    "MergeTables",
     "MoveColumns",
     "NoSuchColumn",
     "NoSuchDatabase",
@@ -159,6 +162,7 @@ __all__ = [
     "SchemaChanged",
     "SerializationFailure",
     "Source",
+    "SplitTable",
     "State",
     "StatementTimeout",
     "Status",
@@ -260,6 +264,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TightenNotNull",
     ),
     "operations.opaque": ("OpaqueColumns",),
+    "operations.parts": ("CopyTable", "MergeTables", "SplitTable"),
     "operations.planning": (
         "Declared",
         "Upgrade",

@@ -178,6 +178,12 @@ class Pair:
     marker: str
     cascades: tuple[str, ...] = ()
     """Foreign keys, in words, that change rows of one table by a cascade which the other one must hear of."""
+    rows: bool = False
+    """Whole rows: the companion has a row for each row of ``main`` for which ``where`` is true, and no others."""
+    where: sa.ColumnElement[Any] | None = None
+    """A condition over the main table's columns which is never NULL; None for all rows."""
+    marks: bool = True
+    """Its triggers on the old table mark new rows as synced; False if another pair's do, which are made after them."""
 
     @property
     def old_table(self) -> PairTable:
@@ -199,7 +205,7 @@ class Pair:
     @property
     def fingerprint(self) -> str:
         """Changes whenever the meaning of the pair changes; 16 hexadecimal digits."""
-        meaning = {
+        meaning: dict[str, Any] = {
             "tables": [
                 [
                     [table.schema, table.table, [column.name for column in table.key]],
@@ -214,6 +220,8 @@ class Pair:
             ],
             "follows": self.follows,
         }
+        if self.rows:
+            meaning["rows"] = [None if self.where is None else describe(self.where), self.marks]
         return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()[:16]
 
 

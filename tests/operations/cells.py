@@ -23,6 +23,7 @@ from contraflow import (
     ChangeDefault,
     ChangeType,
     CopyColumn,
+    CopyTable,
     CreateIndex,
     CreateTable,
     Declared,
@@ -36,6 +37,7 @@ from contraflow import (
     DropUnique,
     Lens,
     LoosenNotNull,
+    MergeTables,
     MoveColumns,
     Opaque,
     OpaqueColumns,
@@ -43,6 +45,7 @@ from contraflow import (
     RenameColumn,
     RenameTable,
     Source,
+    SplitTable,
     TightenNotNull,
     TransformColumns,
     Upgrade,
@@ -135,6 +138,16 @@ EXAMPLES: Sequence[Operation] = (
         sources=[Source(table="realms", column="country", on={"realm": "id"})],
         scans=True,
     ),
+    CopyTable(table="mails", to="letters"),
+    SplitTable(table="mails", matching="read", others="unread", reads=["seen"], where=lambda row: row.seen > 0),
+    MergeTables(
+        matching="read",
+        others="unread",
+        to="mails",
+        reads=["seen"],
+        where=lambda row: row.seen > 0,
+        values={"read": {"seen": 1}, "unread": {"seen": 0}},
+    ),
     ReferColumns(
         table="users",
         columns={"city": "name"},
@@ -171,8 +184,33 @@ EXAMPLES: Sequence[Operation] = (
 )
 
 
+def _mails(name: str) -> sa.Table:
+    seen = [] if name in ("read", "unread") else [sa.Column("seen", sa.Integer)]
+    key = sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
+    return sa.Table(name, sa.MetaData(), key, sa.Column("body", sa.String(60)), *seen)
+
+
+def _whole_rows(operation: CopyTable | MergeTables | SplitTable, adapter: Adapter) -> Phases:
+    """The operation with the tables that come and go."""
+    names = [name for _, name in operation.tables]
+    old, new = (names[:1], names[1:]) if not isinstance(operation, MergeTables) else (names[1:], names[:1])
+    made = {name: _mails(name) for name in names}
+    if isinstance(operation, SplitTable):
+        for name in new:
+            made[name].append_column(sa.Column("seen", sa.Integer))
+    operations = (
+        *(CreateTable(definition=made[name]) for name in new),
+        operation,
+        *(DropTable(table=one) for one in old),
+    )
+    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    return plan(upgrade, {(None, name): made[name] for name in old}, write=adapter.condition)
+
+
 def phases(operation: Operation, adapter: Adapter) -> Phases:
     """The operation alone, planned on a table of people, on the adapter's server."""
+    if isinstance(operation, (CopyTable, MergeTables, SplitTable)):
+        return _whole_rows(operation, adapter)
     text = sa.String(60)
     table = sa.Table(
         "users",

@@ -11,7 +11,7 @@ from alembic.operations import ops
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from contraflow import dialects
-from contraflow.dialects.pair import pair_probe, pair_repair
+from contraflow.dialects.pair_queries import pair_probe, pair_repair
 from contraflow.expressions import Ref, lower
 from contraflow.lens import Row, Side
 from contraflow.steps import AddColumns, Backfill, Hold, InstallPair, Pair, PairTable, RemovePair, Sync, SyncColumn

@@ -21,16 +21,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
-from contraflow.dialects.data import beyond, bounds
-from contraflow.dialects.pair_words import GOING, OTHER_REPAIR, OWN, REPAIR, SYNCED, On, PairWords, in_block
+from contraflow.dialects.pair_words import GOING, OWN, SYNCED, On, PairWords, in_block
 from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
-from contraflow.lens import Side
-from contraflow.steps import Backfill, Pair, PairTable, Sync
+from contraflow.steps import Pair, PairTable
 
-__all__ = ["PREFIX", "pair_backfill", "pair_probe", "pair_repair", "pair_title", "pair_trigger_names", "pair_triggers"]
+__all__ = ["PREFIX", "pair_trigger_names", "pair_triggers"]
 
 PREFIX = "zcf_"
 """Names of a pair's triggers begin so: PostgreSQL fires in the order of names, and a main table's BEFORE DELETE must
@@ -182,6 +179,89 @@ class _Blocks:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _RowBlocks(_Blocks):
+    """Where the companion's rows are rows of the main table, which come and go with them in both directions."""
+
+    def _put(self, table: str, where: str, images: Mapping[str, str]) -> list[str]:  # noqa: ARG002 - told by the pair
+        return self._upsert(self.words.pair.companion, self.words.pair.main, images)
+
+    def _upsert(self, end: PairTable, other: PairTable, images: Mapping[str, str]) -> list[str]:
+        """Write the row of ``end`` that belongs to NEW. Only the key tells which: another unique one must fail."""
+        words, quote = self.words, self.words.compiler.quote
+        table, keys = words.table(end), [column.name for column in end.key]
+        update = f"UPDATE {table} SET {words.assigned(images)} WHERE {words.found(end, 'NEW', other)};"
+        names, values = _row_values(words, end, other, images)
+        if self.upsert == "on duplicate key":
+            # An own write changes each row that it finds: its marker.
+            insert = f"INSERT INTO {table} ({names}) VALUES ({values});"
+            return [update, "IF ROW_COUNT() = 0 THEN", f"  {insert}", "END IF;"]
+        return [
+            update,
+            "IF NOT FOUND THEN",
+            f"  INSERT INTO {table} AS cf_row ({names}) VALUES ({values})",
+            (
+                f"    ON CONFLICT ({', '.join(map(quote, keys))}) DO UPDATE"
+                f" SET {words.assigned(images, f'cf_row.{words.marker}')};"
+            ),
+            "END IF;",
+        ]
+
+    def companion_written(self) -> list[str]:
+        return self._upsert(self.words.pair.main, self.words.pair.companion, self.words.images("main", "NEW"))
+
+    def companion_updated(self) -> list[str]:
+        words = self.words
+        main, companion = words.pair.main, words.pair.companion
+        found = words.found(main, "NEW", companion, "cf_row.")
+        agreed = f"EXISTS (SELECT 1 FROM {words.table(main)} cf_row WHERE {found} AND {words.agree('cf_row', 'NEW')})"
+        pushed = f"NOT {words.same_marker}"
+        return [
+            f"IF {words.changed(companion.key)} THEN",
+            f"  {_rekeyed(words)};",
+            "END IF;",
+            f"IF {words.changed(tuple(companion.columns.values()))} OR {pushed} THEN",
+            f"  IF {pushed} AND {words.repaired} AND {agreed} THEN",
+            *in_block(self.nothing(), 2),
+            "  ELSE",
+            *in_block(self.companion_written(), 2),
+            "  END IF;",
+            "END IF;",
+        ]
+
+    def companion_deleted(self) -> list[str]:
+        return _gone_from_main(self.words)
+
+
+def _row_values(words: PairWords, end: PairTable, other: PairTable, images: Mapping[str, str]) -> tuple[str, str]:
+    """The columns of a row of ``end`` that is made by the sync, and their values, from NEW."""
+    names = [*(key.name for key in end.key), *images]
+    values = [*(words.row("NEW", key.name) for key in other.key), *images.values(), str(OWN)]
+    return ", ".join([*map(words.compiler.quote, names), words.marker]), ", ".join(values)
+
+
+def _rekeyed(words: PairWords) -> str:
+    """The main row of a companion's row gets its new key."""
+    main, companion = words.pair.main, words.pair.companion
+    keys = {here.name: words.row("NEW", there.name) for here, there in zip(main.key, companion.key, strict=True)}
+    where = f"{words.found(main, 'OLD', companion)} AND {words.within(words.compiler.quote)}"
+    return f"UPDATE {words.table(main)} SET {words.assigned(keys)} WHERE {where}"
+
+
+def _gone_from_main(words: PairWords) -> list[str]:
+    """The main row goes with the companion's, if it is still one of these: it may have changed sides."""
+    main = words.pair.main
+    table, where = words.table(main), words.found(main, "OLD", words.pair.companion)
+    return [
+        f"UPDATE {table} SET {words.marker} = {GOING} WHERE {where} AND {words.within(words.compiler.quote)};",
+        f"DELETE FROM {table} WHERE {where} AND {words.marker} = {GOING};",
+    ]
+
+
+def _blocks(words: PairWords, upsert: Literal["on conflict", "on duplicate key"]) -> _Blocks:
+    return (_RowBlocks if words.pair.rows else _Blocks)(words=words, upsert=upsert)
+
+
 def _functions(words: PairWords, on: On, blocks: _Blocks) -> dict[str, list[str]]:
     """What each event of a table does."""
     if on == "main":
@@ -192,8 +272,8 @@ def _functions(words: PairWords, on: On, blocks: _Blocks) -> dict[str, list[str]
 
 def _postgresql(words: PairWords, on: On) -> list[TriggerText]:
     pair, end, quote = words.pair, words.end(on), words.compiler.quote
-    events = _functions(words, on, _Blocks(words=words, upsert="on conflict"))
-    marks = end is pair.old_table
+    events = _functions(words, on, _blocks(words, "on conflict"))
+    marks = end is pair.old_table and pair.marks
     body = ["BEGIN", f"  /* contraflow {pair.fingerprint} */"]
     if marks:
         body += ["  IF TG_WHEN = 'BEFORE' AND TG_OP = 'INSERT' THEN", f"    NEW.{words.marker} := {SYNCED};"]
@@ -205,10 +285,11 @@ def _postgresql(words: PairWords, on: On) -> list[TriggerText]:
     schema = end.schema or words.default_schema
     function = words.compiler.table(end.name, schema)
     create = definer_function(words.compiler, end.name, schema, body)
-    deleted = "" if on == "main" else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {GOING}) "
+    early = on == "main" and not pair.rows
+    deleted = "" if early else f"WHEN (OLD.{words.marker} IS DISTINCT FROM {GOING}) "
     shapes = {
         "u": ("AFTER UPDATE", f"WHEN ({words.updated(on)}) "),
-        "d": ("BEFORE DELETE" if on == "main" else "AFTER DELETE", deleted),
+        "d": ("BEFORE DELETE" if early else "AFTER DELETE", deleted),
         "i": ("AFTER INSERT", f"WHEN ({words.inserted()}) "),
         **({"b": ("BEFORE INSERT", f"WHEN (NEW.{words.marker} IS NULL) ")} if marks else {}),
     }
@@ -228,10 +309,11 @@ def _postgresql(words: PairWords, on: On) -> list[TriggerText]:
 
 def _mysql(words: PairWords, on: On) -> list[TriggerText]:
     pair, end = words.pair, words.end(on)
-    events = _functions(words, on, _Blocks(words=words, upsert="on duplicate key"))
+    events = _functions(words, on, _blocks(words, "on duplicate key"))
+    early = on == "main" and not pair.rows
     shapes = {
         "u": ("AFTER UPDATE", words.updated(on)),
-        "d": ("BEFORE DELETE", "") if on == "main" else ("AFTER DELETE", f"NOT (OLD.{words.marker} <=> {GOING})"),
+        "d": ("BEFORE DELETE", "") if early else ("AFTER DELETE", f"NOT (OLD.{words.marker} <=> {GOING})"),
         "i": ("AFTER INSERT", words.inserted()),
     }
     texts = []
@@ -240,7 +322,7 @@ def _mysql(words: PairWords, on: On) -> list[TriggerText]:
             continue
         body = [f"IF {when} THEN", *in_block(events[letter]), "END IF;"] if when else events[letter]
         texts.append(_mysql_trigger(words, end, letter, event, body))
-    if end is pair.old_table:
+    if end is pair.old_table and pair.marks:
         # Last: a row that it marks must have the others'.
         marking = [f"SET NEW.{words.marker} = COALESCE(NEW.{words.marker}, {SYNCED});"]
         texts.append(_mysql_trigger(words, end, "b", "BEFORE INSERT", marking))
@@ -328,10 +410,48 @@ class _Statements:
         return _Blocks(words=self.words, upsert="on conflict").companion_deleted()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _RowStatements(_Statements):
+    """See :class:`_RowBlocks`."""
+
+    def companion_updated(self) -> list[str]:
+        words = self.words
+        main, companion = words.pair.main, words.pair.companion
+        table, images = words.compiler.quote(main.table), words.images("main", "NEW")
+        here = words.found(main, "NEW", companion)
+        acting = f"({words.changed(tuple(companion.columns.values()))} OR NOT {words.same_marker})"
+        repaired = f"(NOT {words.same_marker} AND {words.repaired} AND {words.agree(table, 'NEW')})"
+        names, values = _row_values(words, main, companion, images)
+        return [
+            f"{_rekeyed(words)} AND {words.changed(companion.key)};",
+            f"UPDATE {table} SET {words.assigned(images)} WHERE {here} AND {acting} AND NOT {repaired};",
+            (
+                f"INSERT INTO {table} ({names}) SELECT {values} WHERE {acting}"
+                f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {here});"
+            ),
+        ]
+
+    def companion_deleted(self) -> list[str]:
+        return _gone_from_main(self.words)
+
+
+def _made_unmarked(words: PairWords) -> list[str]:
+    """A row of the companion for a new main row, which another pair marks: that pushes it to both of them."""
+    main, companion = words.pair.main, words.pair.companion
+    table, where = words.compiler.quote(companion.table), words.found(companion, "NEW", main)
+    names, values = _row_values(words, companion, main, words.images("companion", "NEW"))
+    return [
+        (
+            f"INSERT INTO {table} ({names}) SELECT {values} WHERE NOT {words.empty('NEW')}"
+            f" AND NOT EXISTS (SELECT 1 FROM {table} WHERE {where});"
+        )
+    ]
+
+
 def _sqlite(words: PairWords, on: On, *, without_rowid: bool) -> list[TriggerText]:
     end = words.end(on)
     quote, table = words.compiler.quote, words.compiler.quote(end.table)
-    statements = _Statements(words=words)
+    statements = (_RowStatements if words.pair.rows else _Statements)(words=words)
     self_keys = [quote(column.name) for column in end.key] if without_rowid else ["_rowid_"]
     own = " AND ".join(f"{key} IS NEW.{key}" for key in self_keys)
     # Only UPDATE of the marker: the UPDATE trigger then takes the row for pushed.
@@ -344,8 +464,11 @@ def _sqlite(words: PairWords, on: On, *, without_rowid: bool) -> list[TriggerTex
         ),
         "i": ("AFTER INSERT", f"WHEN NEW.{words.marker} IS NULL ", marking),
     }
-    if on == "companion":
-        shapes["d"] = ("AFTER DELETE", f"WHEN OLD.{words.marker} IS NOT {GOING} ", statements.companion_deleted())
+    if not words.pair.marks and end is words.pair.old_table:
+        shapes["i"] = ("AFTER INSERT", f"WHEN {words.inserted()} ", _made_unmarked(words))
+    if on == "companion" or words.pair.rows:
+        gone = statements.companion_deleted() if on == "companion" else statements.main_deleted()
+        shapes["d"] = ("AFTER DELETE", f"WHEN OLD.{words.marker} IS NOT {GOING} ", gone)
     elif words.pair.follows:
         shapes["d"] = ("BEFORE DELETE", "", statements.main_deleted())
     texts = []
@@ -386,95 +509,3 @@ def pair_triggers(
     if product in ("mysql", "mariadb"):
         return _mysql(words, on)
     return _postgresql(words, on)
-
-
-def pair_backfill(pair: Pair) -> Backfill:
-    """The backfill of a pair: a change of the marker is all, the old table's triggers do the rest."""
-    end = pair.old_table
-    touched = Sync(
-        table=end.table,
-        schema=end.schema,
-        key=tuple(column.name for column in end.key),
-        key_types=tuple(column.type for column in end.key),
-        columns={},
-        groups=(),
-        marker=pair.marker,
-        name=end.name,
-    )
-    return Backfill(sync=touched)
-
-
-def pair_probe(pair: Pair, compiler: Compiler) -> ProbeText:
-    """The queries of a verification."""
-    words = PairWords(pair=pair, compiler=compiler)
-    source, where = _differing(words)
-    keys = [f"m.{compiler.quote(column.name)}" for column in pair.main.key]
-    values = [
-        f"{alias}.{compiler.quote(name)} AS {compiler.quote(f'{end.table}.{name}')}"
-        for alias, end in (("m", pair.main), ("c", pair.companion))
-        for name in end.columns
-    ]
-    title = pair_title(pair)
-    unsynced = f"SELECT count(*) FROM {words.table(pair.old_table)} WHERE {words.marker} IS NULL"
-    return ProbeText(
-        unsynced=escape(unsynced),
-        differing=((title, escape(f"SELECT count(*) FROM {source} WHERE {where}")),),
-        show=((title, escape(f"SELECT {', '.join([*keys, *values])} FROM {source} WHERE {where}") + " LIMIT :limit"),),
-        nulls={},
-    )
-
-
-def _differing(words: PairWords) -> tuple[str, str]:
-    """The two tables joined as m and c, and the condition under which they disagree."""
-    pair, quote = words.pair, words.compiler.quote
-    source = (
-        f"{words.table(pair.main)} m LEFT JOIN {words.table(pair.companion)} c"
-        f" ON {words.found(pair.companion, 'm', pair.main, 'c.')}"
-    )
-    missing = f"c.{quote(pair.companion.key[0].name)} IS NULL"
-    agree = f"CASE WHEN {missing} THEN {words.empty('m')} ELSE {words.agree('m', 'c')} END"
-    return source, f"NOT ({agree})"
-
-
-def pair_title(pair: Pair) -> str:
-    """The pair in words."""
-    sides = (f"{end.table}.({', '.join(end.columns)})" for end in (pair.old_table, pair.new_table))
-    return " -> ".join(sides)
-
-
-def pair_repair(pair: Pair, side: Side, product: str, compiler: Compiler, *, estimate: str) -> BackfillText:
-    """The statements that make the other table agree with that of ``side`` where the two disagree.
-
-    They walk over the main table. ``remaining`` counts the rows that disagree; on MySQL and MariaDB, where a statement
-    that reads the companion table could not have its triggers write it (error 1442), each row is asked by its trigger.
-    """
-    words = PairWords(pair=pair, compiler=compiler)
-    quote, table = compiler.quote, words.table(pair.main)
-    source, where = _differing(words)
-    bare = quote(pair.main.table)
-    row = f"SELECT 1 FROM {words.table(pair.companion)} c WHERE {words.found(pair.companion, bare, pair.main, 'c.')}"
-    agree = f"CASE WHEN EXISTS ({row}) THEN EXISTS ({row} AND {words.agree(bare, 'c')}) ELSE {words.empty(bare)} END"
-    if (side == "old") == (pair.old == "main"):
-        push = f"{words.marker} = CASE WHEN {words.marker} = {REPAIR} THEN {OTHER_REPAIR} ELSE {REPAIR} END"
-        update = f"UPDATE {table} SET {push} WHERE "
-        disagree = "1 = 1" if product in ("mysql", "mariadb") else f"NOT ({agree})"
-    else:
-        values = {
-            name: f"CASE WHEN EXISTS ({row}) THEN ({row.replace('SELECT 1', f'SELECT {image}', 1)}) ELSE {nothing} END"
-            for (name, image), nothing in zip(
-                words.images("main", "c").items(), words.images("main", None).values(), strict=True
-            )
-        }
-        update = f"UPDATE {table} SET {words.assigned(values)} WHERE "
-        disagree = f"NOT ({agree})"
-    columns = [escape(quote(column.name)) for column in pair.main.key]
-    first_bound, bound = bounds(compiler, table, columns)
-    fill = f"{escape(update + disagree)} AND {beyond(compiler, columns, '<=', 'u')}"
-    return BackfillText(
-        first_bound=first_bound,
-        bound=bound,
-        first_fill=fill,
-        fill=f"{fill} AND {beyond(compiler, columns, '>', 'k')}",
-        remaining=escape(f"SELECT count(*) FROM {source} WHERE {where}"),
-        estimate=estimate,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,6 +107,8 @@ class PairWords:
 
     def empty(self, row: str) -> str:
         """Whether the main row holds what it holds without a row in the companion table."""
+        if self.pair.rows:
+            return f"(NOT {self.within(lambda name: self.row(row, name))})"
         parts = []
         nothing = self.images("main", None)
         for name, column in self.pair.main.columns.items():
@@ -119,8 +121,16 @@ class PairWords:
             parts.append(is_nothing if column.nullable else f"({value} IS NULL OR {is_nothing})")
         return f"({' AND '.join(parts)})"
 
+    def within(self, ref: Callable[[str], str]) -> str:
+        """Whether a main row is one of the companion's, where these are whole rows."""
+        where = self.pair.where
+        return "(1 = 1)" if where is None else f"({self.compiler.compile(where, ref)})"
+
     def agree(self, main: str, companion: str) -> str:
         """Whether the two rows agree in one direction."""
+        if self.pair.rows:
+            here = self.within(lambda name: self.row(main, name))
+            return f"({here} AND {self._holds('companion', companion, main)})"
         ways = [self._holds("companion", companion, main), self._holds("main", main, companion)]
         return f"({' OR '.join(way for way in ways if way)})"
 
@@ -136,6 +146,8 @@ class PairWords:
     @property
     def deletes(self) -> bool:
         """Whether the companion's row goes when the main row becomes empty: it may not hold the NULL that says so."""
+        if self.pair.rows:
+            return True
         nothing = self.images("main", None)
         return self.pair.follows and any(
             not self.pair.companion.columns[name].nullable

@@ -12,7 +12,7 @@ from contraflow.copies import Copy
 from contraflow.dialects.base import Adapter, BackfillText, Found, ProbeText, Statement
 from contraflow.dialects.copying import copy_backfill, copy_fill, copy_probe, copy_repair
 from contraflow.dialects.opaque import opaque_text
-from contraflow.dialects.pair import pair_backfill, pair_probe, pair_repair, pair_title
+from contraflow.dialects.pair_queries import pair_backfill, pair_probe, pair_repair, pair_title
 from contraflow.dialects.repair import repair_text
 from contraflow.engine.backfill import Target
 from contraflow.engine.report import PlannedStatement, PlanReport
@@ -115,7 +115,9 @@ def _pair_fill(adapter: Adapter, find: Find, pair: Pair) -> Target:
 def _pair_repairs(adapter: Adapter, find: Find, pair: Pair) -> Iterator[dict[str, Any]]:
     """A pair is mended from either of its tables, by the name of either; the work walks over the main one."""
     main = pair.main
-    estimate = adapter.backfill(pair_backfill(pair), find(main.table, main.schema)).estimate
+    found = find(main.table, main.schema)
+    known = found if found is not None and found.exists else None  # a new table is not there yet
+    estimate = adapter.backfill(pair_backfill(pair), known).estimate
     sides: tuple[Side, Side] = ("old", "new")
     for side, end in itertools.product(sides, (main, pair.companion)):
         name = full_name(end.schema, end.table)

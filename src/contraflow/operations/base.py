@@ -26,6 +26,7 @@ __all__ = [
     "Move",
     "Nullability",
     "Operation",
+    "Part",
     "Refer",
     "Release",
     "Repair",
@@ -121,6 +122,24 @@ class Refer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows of one table, ``whole``, that are those of another one, ``part``, in the other release."""
+
+    whole: TableName
+    part: TableName
+    old: Literal["whole", "part"]
+    """Which of the two is the old release's."""
+    where: Any
+    """Which rows: an expression over columns of the whole table that is never NULL; None for all."""
+    reads: tuple[str, ...]
+    """Its columns."""
+    values: Mapping[str, Any]
+    """What columns of the whole table hold for rows of this part, which does not have them."""
+    stays: bool
+    """The old table may stay beside the new one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nullability:
     """A column that may hold NULLs in one release, and not in the other."""
 
@@ -182,6 +201,8 @@ class Fragment:
     """The application runs a statement again whose prepared plan does not fit a widened column any more."""
     move: Move | None = None
     """Where dropped columns go."""
+    parts: tuple[Part, ...] = ()
+    """Whose rows live in other tables."""
     copying: Copying | None = None
     """Where an added column's values come from."""
     refer: Refer | None = None

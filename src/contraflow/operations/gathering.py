@@ -14,7 +14,18 @@ from contraflow.constraints import Constraint, Exclusion, ForeignKey
 from contraflow.installed import Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
-from contraflow.operations.base import Condition, Copying, Fragment, Key, Move, Nullability, Refer, Repair, TableName
+from contraflow.operations.base import (
+    Condition,
+    Copying,
+    Fragment,
+    Key,
+    Move,
+    Nullability,
+    Part,
+    Refer,
+    Repair,
+    TableName,
+)
 from contraflow.operations.held import Holder, holders
 from contraflow.operations.tables import assembled, name_taken, references
 from contraflow.problems import Problem, ProblemError
@@ -98,6 +109,8 @@ class Plans:
     """Names that operations used, to those that took their place."""
     moves: list[tuple[Move, TablePlan, TablePlan]] = field(default_factory=list)
     """Columns that move, from which table to which."""
+    parts: list[tuple[Part, TablePlan, TablePlan]] = field(default_factory=list)
+    """Whole tables, and tables that have some of their rows in the other release."""
     copies: list[tuple[Copying, TablePlan]] = field(default_factory=list)
     """Columns that follow others, and their tables."""
     refers: list[tuple[Refer, TablePlan, TablePlan]] = field(default_factory=list)

@@ -39,6 +39,7 @@ from contraflow.operations.keys import (
 from contraflow.operations.mending import repairs
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
+from contraflow.operations.parts import CopyTable, MergeTables, SplitTable, expand_parts, note_parts, parts_of
 from contraflow.operations.references import (
     AddCompanion,
     ReferColumns,
@@ -117,7 +118,8 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
         for operation in operations
         if isinstance(operation, (AddCompanion, MoveColumns, ReferColumns))
     ]
-    new += [place for operation in operations if isinstance(operation, CopyColumn) for place in operation.tables]
+    several = (CopyColumn, CopyTable, MergeTables, SplitTable)
+    new += [place for operation in operations if isinstance(operation, several) for place in operation.tables]
     return frozenset([*((operation.schema, operation.table) for operation in operations), *new])
 
 
@@ -179,8 +181,10 @@ def plan(
         installed.append(_installed(table_plan, sync, write))
     installed.extend(Installed(table=name, schema=schema, removed=True) for schema, name in plans.removed_in_order())
     ProblemError.raise_any([*problems, *moving_problems(plans)])
-    for moved in (pairs := pairs_of(plans)):
-        expand.extend(moved.expand())
+    pairs, parts = pairs_of(plans), parts_of(plans)
+    expand.extend(block for moved in pairs for block in moved.expand())
+    expand.extend(block for moved in parts for block in expand_parts(moved))
+    for moved in (pairs := [*pairs, *(moved for listed in parts for moved in listed)]):
         migrate.append(moved.migrate())
         verify.append(moved.verify())
     for copy in (copies := copies_of(plans)):
@@ -246,6 +250,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
     _apply_constraints(found, fragment)
     move(fragment, plans)
     note_copy(fragment, plans)
+    note_parts(fragment, plans)
     refer(fragment, plans)
 
 
