@@ -11,12 +11,15 @@ import sqlalchemy as sa
 from contraflow import (
     AddColumn,
     AddCompanion,
+    ChangeDefault,
+    CopyColumn,
     CreateIndex,
     CreateTable,
     Declared,
     DropColumn,
     DropIndex,
     DropTable,
+    Lens,
     MoveColumns,
     Opaque,
     OpaqueColumns,
@@ -24,9 +27,12 @@ from contraflow import (
     ReferColumns,
     RenameColumn,
     RenameTable,
+    Source,
     TightenNotNull,
+    TransformColumns,
     Upgrade,
 )
+from contraflow.expressions import after, before, concat, substr, trim
 from contraflow.operations.base import Operation
 from tests.operations.lives import LIVES, TABLE, Life, create, send
 
@@ -305,7 +311,58 @@ def _companions() -> Course:
     )
 
 
+def _copied() -> Course:
+    """A user's region is copied from its home. The new release writes both, until the old one is gone."""
+    old, new = _users(_text("name")), _users(_text("name"), _text("region", nullable=True))
+    for metadata in (old, new):
+        _of_user(metadata, "homes", _text("home", nullable=True))
+    region = _text("region", nullable=True)
+    source = Source(table="homes", column="home", on={"id": "user_id"})
+    return _course(
+        "a column is copied from another table",
+        [CopyColumn(table="users", column=region, sources=[source])],
+        (old, ["users", "homes"]),
+        _parts(new, "users", "homes"),
+        ["name", "home"],
+        whole=True,
+    )
+
+
+def _transformed() -> Course:
+    """A name is split in two, a column goes, another one gets a default: each release reads its own."""
+    old = _users(sa.Column("full_name", sa.String(130), nullable=False), _text("note", nullable=True), _text("fax"))
+    new = _users(_text("first"), _text("last"), _text("note", nullable=True))
+    return _course(
+        "a column is split in two, another goes",
+        [
+            TransformColumns(
+                table="users",
+                columns=[
+                    sa.Column("first", sa.String(130), nullable=False),
+                    sa.Column("last", sa.String(130), nullable=False),
+                ],
+                lens=Lens(
+                    old=["full_name"],
+                    new=["first", "last"],
+                    forward=lambda row: {
+                        "first": before(row.full_name, " "),
+                        "last": after(row.full_name, " "),
+                    },
+                    backward=lambda row: {"full_name": substr(trim(concat(row.first, " ", row.last)), 1, 130)},
+                    lossy=True,
+                ),
+            ),
+            DropColumn(table="users", column="fax", value=lambda _row: "none"),
+            ChangeDefault(table="users", column="note", default="-", omitted="old"),
+        ],
+        (old, ["users"]),
+        _parts(new),
+        ["note"],
+    )
+
+
 COURSES = (
     *map(course_of, LIVES),
     *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
+    *(_copied(), _transformed()),
 )
