@@ -136,6 +136,21 @@ def names(engine: sa.Engine, *columns: str) -> dict[int, str]:
         return {row[0]: " ".join(row[1:]) for row in rows}
 
 
+def test_a_table_that_others_refer_to_is_refused_once_they_have_rows(nodes: list[sa.Engine]) -> None:
+    with nodes[0].begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE visits (id INT PRIMARY KEY, boss INT, visitor INT,"
+            " FOREIGN KEY (visitor) REFERENCES users (id), FOREIGN KEY (boss) REFERENCES visits (id))"
+        )
+    with runner(nodes[0].url, UPGRADE) as run:
+        assert run.check() == []
+        with nodes[0].begin() as connection:
+            connection.exec_driver_sql("INSERT INTO visits (id) VALUES (1)")
+        (problem,) = run.check()
+    assert problem.code == "CF205"
+    assert problem.what.startswith("users cannot be changed live in a Galera cluster while visits refers to it")
+
+
 def test_an_upgrade_of_a_cluster_under_both_releases(nodes: list[sa.Engine]) -> None:
     first, second, third = nodes
     start = snapshot(first)
