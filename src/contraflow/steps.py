@@ -502,14 +502,17 @@ class WidenColumns:
     - ``begin`` (expand): add the shadow, of the wider type, and the mirror.
     - ``fill`` (migrate): write the shadow of the rows from before. Online, by key ranges.
     - ``prove`` (migrate): the shadow becomes NOT NULL where the column is. Online.
+    - ``index`` (migrate): build on the shadow what stands on the column. Online.
     - ``swap`` (migrate): the two columns exchange their names. From now on the shadow has the old type, and a constant
       where it does not hold the value.
+    - ``refer`` (after each swap): prove the foreign keys that had to be made anew. Online.
+    - ``reindex`` (rollback): build on the column of the old type what stands on the other one. Online.
     - ``guard`` (rollback): refuse new values that the old type does not hold.
     - ``undo`` (rollback): exchange the names back, drop shadow and mirror.
     - ``end`` (contract): drop shadow and mirror.
     """
 
-    stage: Literal["begin", "fill", "prove", "swap", "guard", "undo", "end"]
+    stage: Literal["begin", "fill", "prove", "index", "swap", "refer", "guard", "reindex", "undo", "end"]
     table: str
     schema: str | None = None
     widenings: tuple[Widening, ...]

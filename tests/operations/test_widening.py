@@ -346,18 +346,15 @@ def test_what_stands_on_a_column_that_would_be_rebuilt(database: Database) -> No
             "CREATE INDEX ix ON users (m, n)",
         ],
     )
-    assert codes(database, widen("n", sa.BigInteger)) == ["CF111"]
-    assert codes(database, widen("id", sa.BigInteger)) == ["CF111"]
+    # On PostgreSQL it goes over to the second column: see test_wider_keys.py.
+    held = [] if database.kind in POSTGRESQL else ["CF111"]
+    assert codes(database, widen("n", sa.BigInteger)) == held
+    assert codes(database, widen("id", sa.BigInteger)) == held
     assert codes(database, WidenColumn(table="bare", column="n", type=sa.BigInteger, replans=True)) == ["CF111"]
     send(engine, ["DROP INDEX ix ON users" if database.kind in MYSQL else "DROP INDEX ix"])
     assert codes(database, widen("n", sa.BigInteger)) == []
     assert codes(database, widen("m", sa.BigInteger)) == ["CF112"]
-    if database.kind in POSTGRESQL:
-        send(engine, ["CREATE TABLE drawn (id INT PRIMARY KEY, n SERIAL, i INT GENERATED ALWAYS AS IDENTITY)"])
-        for name in ("n", "i"):
-            wish = WidenColumn(table="drawn", column=name, type=sa.BigInteger, replans=True)
-            assert codes(database, wish) == ["CF111"]
-    else:
+    if database.kind in MYSQL:
         send(engine, ["ALTER TABLE users ADD t VARCHAR(20) DEFAULT 'x'"])
         assert codes(database, widen("t", sa.Text)) == (["CF205"] if database.kind == "mysql" else [])
         send(engine, ["ALTER TABLE users ADD g INT AS (n + 1)"])

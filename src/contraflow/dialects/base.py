@@ -227,7 +227,17 @@ class Adapter(ABC):
     def widening_problems(self, connection: sa.Connection, step: WidenColumns) -> Iterator[Problem]:
         """What on this server would keep columns from getting their wider types as ``step`` says. Reads only."""
         found = self.find(connection, step.table, step.schema)
+        keys = sa.inspect(connection).get_foreign_keys(step.table, schema=step.schema)
         for one in step.widenings:
+            for key in keys:
+                if one.column in key["constrained_columns"] and not self._widens_under_keys(one, found):
+                    yield Problem(
+                        code="CF111",
+                        what=f"{step.table}.{one.column} cannot get a wider type: the foreign key"
+                        f" {key['name'] or 'on it'} stands on it.",
+                        why="the server would check every row again while writers wait, or refuses.",
+                        instead="drop the foreign key in a revision before this one, and add it again in one after it.",
+                    )
             old, new = kind_of(one.old, self.product), kind_of(one.new, self.product)
             if not self.rebuilds and not self.widens_in_place(one.column, old, new, found):
                 yield Problem(
@@ -237,6 +247,10 @@ class Adapter(ABC):
                     instead="give the wider type to a column of another name: ChangeType(...), with forward= and"
                     "\nbackward= that copy the value.",
                 )
+
+    def _widens_under_keys(self, one: Widening, found: Found) -> bool:  # noqa: ARG002 - for PostgreSQL
+        """Whether the column may become wider though a foreign key stands on it."""
+        return False
 
     def widens_in_place(self, column: str, old: Kind, new: Kind, found: Found | None) -> bool:  # noqa: ARG002
         """Whether the server gives the column the wider type without reading a row."""

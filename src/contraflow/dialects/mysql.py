@@ -295,8 +295,8 @@ class MySQLAdapter(MySQLServer):
             return mysql_constraints.build(step, found, self.compiler)
         if isinstance(step, ExtendEnums):
             return mysql_labels(step, found, self.compiler)
-        if isinstance(step, WidenColumns) and step.stage == "prove":
-            return mysql_widening.prove(self._widened(step, found))
+        if isinstance(step, WidenColumns):
+            return mysql_widening.prove(self._widened(step, found)) if step.stage == "prove" else []
         if isinstance(step, ChangeKey):
             return mysql_keys.change(step, found, self.compiler)
         if isinstance(step, NumberColumn):

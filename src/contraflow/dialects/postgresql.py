@@ -27,7 +27,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.copying import copy_triggers
-from contraflow.dialects.kinds import Kind
+from contraflow.dialects.kinds import Kind, kind_of
 from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
@@ -37,7 +37,7 @@ from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
-from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
+from contraflow.dialects.widening import Widened, differ, fill_text, rebuild_problems
 from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem, ProblemError
 from contraflow.references import InstallReference
@@ -96,7 +96,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
             *(
                 statement
                 for step in work.widening
-                for statement in postgresql_widening.hold(self._widened(step, found), _check_name)
+                for statement in postgresql_widening.hold(self._widened(step, found), _check_name, work.gone)
             ),
             *self._set_defaults(work, table),
             *self._fill_defaults(work, table),
@@ -139,7 +139,11 @@ class PostgreSQLAdapter(PostgreSQLServer):
         widened = self._widened(step, self.find(connection, step.table, step.schema))
         yield from postgresql_widening.problems(connection, widened)
         if self.rebuilds:
-            yield from held_problems(connection, widened)
+            yield from rebuild_problems(widened)
+
+    def _widens_under_keys(self, one: Widening, found: Found) -> bool:
+        old, new = kind_of(one.old, self.product), kind_of(one.new, self.product)
+        return self.rebuilds and not self.widens_in_place(one.column, old, new, found)
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""
@@ -367,7 +371,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def waits_beside_writers(self, step: Step) -> bool:
         """See :meth:`Adapter.waits_beside_writers`: CONCURRENTLY waits for whole transactions, under a weak lock."""
-        return isinstance(step, BuildIndex)
+        return isinstance(step, BuildIndex) or (isinstance(step, WidenColumns) and step.stage in ("index", "reindex"))
 
     def online(self, online: Online, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.online`."""
@@ -378,8 +382,8 @@ class PostgreSQLAdapter(PostgreSQLServer):
             return self._build_constraint(step, found)
         if isinstance(step, ExtendEnums):
             return postgresql_labels(step, found, self.compiler)
-        if isinstance(step, WidenColumns) and step.stage == "prove":
-            return postgresql_widening.prove(self._widened(step, found), _check_name)
+        if isinstance(step, WidenColumns):
+            return postgresql_widening.online(self._widened(step, found), _check_name)
         if isinstance(step, AllowNull):
             return self._allow_null(step, found)
         if isinstance(step, ProveReferences):

@@ -8,7 +8,7 @@ table_constraint_using_index, VALIDATE CONSTRAINT).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from contraflow.installed import Installed, Mend
 from contraflow.problems import Problem
 from contraflow.steps import ChangeKey, FillNulls, NumberColumn, ProveReferences
 
-__all__ = ["change", "fill_numbers", "find", "number", "problems", "prove"]
+__all__ = ["change", "fill_numbers", "find", "not_owned", "number", "problems", "prove"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 
@@ -48,7 +48,8 @@ def find(connection: sa.Connection, oid: int) -> dict[str, Any]:
             "SELECT CAST(CAST(c.conrelid AS regclass) AS text) AS table, c.conname AS name,"
             " pg_get_constraintdef(c.oid) AS text, c.convalidated AS valid,"
             f" CAST({names.format('confkey', 'confrelid')} AS text[]) AS columns, c.conindid = :index AS on_key,"
-            " obj_description(c.oid, 'pg_constraint') AS comment"
+            " obj_description(c.oid, 'pg_constraint') AS comment, c.conrelid = c.confrelid AS itself,"
+            " (SELECT pg_has_role(r.relowner, 'USAGE') FROM pg_class r WHERE r.oid = c.conrelid) AS owned"
             " FROM pg_constraint c WHERE c.confrelid = :oid AND c.contype = 'f' AND c.conparentid = 0"
             " ORDER BY 1, 2"
         ),
@@ -84,6 +85,17 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     if key.new:
         drop.append(_alter(table, f"ADD CONSTRAINT {quote(key.name)} PRIMARY KEY USING INDEX {quote(key.name)}"))
     return [*drop, *add]
+
+
+def not_owned(references: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """``CF202`` for tables that refer by a key which has to be made anew, and belong to somebody else."""
+    for table in dict.fromkeys(one["table"] for one in references if not one["owned"]):
+        yield Problem(
+            code="CF202",
+            what=f"{table}, which refers to the key, belongs to another role.",
+            why="its foreign key has to be made anew, and only the owner of the table may do that.",
+            instead="connect as a role that owns both tables.",
+        )
 
 
 def _alter(table: str, what: str) -> Statement:
@@ -183,6 +195,7 @@ def problems(connection: sa.Connection, item: Installed, found: Found, name: str
     key = item.key
     if key is None:
         return
+    yield from not_owned([one for one in found.details["references"] if one["columns"] == key.old])
     for one in found.details["references"]:
         if key.old and not one["valid"] and one["columns"] == key.old:
             yield Problem(

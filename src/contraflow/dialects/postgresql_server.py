@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects import postgresql_keys, readers
+from contraflow.dialects import postgresql_held, postgresql_keys, readers
 from contraflow.dialects.base import Adapter, Found, Profile
 from contraflow.dialects.dependents import postgresql_dependents
 from contraflow.installed import Installed
@@ -305,7 +305,7 @@ class PostgreSQLServer(Adapter):
         )
 
     def _keys(self, connection: sa.Connection, oid: int) -> dict[str, Any]:
-        return postgresql_keys.find(connection, oid)
+        return {**postgresql_keys.find(connection, oid), **postgresql_held.find(connection, oid)}
 
     def _triggers(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import sqlalchemy as sa
 
+from contraflow.dialects import postgresql_held
 from contraflow.dialects.base import Statement
 from contraflow.dialects.dependents import postgresql_readers
 from contraflow.dialects.kinds import Kind
@@ -13,7 +14,7 @@ from contraflow.dialects.widening import Widened
 from contraflow.installed import Widening
 from contraflow.problems import Problem
 
-__all__ = ["hold", "in_place", "problems", "prove"]
+__all__ = ["hold", "in_place", "online", "problems"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 _PARKED = "cf_parked"
@@ -34,21 +35,30 @@ def in_place(old: Kind, new: Kind) -> bool:
     return old.family == new.family == "decimal" and old.scale == new.scale
 
 
-def hold(widened: Widened, check_name: CheckName) -> list[Statement]:
-    """The statements of a stage within a hold."""
+def hold(widened: Widened, check_name: CheckName, gone: Collection[str] = ()) -> list[Statement]:
+    """The statements of a stage within a hold, which drops the indexes and constraints named ``gone`` by itself."""
     stage = widened.step.stage
     if stage == "begin":
         return [*_alter(widened, _retyped(widened)), *_begin(widened)]
     if stage == "swap":
-        return [*_swap(widened, check_name), _function(widened)] if widened.to_swap else []
+        return [*_swap(widened, check_name, gone), _function(widened)] if widened.to_swap else []
     if stage == "guard":
         return _guard(widened)
     back = _alter(widened, _retyped(widened), slow=True) if stage == "undo" else []
-    swapped = _swap(widened, check_name) if stage == "undo" else []
+    swapped = _swap(widened, check_name, gone) if stage == "undo" else []
     return [*back, *swapped, *_drop(widened)]
 
 
-def prove(widened: Widened, check_name: CheckName) -> list[Statement]:
+def online(widened: Widened, check_name: CheckName) -> list[Statement]:
+    """The statements of a stage outside of holds."""
+    if widened.step.stage == "prove":
+        return _prove(widened, check_name)
+    if widened.step.stage == "refer":
+        return postgresql_held.validate(widened)
+    return postgresql_held.build_twins(widened)
+
+
+def _prove(widened: Widened, check_name: CheckName) -> list[Statement]:
     """The statements that prove the shadows' NOT NULL, and let the server know what is in them."""
     quote, table, found = widened.compiler.quote, widened.table, widened.found
     constraints = {} if found is None else found.details["constraints"]
@@ -121,14 +131,16 @@ def _function(widened: Widened, *, guarded: bool = False) -> Statement:
     return Statement(sql=f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $cf${body}$cf$")
 
 
-def _swap(widened: Widened, check_name: CheckName) -> list[Statement]:
+def _swap(widened: Widened, check_name: CheckName, gone: Collection[str]) -> list[Statement]:
     """Exchange the names. What has the old type keeps its default: undoing it must not have to spell that again."""
     quote, table, found = widened.compiler.quote, widened.table, widened.found
-    sent = []
-    for one in widened.to_swap:
+    due = widened.to_swap
+    sent = postgresql_held.release(widened, due, gone)
+    for one in due:
         column, shadow, parked = map(quote, (one.column, one.shadow, _PARKED))
         if widened.step.stage == "swap":
             sent += _final_shape(widened, one, check_name(widened.step.table, one.shadow))
+        sent += postgresql_held.hand_over(widened, one)
         sent += [
             Statement(sql=f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}", lock=_EXCLUSIVE)
             for old, new in ((column, parked), (shadow, column), (parked, shadow))
@@ -137,14 +149,15 @@ def _swap(widened: Widened, check_name: CheckName) -> list[Statement]:
         if comment is not None and widened.step.stage == "swap":
             text = comment.replace("'", "''")
             sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS '{text}'"))
-    return sent
+    return [*sent, *postgresql_held.take_over(widened, due, gone)]
 
 
 def _final_shape(widened: Widened, one: Widening, check: str) -> list[Statement]:
     """Default and NOT NULL of the column for its shadow; the proof of NOT NULL spares the server a look at the rows."""
     quote, found = widened.compiler.quote, widened.found
     default = "<its default>" if found is None else found.details["default_texts"].get(one.column)
-    parts = [f"ALTER COLUMN {quote(one.shadow)} SET DEFAULT {default}"] if default is not None else []
+    numbered = found is not None and "nextval(" in str(default)
+    parts = [] if default is None or numbered else [f"ALTER COLUMN {quote(one.shadow)} SET DEFAULT {default}"]
     if not widened.is_nullable(one):
         parts.append(f"ALTER COLUMN {quote(one.shadow)} SET NOT NULL")
     proof = [f"DROP CONSTRAINT {quote(check)}"] if found is not None and check in found.details["constraints"] else []
@@ -187,28 +200,32 @@ def problems(connection: sa.Connection, widened: Widened) -> Iterator[Problem]:
     if oid is None:
         return
     columns = [one.column for one in step.widenings]
+    shadowed = [one.column for one in widened.shadowed]
+    found = widened.found
+    moved = [] if found is None else [*found.details["references"], *found.details["keys"]]
+    moved = [one for one in moved if not set(one["columns"]).isdisjoint(shadowed)]
+    keys = tuple(f"constraint {one['name']} on table " for one in moved)
     for column, reader in dict.fromkeys(postgresql_readers(connection, oid=int(oid), columns=columns)):
+        if reader.startswith(keys):
+            continue
         yield Problem(
             code="CF111",
             what=f"{step.table}.{column} cannot get a wider type: {reader} reads it.",
             why="the server refuses, or runs what was prepared for the old type, and fails.",
             instead="drop it in a revision before this one, and create it again in one after it.",
         )
-    shadowed = [one.column for one in widened.shadowed]
-    for column, reason in connection.execute(
+    kind = connection.execute(sa.text("SELECT relkind FROM pg_class WHERE oid = :oid"), {"oid": int(oid)}).scalar()
+    if widened.shadowed:
+        yield from postgresql_held.problems(widened, partitioned=str(kind) == "p")
+    for column in connection.execute(
         sa.text(
-            "SELECT a.attname, CASE WHEN a.attidentity <> '' THEN 'it is an identity column'"
-            " WHEN a.attacl IS NOT NULL THEN 'it has privileges of its own'"
-            " ELSE 'its default draws from a sequence' END"
-            " FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
-            " WHERE a.attrelid = :oid AND a.attname = ANY (:columns) AND (a.attidentity <> '' OR a.attacl IS NOT NULL"
-            " OR pg_get_expr(d.adbin, d.adrelid) LIKE '%nextval(%')"
+            "SELECT attname FROM pg_attribute WHERE attrelid = :oid AND attname = ANY (:columns) AND attacl IS NOT NULL"
         ),
         {"oid": int(oid), "columns": shadowed},
-    ):
+    ).scalars():
         yield Problem(
             code="CF111",
-            what=f"{step.table}.{column} cannot get a wider type beside its writers: {reason}.",
+            what=f"{step.table}.{column} cannot get a wider type beside its writers: it has privileges of its own.",
             why="the second column that takes its place would not have them.",
             instead="give the wider type to a column of another name: ChangeType(...).",
         )

@@ -92,6 +92,11 @@ class Remaining:
     number: NumberColumn | None = None
     """A stage of a column that the server numbers; likewise."""
 
+    @property
+    def gone(self) -> frozenset[str]:
+        """The names of the indexes and constraints that the hold drops."""
+        return frozenset(str(one.name) for one in (*self.drop_indexes, *self.drop_constraints))
+
     def apart(self, step: Step) -> None:
         """Note what is left as it is."""
         if isinstance(step, WidenColumns):

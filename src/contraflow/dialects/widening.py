@@ -21,7 +21,7 @@ from contraflow.installed import Widening
 from contraflow.problems import Problem
 from contraflow.steps import WidenColumns
 
-__all__ = ["Rule", "Widened", "differ", "fill_text", "held_problems"]
+__all__ = ["Rule", "Widened", "differ", "fill_text", "held_problems", "rebuild_problems"]
 
 Rule = Callable[[str, Kind, Kind, "Found | None"], bool]
 """Whether the server gives the column (name, old kind, new kind) the wider type without reading a row."""
@@ -82,7 +82,7 @@ class Widened:
         found = self.found
         if found is None:
             return self.shadowed
-        wanted = self.step.stage != "undo"
+        wanted = self.step.stage not in ("undo", "reindex")
         due = [one for one in self.shadowed if self.has_old_type(one) is wanted]
         require(found, self.step.table, [one.shadow for one in due])
         return due
@@ -160,10 +160,9 @@ def held_problems(connection: sa.Connection, widened: Widened) -> Iterator[Probl
     step = widened.step
     if not widened.shadowed:
         return
+    yield from rebuild_problems(widened)
     inspector = sa.inspect(connection)
     where: dict[str, Any] = {"table_name": step.table, "schema": step.schema}
-    if not step.key:
-        yield _rebuilt(step, widened.shadowed[0], "the table has no primary key, by which its rows could be filled")
     held = {
         f"the index {index['name']}": (*index["column_names"], *index.get("include_columns", ()))
         for index in inspector.get_indexes(**where)
@@ -177,6 +176,14 @@ def held_problems(connection: sa.Connection, widened: Widened) -> Iterator[Probl
         for holder, columns in held.items():
             if one.column in columns:
                 yield _rebuilt(step, one, f"{holder} stands on it")
+
+
+def rebuild_problems(widened: Widened) -> Iterator[Problem]:
+    """What keeps any column from having a second one for a time."""
+    step = widened.step
+    if widened.shadowed and not step.key:
+        yield _rebuilt(step, widened.shadowed[0], "the table has no primary key, by which its rows could be filled")
+    for one in widened.shadowed:
         if widened.found is not None and one.shadow in widened.found.columns and widened.has_old_type(one):
             yield Problem(
                 code="CF112",

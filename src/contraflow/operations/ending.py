@@ -12,7 +12,7 @@ from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
 from contraflow.operations.keys import key_blocks, number_end
 from contraflow.operations.moves import plan_pairs_end
-from contraflow.operations.widening import guard_blocks, swap_blocks, widening_end
+from contraflow.operations.widening import guard_blocks, refer_blocks, swap_blocks, widening_end
 from contraflow.steps import (
     AllowNull,
     Block,
@@ -159,7 +159,12 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
     # Last: some servers cannot take a value away again.
     contract += [block for found in installed if found.labels for block in label_blocks(found)]
     references = _drop_references([(found, found.constrained) for found in installed])
-    return tuple(contract), (*guard_blocks(installed), *references, *reversed(rollback))
+    return tuple(contract), (
+        *guard_blocks(installed),
+        *references,
+        *reversed(rollback),
+        *refer_blocks(installed),
+    )
 
 
 def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

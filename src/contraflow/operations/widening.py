@@ -24,6 +24,7 @@ __all__ = [
     "integer_range",
     "is_widening",
     "mirror_of",
+    "refer_blocks",
     "swap_blocks",
     "widening_end",
     "widening_problems",
@@ -157,7 +158,10 @@ def widening_stage(found: TablePlan, stage: Literal["begin", "fill"]) -> WidenCo
     )
 
 
-def widening_end(found: Installed, stage: Literal["prove", "swap", "guard", "undo", "end"]) -> WidenColumns:
+Later = Literal["prove", "index", "swap", "refer", "guard", "reindex", "undo", "end"]
+
+
+def widening_end(found: Installed, stage: Later) -> WidenColumns:
     """A stage after expand, from what the journal says is installed."""
     return WidenColumns(
         stage=stage, table=found.table, schema=found.schema, widenings=found.widened, mirror=found.mirror
@@ -168,16 +172,32 @@ def swap_blocks(found: Installed) -> Iterator[Block]:
     """What ends migrate: the wider columns take the names."""
     where: dict[str, Any] = {"table": found.table, "schema": found.schema}
     yield Online(title=f"prove the wider columns of {found.table}", step=widening_end(found, "prove"), **where)
+    yield Online(title=f"index the wider columns of {found.table}", step=widening_end(found, "index"), **where)
     yield Hold(title=f"swap the wider columns of {found.table}", steps=(widening_end(found, "swap"),), **where)
+    yield from refer_blocks([found])
+
+
+def refer_blocks(installed: Sequence[Installed]) -> Iterator[Block]:
+    """What follows each swap: the foreign keys that were made anew are proven."""
+    for found in installed:
+        if found.widened:
+            title = f"prove the foreign keys of the wider columns of {found.table}"
+            step = widening_end(found, "refer")
+            yield Online(title=title, table=found.table, schema=found.schema, step=step)
 
 
 def guard_blocks(installed: Sequence[Installed]) -> Iterator[Block]:
-    """What begins rollback: values that the old types do not hold are refused, before anybody looks for them."""
+    """What begins rollback: values that the old types do not hold are refused, before anybody looks for them; and the
+    columns of the old types get what they need to have their names back.
+    """
     for found in installed:
         if found.widened:
             title = f"refuse what the old types of {found.table} do not hold"
             guard = widening_end(found, "guard")
             yield Hold(title=title, table=found.table, schema=found.schema, steps=(guard,))
+            title = f"index the columns of {found.table} that were replaced"
+            step = widening_end(found, "reindex")
+            yield Online(title=title, table=found.table, schema=found.schema, step=step)
 
 
 def widening_problems(found: TablePlan, synced: Collection[str]) -> Iterator[Problem]:
@@ -207,7 +227,7 @@ def widening_problems(found: TablePlan, synced: Collection[str]) -> Iterator[Pro
                 instead="make it two upgrades.",
             )
         for holder in found.holders:
-            if holder.kind in ("foreign key", "check constraint") and holder.holds(name):
+            if holder.kind == "check constraint" and holder.holds(name):
                 yield Problem(
                     code="CF111",
                     what=f"{table}.{name} cannot get a wider type: {holder.title} stands on it.",
