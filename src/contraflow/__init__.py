@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contraflow.engine.nodes import Heartbeat
     from contraflow.engine.report import Options, PlanReport, Progress, State, Status
     from contraflow.engine.runner import Runner
+    from contraflow.expressions.trees import NewUuid
     from contraflow.faults import (
         AlreadyExists,
         BadSyntax,
@@ -138,6 +139,7 @@ __all__ = [
     "LoosenNotNull",
     "MergeTables",
     "MoveColumns",
+    "NewUuid",
     "NoSuchColumn",
     "NoSuchDatabase",
     "NoSuchTable",
@@ -193,6 +195,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Status",
     ),
     "engine.runner": ("Runner",),
+    "expressions.trees": ("NewUuid",),
     "faults": (
         "AlreadyExists",
         "BadSyntax",

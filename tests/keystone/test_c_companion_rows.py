@@ -6,12 +6,13 @@ every provider each time it was run, under a random key, and let all of them ref
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 import sqlalchemy as sa
 
-from contraflow import AddCompanion, AddUnique
+from contraflow import AddCompanion, AddUnique, NewUuid
 from contraflow.expressions import concat
 from tests.keystone.stage import key, staged
 from tests.servers.shared import Database
@@ -49,7 +50,7 @@ OPERATIONS = (
         columns={"id": "name"},
         where={"domain_id": ROOT},
         values={
-            "id": lambda row: row.id,
+            "id": NewUuid(hyphens=False),
             "is_domain": True,
             "description": lambda row: concat("Auto generated federated domain for ", row.id),
         },
@@ -89,6 +90,9 @@ def test_each_provider_has_one_domain_however_often_the_upgrade_is_run(database:
         stage.run.migrate()
         wanted = [("acme", None), generated("google"), generated("o'brien")]
         assert stage.read(DOMAINS) == wanted
+
+        keys = stage.read(sa.select(PROJECT.c.id).where(PROJECT.c.id != "d-1"))
+        assert all(re.fullmatch("[0-9a-f]{32}", key_) for (key_,) in keys)
 
         # Taken back and begun again: the domains that were made are found.
         stage.run.rollback()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from contraflow import (
     DropForeignKey,
     DropIndex,
     Fault,
+    NewUuid,
     Options,
     ProblemError,
     ReferColumns,
@@ -211,6 +213,36 @@ def test_a_row_that_cannot_be_made_fails_the_statement_alike_everywhere(database
         assert classify(refusal.value) is Fault.DUPLICATE_KEY
         run.migrate()
         assert read(database, "SELECT id, city_code FROM users") == [(1, "Rom")]
+
+
+@pytest.mark.parametrize("hyphens", [True, False], ids=["with hyphens", "without"])
+def test_each_row_that_is_made_gets_a_uuid_of_its_own(database: Database, hyphens: bool) -> None:
+    metadata = sa.MetaData()
+    sa.Table("users", metadata, _key(), _text("city"))
+    native = database.kind.startswith("postgresql") and hyphens
+    key = sa.Column("code", sa.Uuid() if native else sa.String(36), primary_key=True)
+    sa.Table("cities", metadata, key, _text("name", unique=True))
+    metadata.create_all(database.engine)
+    companion = AddCompanion(
+        table="users",
+        column=sa.Column("city_code", sa.Uuid() if native else sa.String(36), nullable=False),
+        to="cities",
+        key="code",
+        columns={"city": "name"},
+        values={"code": NewUuid(hyphens=hyphens)},
+    )
+    send(database, "INSERT INTO users (id, city) VALUES (1, 'Rom'), (2, 'Ulm'), (3, 'Rom')")
+    with runner(database, companion) as run:
+        run.upgrade()
+        send(database, "INSERT INTO users (id, city) VALUES (4, 'Zug'), (5, 'Genf'), (6, 'Zug')")
+        run.contract()
+    rows = read(database, "SELECT c.name, u.city_code FROM users u JOIN cities c ON c.code = u.city_code")
+    codes = {name: str(code) for name, code in rows}
+    assert len(rows) == 6
+    assert set(codes) == {"Rom", "Ulm", "Zug", "Genf"}
+    assert len(set(codes.values())) == 4
+    form = r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}" if hyphens else "[0-9a-f]{32}"
+    assert all(re.fullmatch(form, code) for code in codes.values())
 
 
 # --- an upgrade that grows, and one that is planned again from the journal --------------------------------------------

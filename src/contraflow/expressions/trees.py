@@ -25,6 +25,7 @@ __all__ = [
     "Lookup",
     "Made",
     "Match",
+    "NewUuid",
     "Ref",
     "children",
     "describe",
@@ -83,11 +84,23 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewUuid:
+    """A new UUID for each row that an upgrade makes, as text: 36 characters, or 32 without hyphens.
+
+    Made by the server: ``gen_random_uuid()`` on PostgreSQL, ``UUID()`` and ``RANDOM_BYTES()`` on MySQL, ``UUID()`` and
+    ``SYS_GUID()`` on MariaDB, ``randomblob()`` on SQLite. It is for ``values=`` of an operation that makes rows, not
+    for lenses: nothing could tell it from another one. ``UUID()`` and ``SYS_GUID()`` count up; they are not secrets.
+    """
+
+    hyphens: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Made:
     """What a further column gets when a row that was looked for in vain is made."""
 
     name: str
-    value: Expression
+    value: Expression | NewUuid
     type: TypeEngine[Any]
 
 
@@ -212,7 +225,8 @@ def children(node: Expression) -> list[Expression]:  # noqa: C901 - one arm per 
     if isinstance(node, LensCall):
         return list(node.arguments)
     if isinstance(node, Lookup):
-        return [*(match.value for match in node.matches), *(made.value for made in node.made or ())]
+        told = [made.value for made in node.made or () if not isinstance(made.value, NewUuid)]
+        return [*(match.value for match in node.matches), *told]
     if isinstance(node, elements.BindParameter):
         if node.expanding or not _is_literal(node.value):
             raise _refuse(f"the literal {node.value!r}")
@@ -335,7 +349,8 @@ def describe(node: Expression) -> str:
         name = node.function.name
     elif isinstance(node, Lookup):
         matched = ", ".join(f"{match.name}{'?' if match.nulls else ''}" for match in node.matches)
-        made = "" if node.made is None else f" or make {', '.join(made.name for made in node.made)}"
+        parts = [f"{one.name} {one.value if isinstance(one.value, NewUuid) else ''}" for one in node.made or ()]
+        made = "" if node.made is None else f" or make {', '.join(parts)}"
         name = f"{node.schema}.{node.table}.{node.column} by {matched}{made}"
     elif isinstance(node, elements.Case):
         name = "case"

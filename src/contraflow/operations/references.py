@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from contraflow import expressions
-from contraflow.expressions.trees import Lookup, Made, Match
+from contraflow.expressions.trees import Lookup, Made, Match, NewUuid
 from contraflow.installed import Installed, InstalledPair
 from contraflow.lens import Lens, Row, Side
 from contraflow.operations.base import (
@@ -69,8 +69,8 @@ class ReferColumns:
 
     With ``create`` a row that is not there is made, at the moment when the old release (or the backfill) refers to it:
     that extracts a look-up table from columns. ``to`` may then be made by a ``CreateTable`` before it in the same
-    upgrade. ``values`` says what its other columns get: a value, or a function of the row's ``columns``. Columns that
-    are not named get what the server gives them. A row of ``to`` stays when nobody refers to it any more.
+    upgrade. ``values`` says what its other columns get: a value, a function of the row's ``columns``, or ``NewUuid()``.
+    Columns that are not named get what the server gives them. A row of ``to`` stays when nobody refers to it any more.
 
     Without it, ``column`` of a row that refers to no row of ``to`` is NULL, until there is one.
 
@@ -171,8 +171,8 @@ class AddCompanion:
     ``columns`` are columns of ``table``, which stay, each with the column of ``to`` that holds the same in the row that
     is made; ``where`` are further columns of ``to`` with their values. Together they are a unique key of ``to``: a row
     that is there already is taken, so that neither a second run nor a second runner makes another one. ``values`` says
-    what other columns of a row that is made get: a value, or a function of the row's ``columns``; those that are not
-    named get what the server gives them. ``column`` gets the value of ``key``.
+    what other columns of a row that is made get: a value, a function of the row's ``columns``, or ``NewUuid()``; those
+    that are not named get what the server gives them. ``column`` gets the value of ``key``.
 
     It is filled when the old release inserts a row, or by the backfill, and then left to its writers: the new release
     may refer to any row. A row of ``to`` stays when nobody refers to it any more.
@@ -261,13 +261,21 @@ def _made(
         return tuple(
             Made(
                 name=name,
-                value=expressions.validate(value(cells) if callable(value) else value),
+                value=_value(value, cells),
                 type=columns[name].type,
             )
             for name, value in values.items()
         )
 
     return made
+
+
+def _value(value: Any, row: Row) -> expressions.Expression | NewUuid:
+    return value if isinstance(value, NewUuid) else _expression(value, row)
+
+
+def _expression(value: Any, row: Row) -> expressions.Expression:
+    return expressions.validate(value(row) if callable(value) else value)
 
 
 def _nulls(mine: Mapping[str, sa.Column[Any]], theirs: Mapping[str, sa.Column[Any]]) -> frozenset[str]:
@@ -284,7 +292,7 @@ def _describe_column(column: sa.Column[Any]) -> list[Any]:
 def _describe_values(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
     row = Row({name: expressions.Ref(name) for name in names})
     return {
-        name: expressions.describe(expressions.validate(value(row) if callable(value) else value))
+        name: repr(value) if isinstance(value, NewUuid) else expressions.describe(_expression(value, row))
         for name, value in sorted(values.items())
     }
 

@@ -20,7 +20,7 @@ from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow.expressions import LensCall, Ref, children, inside, pairwise
-from contraflow.expressions.trees import Lookup, Match
+from contraflow.expressions.trees import Lookup, Match, NewUuid
 from contraflow.steps import SyncColumn
 
 __all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
@@ -197,9 +197,16 @@ class Compiler(ABC):
         """The columns and the values of the row that a lookup makes, if it is not there."""
         parts = {self.quote(match.name): self.matched(match, ref) for match in node.matches}
         for made in node.made or ():
-            column = SyncColumn(name=made.name, type=made.type, nullable=True)
-            parts[self.quote(made.name)] = self.image(made.value, column, ref)
+            if isinstance(made.value, NewUuid):
+                value = self.new_uuid(made.value, made.type)
+            else:
+                value = self.image(made.value, SyncColumn(name=made.name, type=made.type, nullable=True), ref)
+            parts[self.quote(made.name)] = value
         return ", ".join(parts), ", ".join(parts.values())
+
+    @abstractmethod
+    def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:
+        """A new UUID each time that it is computed, for a column of the type."""
 
     # -- cases --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 
 from contraflow.dialects.compiler.base import Compiler, Expression, is_json, is_text, json_path
 from contraflow.dialects.lengths import longest
+from contraflow.expressions.trees import NewUuid
 from contraflow.steps import SyncColumn
 
 __all__ = ["MariaDBCompiler", "MySQLCompiler"]
@@ -50,6 +51,10 @@ class MySQLCompiler(Compiler):
             return f"_utf8mb4 x'{text.encode().hex()}'"
         quoted = text.replace("'", "''")
         return f"_utf8mb4'{quoted}'"
+
+    def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
+        # Not REPLACE(UUID(), ...): of many rows in one statement, some versions compute it once.
+        return "UUID()" if wish.hyphens else "LOWER(HEX(RANDOM_BYTES(16)))"
 
     def alike(self, left: str, right: str) -> str:
         return f"({left} <=> {right})"
@@ -193,6 +198,10 @@ class MariaDBCompiler(MySQLCompiler):
     """MariaDB names its collations otherwise, and keeps JSON as text."""
 
     collation = "utf8mb4_nopad_bin"
+
+    def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
+        # RANDOM_BYTES() came with 10.10, SYS_GUID() with 10.6.1; where there is a type UUID, it takes both forms.
+        return "UUID()" if wish.hyphens else "LOWER(SYS_GUID())"
 
     def json_value(self, text: str) -> str:
         # JSON is text here; only JSON_NORMALIZE (10.7) gives equal documents equal bytes.

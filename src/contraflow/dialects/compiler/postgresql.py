@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from contraflow.dialects.compiler.base import Compiler, Expression, RefText, is_json, is_text
 from contraflow.expressions import Ref
+from contraflow.expressions.trees import NewUuid
 from contraflow.steps import SyncColumn
 
 __all__ = ["CockroachDBCompiler", "PostgreSQLCompiler"]
@@ -56,6 +57,12 @@ class PostgreSQLCompiler(Compiler):
         text = text.replace("'", "''")
         # E'' means the same whether standard_conforming_strings is on or off in the session that runs the trigger.
         return "E'" + text.replace("\\", "\\\\") + "'" if "\\" in text else f"'{text}'"
+
+    def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:
+        if isinstance(type_, sa.types.Uuid):
+            return "gen_random_uuid()"
+        text = "CAST(gen_random_uuid() AS text)"
+        return text if wish.hyphens else f"replace({text}, '-', '')"
 
     def same(self, left: str, right: str, type_: sa.types.TypeEngine[Any]) -> str:
         if is_json(type_):

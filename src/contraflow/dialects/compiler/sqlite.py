@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from contraflow.dialects.compiler.base import Compiler, is_json, is_text, json_path
+from contraflow.expressions.trees import NewUuid
 from contraflow.steps import SyncColumn
 
 __all__ = ["SQLiteCompiler"]
@@ -27,6 +28,11 @@ class SQLiteCompiler(Compiler):
 
     def text_literal(self, text: str) -> str:
         return self.bare_text(text)
+
+    def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
+        if not wish.hyphens:
+            return "lower(hex(randomblob(16)))"
+        return f"lower({' || '.join(_between([f'hex(randomblob({size}))' for size in (4, 2, 2, 2, 6)]))})"
 
     def alike(self, left: str, right: str) -> str:
         return f"({left} IS {right})"
@@ -126,3 +132,8 @@ class SQLiteCompiler(Compiler):
         )
         path = json_path(key)
         return f"CASE WHEN {value} IS NULL THEN json_remove({base}, {path}) ELSE json_set({base}, {path}, {value}) END"
+
+
+def _between(parts: list[str]) -> list[str]:
+    """The parts with hyphens between them."""
+    return [text for part in parts for text in ("'-'", part)][1:]
