@@ -45,6 +45,10 @@ class Index:
     ``columns`` are all that these and ``where`` read."""
     where: str = ""
     """A condition in the server's own words, where only the rows for which it is true are in the index."""
+    using: str = ""
+    """The access method, where it is not the server's usual one."""
+    storage: tuple[tuple[str, str], ...] = ()
+    """Storage parameters, and their values."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -78,6 +82,8 @@ class Index:
             "primary": self.primary,
             "parts": list(self.parts),
             "where": self.where,
+            "using": self.using,
+            "storage": [list(pair) for pair in self.storage],
         }
 
     @classmethod
@@ -92,6 +98,8 @@ class Index:
             primary=data.get("primary", False),
             parts=tuple(data.get("parts", ())),
             where=data.get("where", ""),
+            using=data.get("using", ""),
+            storage=tuple((name, value) for name, value in data.get("storage", ())),
         )
 
 

@@ -211,6 +211,20 @@ def test_a_unique_one_is_not_dropped_beside_writers(database: Database) -> None:
         send(engine, ["ALTER TABLE users ADD INDEX ix ((lower(mail))), ALGORITHM=INPLACE, LOCK=NONE"])
 
 
+def test_a_method_and_storage_parameters_are_postgresqls(database: Database) -> None:
+    send(database.engine, [CREATE])
+    index = CreateIndex(table=TABLE, name="ix", columns=["mail"], using="hash", storage={"fillfactor": 70})
+    with runner(database, index) as run:
+        if not database.kind.startswith("postgresql"):
+            assert [problem.code for problem in run.check()] == ["CF205"]
+            return
+        run.upgrade()
+        run.contract()
+    with database.engine.connect() as connection:
+        text = connection.exec_driver_sql("SELECT indexdef FROM pg_indexes WHERE indexname = 'ix'").scalar()
+    assert str(text).endswith("USING hash (mail) WITH (fillfactor='70')")
+
+
 def test_an_index_that_is_not_plain_is_planned_and_kept() -> None:
     table = sa.Table(
         TABLE,
@@ -249,8 +263,10 @@ def test_an_index_that_is_not_plain_is_planned_and_kept() -> None:
         {"columns": [sa.text(" ")]},
         {"columns": ["mail"], "where": sa.column("mail")},
         {"columns": [sa.text("lower(mail)"), sa.text("lower(mail)")]},
+        {"columns": ["mail"], "using": "hash (mail) --"},
+        {"columns": ["mail"], "storage": {"fillfactor": "70) --"}},
     ],
-    ids=["a parameter", "empty", "no text", "twice"],
+    ids=["a parameter", "empty", "no text", "twice", "no method", "no value"],
 )
 def test_what_is_declared_wrongly(wrong: dict[str, Any]) -> None:
     with pytest.raises(ProblemError, match="CF116"):

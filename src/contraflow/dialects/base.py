@@ -169,6 +169,8 @@ class Adapter(ABC):
     """A foreign key stands on an index of its own columns, which cannot be dropped under it (MySQL, MariaDB)."""
     excludes: ClassVar[bool] = False
     """Tables can have exclusion constraints."""
+    index_methods: ClassVar[bool] = False
+    """An index can have an access method and storage parameters of its own."""
     plain_indexes_only: ClassVar[bool] = False
     """No index over an expression, or a part of the rows, can be built beside writers, if at all."""
     shows_indexed_columns: ClassVar[bool] = True
@@ -469,8 +471,10 @@ class Adapter(ABC):
 
     def _key_of(self, index: Index) -> str:
         """What stands behind the table in CREATE INDEX."""
+        using = f"USING {index.using} " if index.using else ""
+        storage = f" WITH ({', '.join(f'{name} = {value}' for name, value in index.storage)})" if index.storage else ""
         where = f" WHERE {index.where}" if index.where else ""
-        return f"({', '.join(self._part_of(index, part) for part in index.key)}){where}"
+        return f"{using}({', '.join(self._part_of(index, part) for part in index.key)}){storage}{where}"
 
     def expression(self, sync: Sync, expression: sa.ColumnElement[Any], alias: str | None = None) -> str:  # noqa: ARG002
         """The SQL of a lens expression over the table's own row (or over ``alias``), with no parameters in it."""

@@ -45,6 +45,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
 
     product = "cockroachdb"
     excludes = False
+    index_methods = False
     floor: ClassVar[tuple[int, ...]] = (25, 2, 2)
     transactional_ddl: ClassVar[bool] = False
     rebuilds: ClassVar[bool] = False

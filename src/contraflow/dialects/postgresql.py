@@ -75,6 +75,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
     longest_name = (63, "bytes")
     rebuilds: ClassVar[bool] = True
     excludes: ClassVar[bool] = True
+    index_methods: ClassVar[bool] = True
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
 

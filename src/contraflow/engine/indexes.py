@@ -26,6 +26,7 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
     """
     yield from _of_new_tables(connection, adapter, phases)
     yield from _of_new_computed(adapter, phases)
+    yield from _methods(adapter, phases.installed)
     added = added_types(phases)
     inspector = sa.inspect(connection)
     for item in phases.installed:
@@ -49,6 +50,18 @@ def _of_new_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) 
                 item = Installed(table=step.table, schema=step.schema, built=built)
                 types = {column.name: column.type for column in step.definition.columns}
                 yield from adapter.index_problems(connection, item, types)
+
+
+def _methods(adapter: Adapter, installed: Sequence[Installed]) -> Iterator[Problem]:
+    for item in installed:
+        for index in item.built:
+            if (index.using or index.storage) and not adapter.index_methods:
+                yield Problem(
+                    code="CF205",
+                    what=f"{index.title} of {item.table} has a method or storage parameters of its own.",
+                    why="only PostgreSQL's indexes have these.",
+                    instead="leave out using= and storage= there.",
+                )
 
 
 def _of_new_computed(adapter: Adapter, phases: Phases) -> Iterator[Problem]:

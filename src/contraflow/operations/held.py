@@ -198,6 +198,10 @@ def put_index(table: sa.Table, index: Index) -> None:
 
     parts = [table.c[part] if part in index.columns else text(f"({part})") for part in index.key]
     only: dict[str, Any] = {f"{name}_where": text(index.where) for name in ("postgresql", "sqlite") if index.where}
+    if index.using:
+        only["postgresql_using"] = index.using
+    if index.storage:
+        only["postgresql_with"] = dict(index.storage)
     sa.Index(index.name, *parts, unique=index.unique, _table=table, **only)
 
 

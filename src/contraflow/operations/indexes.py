@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -28,6 +29,8 @@ class CreateIndex:
     an index that says it otherwise does not serve them. PostgreSQL, CockroachDB and SQLite have such indexes. MySQL
     builds one over an expression only while writers wait (9.7: ``LOCK=NONE is not supported``), MariaDB has none, and
     neither of them has partial ones: there they are refused (``CF205``), with the computed column to index instead.
+
+    ``using`` is the access method, ``storage`` are storage parameters (``{"fillfactor": 70}``): PostgreSQL's only.
     """
 
     table: str
@@ -35,12 +38,25 @@ class CreateIndex:
     columns: Sequence[str | sa.TextClause]
     unique: bool = False
     where: sa.TextClause | None = None
+    using: str = ""
+    storage: Mapping[str, str | int] = field(default_factory=dict)
     schema: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", tuple(self.columns))
         _check_index(self.table, self.name, self._key)
         self._where  # noqa: B018 - raises for a text that cannot be one
+        object.__setattr__(self, "storage", {name: str(value) for name, value in self.storage.items()})
+        for word in (self.using or "btree", *self.storage, *self.storage.values()):
+            if not re.fullmatch(r"[\w.]+", str(word)):
+                raise incomplete(
+                    f"{word!r} of the index {self.name} is no method, storage parameter or value.",
+                    'write using="hash", storage={"fillfactor": 70}.',
+                )
+
+    @property
+    def _kept(self) -> tuple[tuple[str, str], ...]:
+        return tuple((name, str(value)) for name, value in self.storage.items())
 
     @property
     def _key(self) -> tuple[str, ...]:
@@ -56,7 +72,8 @@ class CreateIndex:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
         plain = tuple(part for part in self.columns if isinstance(part, str))
         if len(plain) == len(self.columns) and self.where is None:
-            return _build(self, schema, Index(name=self.name, columns=plain, unique=self.unique))
+            index = Index(name=self.name, columns=plain, unique=self.unique, using=self.using, storage=self._kept)
+            return _build(self, schema, index)
         table = (self.schema, self.table)
         texts = [*(part for part in self._key if part not in plain), self._where]
         known = find_table(schema, table)
@@ -66,7 +83,15 @@ class CreateIndex:
                 f"an expression of the index {self.name} names no column of {self.table}.",
                 f"write it over the table's own columns: {', '.join(known)}.",
             )
-        index = Index(name=self.name, columns=(*plain, *read), unique=self.unique, parts=self._key, where=self._where)
+        index = Index(
+            name=self.name,
+            columns=(*plain, *read),
+            unique=self.unique,
+            parts=self._key,
+            where=self._where,
+            using=self.using,
+            storage=self._kept,
+        )
         return _build(self, schema, index)
 
     def describe(self) -> dict[str, Any]:
@@ -81,6 +106,8 @@ class CreateIndex:
             ],
             "unique": self.unique,
             **({"where": self._where} if self.where is not None else {}),
+            **({"using": self.using} if self.using else {}),
+            **({"storage": dict(self.storage)} if self.storage else {}),
         }
 
 

@@ -198,9 +198,21 @@ LATE = (
     Example(
         name="38_create_hash_index_with_fillfactor",
         title="a hash index with a storage parameter",
-        verdict="not yet",
-        reason="`CreateIndex` has neither method nor parameters. Plain `CREATE INDEX CONCURRENTLY … USING hash` in a"
-        " revision of its own, outside a transaction.",
+        verdict="expressed",
+        reason="",
+        operations=lambda: [
+            CreateIndex(
+                table="fruits", name="idx_fruits_name", columns=["name"], using="hash", storage={"fillfactor": 70}
+            )
+        ],
+        setup=[FRUITS.format("")],
+        old=["INSERT INTO fruits (name) VALUES ('apple')"],
+        meanwhile=["INSERT INTO fruits (name) VALUES ('pear')"],
+        end={
+            index("idx_fruits_name"): [
+                ("CREATE INDEX idx_fruits_name ON public.fruits USING hash (name) WITH (fillfactor='70')",)
+            ]
+        },
     ),
     Example(
         name="39_add_column_with_multiple_pk_in_table",
