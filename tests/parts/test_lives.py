@@ -38,12 +38,16 @@ from tests.servers.shared import Database, new_engine
 Rows = Sequence[tuple[Any, ...]]
 
 
+def _key() -> sa.Column[int]:
+    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
+
+
 def table(name: str, *columns: str) -> sa.Table:
     kinds: dict[str, sa.types.TypeEngine[Any]] = {"archived": sa.Boolean(), "total": sa.Integer()}
     return sa.Table(
         name,
         sa.MetaData(),
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        _key(),
         *(sa.Column(column, kinds.get(column, sa.String(20))) for column in columns),
     )
 
@@ -366,6 +370,42 @@ def test_the_new_tables_keep_their_sides(database: Database) -> None:
         run.contract()
     with pytest.raises(sa.exc.DBAPIError):
         send(engine, ["INSERT INTO old_orders (id, archived) VALUES (50, {false})"])
+
+
+def test_foreign_keys_act_on_both_tables(database: Database) -> None:
+    """Also where their actions fire no triggers (MySQL, MariaDB), and where both the key and a trigger come by."""
+
+    def orders(name: str) -> sa.Table:
+        keys = [
+            sa.ForeignKeyConstraint([column], ["people.id"], name=f"fk_{name}_{column}", ondelete=rule)
+            for column, rule in (("customer", "CASCADE"), ("seller", "SET NULL"))
+        ]
+        columns = [sa.Column(column, sa.Integer, index=True) for column in ("customer", "seller")]
+        return sa.Table(name, sa.MetaData(), _key(), *columns, *keys)
+
+    engine, old = database.engine, orders("orders")
+    people = sa.Table("people", old.metadata, _key())
+    old.metadata.create_all(engine)
+    send(
+        engine,
+        [
+            "INSERT INTO people (id) VALUES (1), (2), (3)",
+            "INSERT INTO orders (id, customer, seller) VALUES (1, 1, 2), (2, 2, 1), (3, 3, 3)",
+        ],
+    )
+    operations = (CreateTable(definition=orders("purchases")), CopyTable(table="orders", to="purchases"))
+    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    with Runner(database.url, upgrade) as run:
+        run.upgrade()
+        for one in (1, 3):
+            with engine.begin() as connection:
+                if database.kind == "sqlite":
+                    connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+                connection.execute(sa.delete(people).where(people.c.id == one))
+        for name in ("orders", "purchases"):
+            check(engine, {f"SELECT id, customer, seller FROM {name}": [(2, 2, None)]})
+        run.verify()
+        run.contract()
 
 
 def _writer(database: Database, tables: Sequence[str], seed: int) -> None:

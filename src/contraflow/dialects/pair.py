@@ -196,9 +196,11 @@ class _RowBlocks(_Blocks):
             # An own write changes each row that it finds: its marker.
             insert = f"INSERT INTO {table} ({names}) VALUES ({values});"
             return [update, "IF ROW_COUNT() = 0 THEN", f"  {insert}", "END IF;"]
+        # Triggers on what a foreign key's action changed come last: by then another action may have deleted the row.
+        stands = f"EXISTS (SELECT 1 FROM {words.table(other)} cf_own WHERE {_same_key(words, other)})"
         return [
             update,
-            "IF NOT FOUND THEN",
+            f"IF NOT FOUND AND {stands} THEN",
             f"  INSERT INTO {table} AS cf_row ({names}) VALUES ({values})",
             (
                 f"    ON CONFLICT ({', '.join(map(quote, keys))}) DO UPDATE"
@@ -231,6 +233,11 @@ class _RowBlocks(_Blocks):
 
     def companion_deleted(self) -> list[str]:
         return _gone_from_main(self.words)
+
+
+def _same_key(words: PairWords, end: PairTable) -> str:
+    """Whether cf_own, a row of the table, is NEW."""
+    return " AND ".join(f"{words.row('cf_own', key.name)} = {words.row('NEW', key.name)}" for key in end.key)
 
 
 def _row_values(words: PairWords, end: PairTable, other: PairTable, images: Mapping[str, str]) -> tuple[str, str]:
