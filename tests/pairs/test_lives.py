@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from contraflow import (
     CreateTable,
     Declared,
+    DropForeignKey,
     DropTable,
     DropUnique,
     MoveColumns,
@@ -397,6 +398,51 @@ def test_a_trigger_that_somebody_dropped_is_missed(database: Database) -> None:
             with pytest.raises(ProblemError, match="CF008") as caught:
                 run.verify()
             assert f"{names[-1]} on {table}" in str(caught.value)
+
+
+@pytest.mark.only_on("sqlite", "postgresql", "postgresql15")
+def test_a_row_that_two_foreign_keys_change_and_delete(database: Database) -> None:
+    """One action changes what moves, the other one deletes the row: a trigger that comes after both makes no other."""
+    engine, metadata = database.engine, sa.MetaData()
+    sa.Table("people", metadata, _key("id"))
+    sa.Table(
+        "users",
+        metadata,
+        _key("id"),
+        _text("bio"),
+        sa.Column("friend", sa.Integer),
+        sa.Column("boss", sa.Integer),
+        sa.ForeignKeyConstraint(["friend"], ["people.id"], name="fk_a", ondelete="SET NULL"),
+        sa.ForeignKeyConstraint(["boss"], ["people.id"], name="fk_b", ondelete="CASCADE"),
+    )
+    metadata.create_all(engine)
+    send(
+        engine,
+        ["INSERT INTO people (id) VALUES (1)", "INSERT INTO users (id, bio, friend, boss) VALUES (1, 'b', 1, 1)"],
+    )
+    profiles = _table(
+        "profiles",
+        _key("user_id"),
+        _text("bio"),
+        sa.Column("friend", sa.Integer),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name="fk_profile", ondelete="CASCADE"),
+    )
+    operations = (
+        CreateTable(definition=profiles),
+        MoveColumns(table="users", to="profiles", on={"id": "user_id"}, columns=["bio", "friend"]),
+        DropForeignKey(table="users", columns=["friend"]),
+    )
+    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    with Runner(database.url, upgrade) as run:
+        run.upgrade()
+        assert read(engine, "SELECT user_id, friend FROM profiles") == [(1, 1)]
+        with engine.begin() as connection:
+            if database.kind == "sqlite":
+                connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+            connection.exec_driver_sql("DELETE FROM people WHERE id = 1")
+        assert read(engine, "SELECT user_id FROM profiles") == []
+        run.verify()
+        run.contract()
 
 
 @pytest.mark.only_on("postgresql", "postgresql15")

@@ -77,7 +77,7 @@ class _Blocks:
             ]
         return [
             f"UPDATE {table} SET {words.assigned(images)} WHERE {where};",
-            "IF NOT FOUND THEN",
+            f"IF NOT FOUND AND {_stands(words, words.pair.main)} THEN",
             f"  INSERT INTO {table} AS cf_row ({names}) VALUES ({values})",
             (
                 f"    ON CONFLICT ({', '.join(map(quote, keys))}) DO UPDATE"
@@ -196,11 +196,9 @@ class _RowBlocks(_Blocks):
             # An own write changes each row that it finds: its marker.
             insert = f"INSERT INTO {table} ({names}) VALUES ({values});"
             return [update, "IF ROW_COUNT() = 0 THEN", f"  {insert}", "END IF;"]
-        # Triggers on what a foreign key's action changed come last: by then another action may have deleted the row.
-        stands = f"EXISTS (SELECT 1 FROM {words.table(other)} cf_own WHERE {_same_key(words, other)})"
         return [
             update,
-            f"IF NOT FOUND AND {stands} THEN",
+            f"IF NOT FOUND AND {_stands(words, other)} THEN",
             f"  INSERT INTO {table} AS cf_row ({names}) VALUES ({values})",
             (
                 f"    ON CONFLICT ({', '.join(map(quote, keys))}) DO UPDATE"
@@ -235,11 +233,6 @@ class _RowBlocks(_Blocks):
         return _gone_from_main(self.words)
 
 
-def _same_key(words: PairWords, end: PairTable) -> str:
-    """Whether cf_own, a row of the table, is NEW."""
-    return " AND ".join(f"{words.row('cf_own', key.name)} = {words.row('NEW', key.name)}" for key in end.key)
-
-
 def _row_values(words: PairWords, end: PairTable, other: PairTable, images: Mapping[str, str]) -> tuple[str, str]:
     """The columns of a row of ``end`` that is made by the sync, and their values, from NEW."""
     names = [*(key.name for key in end.key), *images]
@@ -267,6 +260,15 @@ def _gone_from_main(words: PairWords) -> list[str]:
 
 def _blocks(words: PairWords, upsert: Literal["on conflict", "on duplicate key"]) -> _Blocks:
     return (_RowBlocks if words.pair.rows else _Blocks)(words=words, upsert=upsert)
+
+
+def _stands(words: PairWords, end: PairTable) -> str:
+    """Whether NEW, a row of the table, is there still.
+
+    Triggers on what a foreign key's action changed come last: by then another key's action may have deleted the row.
+    """
+    own = " AND ".join(f"{words.row('cf_own', key.name)} = {words.row('NEW', key.name)}" for key in end.key)
+    return f"EXISTS (SELECT 1 FROM {words.table(end)} cf_own WHERE {own})"
 
 
 def _functions(words: PairWords, on: On, blocks: _Blocks) -> dict[str, list[str]]:
