@@ -186,7 +186,7 @@ def prove(step: ProveReferences, found: Found | None, compiler: Compiler) -> lis
     return [
         Statement(sql=f"ALTER TABLE {one['table']} VALIDATE CONSTRAINT {compiler.quote(one['name'])}", lock=lock)
         for one in (found.details["references"] if found else ())
-        if not one["valid"] and one["columns"] == step.columns
+        if not one["valid"] and tuple(one["columns"]) == step.columns
     ]
 
 
@@ -195,9 +195,9 @@ def problems(connection: sa.Connection, item: Installed, found: Found, name: str
     key = item.key
     if key is None:
         return
-    yield from not_owned([one for one in found.details["references"] if one["columns"] == key.old])
+    yield from not_owned([one for one in found.details["references"] if tuple(one["columns"]) == key.old])
     for one in found.details["references"]:
-        if key.old and not one["valid"] and one["columns"] == key.old:
+        if key.old and not one["valid"] and tuple(one["columns"]) == key.old:
             yield Problem(
                 code="CF111",
                 what=f"the foreign key {one['name']} of {one['table']} is not valid, and refers to the key of"
