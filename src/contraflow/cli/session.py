@@ -310,6 +310,7 @@ _REFLECTION = (
     "Could not instantiate type",
     r"Omitting \w+ key for",
     "Unknown schema content",
+    "Can't validate argument 'dialect_options'",  # a check that is NOT VALID, in SQLAlchemy 2.1.9
 )
 """How SQLAlchemy's warnings begin where it reads a table and leaves something out. What of it matters to an upgrade is
 a problem or asked of the server itself: a new column of an unknown type (CF116), what else reads a column (CF111)."""

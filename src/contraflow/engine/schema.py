@@ -18,8 +18,10 @@ from contraflow.steps import AddColumns, Hold, NumberColumn, Phases
 
 __all__ = ["UNREAD", "added_types", "full_name", "old_shape", "spell_types"]
 
-UNREAD = "Skipped unsupported reflection of expression-based index"
-"""What SQLAlchemy warns of where it reads SQLite's tables."""
+UNREAD = "Skipped unsupported reflection of expression-based index|Can't validate argument 'dialect_options'"
+"""What SQLAlchemy warns of where it reads SQLite's tables; and 2.1.9 where a check of PostgreSQL is NOT VALID, of which
+it keeps all but that.
+"""
 
 
 def full_name(schema: str | None, table: str) -> str:
