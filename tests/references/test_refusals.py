@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddCompanion,
     CopyColumn,
+    CopyTable,
     CreateTable,
     Declared,
     DropTable,
@@ -164,7 +165,10 @@ def test_what_links_the_tables_otherwise() -> None:
     source = Source(table="cities", column="mayor", on={"city": "name"})
     copy = CopyColumn(table="users", column=sa.Column("mayor", sa.String(40)), sources=[source], scans=True)
     said = problems(tables, copy, refer())
-    assert "columns of users move or are copied in the upgrade in which users comes to refer to cities." in said
+    assert "what users holds moves or is copied in the upgrade in which users comes to refer to cities." in said
+    towns = sa.Table("towns", sa.MetaData(), *(column._copy() for column in tables[1].columns))
+    said = problems(tables, CreateTable(definition=towns), CopyTable(table="cities", to="towns"), refer())
+    assert "what cities holds moves or is copied in the upgrade in which users comes to refer to cities." in said
     key = sa.Column("mayor_id", sa.Integer, nullable=False)
     back = refer(table="cities", columns={"mayor": "mail"}, to="users", column=key)
     users = _users(_text("city"), _text("mail", unique=True))

@@ -419,7 +419,7 @@ def references_of(plans: Plans) -> list[Reference]:
 def _meetings(plans: Plans) -> Iterator[Problem]:
     """Tables that something else links to others in the same upgrade, or that refer to each other, or that go."""
     pairs = {(source.name, target.name) for _, source, target in plans.refers}
-    moved = {plan.name for _, one, other in plans.moves for plan in (one, other)}
+    moved = {plan.name for _, *both in (*plans.moves, *plans.parts) for plan in both}
     copied = {place for copying, target in plans.copies for place in (target.name, *_places(copying))}
     gone = {plan.name for plan in plans.removed}
     for _, source, target in plans.refers:
@@ -433,7 +433,7 @@ def _meetings(plans: Plans) -> Iterator[Problem]:
         for name in (source.name, target.name):
             if name in moved | copied:
                 yield _problem(
-                    f"columns of {name[1]} move or are copied in the upgrade in which {table} comes to refer to {to}.",
+                    f"what {name[1]} holds moves or is copied in the upgrade in which {table} comes to refer to {to}.",
                     "the triggers of the two would fire each other's.",
                     "do one of the two in an upgrade of its own.",
                 )
