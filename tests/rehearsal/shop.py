@@ -38,7 +38,7 @@ def upgrade():
         sa.Column("order_id", sa.BigInteger(), sa.ForeignKey("orders.id"), primary_key=True, autoincrement=False),
         sa.Column("tag", sa.String(20), primary_key=True),
     )
-    op.create_table("audit", sa.Column("what", sa.String(20)))
+    op.create_table("audit", sa.Column("what", sa.String(4)))
 
 
 def downgrade():

@@ -274,3 +274,58 @@ def test_an_opaque_lens_needs_a_node_that_has_the_library(tmp_path: Path) -> Non
     record = Rehearsal(config=ini, seconds=0.4, rows=3, new_workload=new).run()
     assert record.verdict == "error", explain(record)
     assert "computes columns of it in Python" in str(record.options["note 1"])
+
+
+KEYLESS = """
+def upgrade():
+    op.create_table(
+        "journal",
+        sa.Column("level", sa.SmallInteger()),
+        sa.Column("fullname", sa.String(40), nullable=False),
+        sa.Column("what", sa.String(40)),
+    )
+    op.execute("INSERT INTO journal (fullname, what) VALUES ('nobody', NULL), ('twice', 'x'), ('twice', 'x')")
+
+
+def downgrade():
+    pass
+"""
+KEYLESS_RENAMED = """
+change = Change(RenameColumn(table="journal", old="fullname", new="display_name"))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+
+def test_a_table_without_a_key_is_judged_by_what_its_rows_hold(server: Server, tmp_path: Path) -> None:
+    record = rehearse(server, two_revisions(tmp_path / "service", KEYLESS, KEYLESS_RENAMED)).run()
+    assert record.verdict == "passed", explain(record)
+    assert (
+        record.options["note 1"]
+        == "journal: 3 rows that were there are not judged: their what does not tell them apart"
+    )
+    assert record.counts["acknowledged writes"] > 0
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [
+        (
+            "doubled",
+            "INSERT INTO journal (display_name, what, cf_marker) SELECT display_name, what, cf_marker FROM journal",
+        ),
+        ("lost", "DELETE FROM journal WHERE what = (SELECT min(what) FROM journal)"),
+        ("differs", "UPDATE journal SET fullname = 'no', cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"),
+    ],
+)
+def test_what_is_spoilt_in_a_table_without_a_key_is_noticed(
+    server: Server, tmp_path: Path, kind: str, spoil: str
+) -> None:
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "checking every row before contract":
+            with engine.begin() as connection:
+                connection.exec_driver_sql(spoil)
+
+    ini = two_revisions(tmp_path / "service", KEYLESS, KEYLESS_RENAMED)
+    record = rehearse(server, ini, seconds=0.4, rows=5).run(meanwhile=meanwhile)
+    assert kind in {finding.kind for finding in record.findings}, explain(record)

@@ -22,6 +22,7 @@ from contraflow.operations.widening import WidenColumn
 from contraflow.rehearsal.opaque import OpaqueOracle
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
+from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
 from contraflow.steps import Backfill, BackfillPair, Block, Hold, Pair, Phases, Step, Sync
 
@@ -76,6 +77,10 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     obstacles = {**_unpaired(pairs, before, new), **_strange(upgrade, before.keys() | new.keys())}
     changed = set(tables_of(upgrade))
     unjudged: list[str] = []
+    new = dict(new)
+    for name in before.keys() | new.keys():
+        for shapes_of, shape in _told_apart(name, before, new, syncs).items():
+            (before if shapes_of == "old" else new)[name] = shape
     for name in sorted(before.keys() | new.keys(), key=str):
         shapes = [shape for shape in (before.get(name), new.get(name)) if shape is not None]
         known = {shape.physical or shape.name for shape in shapes}
@@ -103,6 +108,29 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
     return Models(tables=tables, pairs=oracles, notes=notes, unjudged=unjudged)
+
+
+def _told_apart(name: TableName, old: Shapes, new: Shapes, syncs: Mapping[TableName, Sync]) -> dict[Side, TableShape]:
+    """A table without a primary key, in each release's shape, with a column that can stand for one; empty without."""
+    shapes: dict[Side, TableShape] = {}
+    if name in old:
+        shapes["old"] = old[name]
+    if name in new:
+        shapes["new"] = new[name]
+    if any(shape.key for shape in shapes.values()):
+        return {}
+    synced = {
+        column
+        for shape in shapes.values()
+        if (sync := syncs.get(shape.physical or shape.name)) is not None
+        for column in sync.columns
+    }
+    first = next(iter(shapes.values()))
+    for column in first.columns:
+        everywhere = all(column in shape.columns and shape.may_tell_apart(column) for shape in shapes.values())
+        if everywhere and column not in synced:
+            return {release: shape.told_apart_by(column) for release, shape in shapes.items()}
+    return {}
 
 
 def _strange(upgrade: Upgrade, names: Iterable[TableName]) -> dict[TableName, str]:

@@ -8,7 +8,8 @@ import importlib.metadata
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +41,7 @@ from contraflow.rehearsal.recorded import Replay, Without
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
 from contraflow.rehearsal.script import run_script
-from contraflow.rehearsal.shapes import columns_of, stored
+from contraflow.rehearsal.shapes import TableShape, columns_of, stored
 
 __all__ = ["Meanwhile", "Rehearsal"]
 
@@ -423,7 +424,16 @@ class _Run:
                 rows = answer.results[0] if answer.ok else ()
                 self.desk.reserve(row[column] for row in rows for column in names)
                 pair = self.desk.companions.get(name)
+                seen = Counter(tuple(row[column] for column in shape.key) for row in rows)
+                alike = sum(times for values, times in seen.items() if times > 1 or None in values)
+                if shape.keyless and alike:
+                    told = f"{alike} rows that were there are not judged: their {shape.key[0]} does not tell them apart"
+                    self.notes.append(f"{shape.title}: {told}")
                 for number, row in enumerate(rows):
+                    identity = tuple(row[column] for column in shape.key)
+                    if shape.keyless and (None in identity or seen[identity] > 1):
+                        self.clients[0].abandoned[name].append(dict(zip(shape.key, identity, strict=True)))
+                        continue  # the workload's own rows can be told apart, these cannot
                     owner, main = self.clients[number % len(self.clients)], None
                     if pair is not None:
                         key = pair.main_key({column: row[column] for column in shape.key})
@@ -520,6 +530,7 @@ class _Run:
             return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
 
         found = {identity(row): row for row in answer.results[0]}
+        self._check_repeated(shape, [identity(row) for row in answer.results[0]], name)
         for hot in self.desk.hot:
             if hot.table == name:
                 seen = found.pop(identity(hot.key), None)
@@ -543,6 +554,18 @@ class _Run:
             key = {column: row[column] for column in shape.key}
             title = ", ".join(f"{column}={value}" for column, value in key.items())
             self.history.find("doubled", f"{shape.title} has a row that nobody wrote", table=shape.title, key=title)
+
+    def _check_repeated(self, shape: TableShape, identities: Sequence[tuple[Any, ...]], name: TableName) -> None:
+        """Find rows that are there twice, which only a table without a primary key can have."""
+        if not shape.keyless:
+            return
+        given_up = [tuple(key.values()) for client in self.clients for key in client.abandoned[name]]
+        for values, times in Counter(identities).items():
+            if times > 1 and values not in given_up:
+                key = dict(zip(shape.key, values, strict=True))
+                title = ", ".join(f"{column}={value}" for column, value in key.items())
+                what = f"{shape.title} has a row {times} times"
+                self.history.find("doubled", what, table=shape.title, key=title, row=key)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

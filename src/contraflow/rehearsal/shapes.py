@@ -9,7 +9,7 @@ import re
 import string
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,8 @@ class TableShape:
     """Columns that the server fills: never written."""
     documents: frozenset[str] = field(default=frozenset())
     """Columns that hold JSON although the server calls them texts."""
+    keyless: bool = False
+    """It has no primary key: the columns of ``key`` tell rows apart because the workload never repeats them."""
 
     @property
     def title(self) -> str:
@@ -76,13 +78,27 @@ class TableShape:
     def obstacle(self) -> str | None:
         """Why the generated workload cannot write this table, None if it can."""
         if not self.key:
-            return "it has no primary key"
+            return "it has no primary key, and no column whose values could tell its rows apart"
         linked = {name for link in self.links for name in link.columns}
         for name, column in self.columns.items():
             needed = name in self.key or not (column.nullable or column.server_default is not None)
             if needed and name not in self.made and name not in linked and not _known(column.type):
                 return f"no values of type {column.type!r} are known for {name}"
         return None
+
+    def told_apart_by(self, name: str) -> TableShape:
+        """The table, which has no primary key, with a column instead whose values the workload never repeats."""
+        return replace(self, key=(name,), keyless=True)
+
+    def may_tell_apart(self, name: str) -> bool:
+        """Whether the column can hold a value of its own in each of a million rows, and be asked for it."""
+        type_ = self.columns[name].type
+        linked = {each for link in self.links for each in link.columns}
+        if name in self.made or name in linked or name in self.documents:
+            return False
+        if isinstance(type_, sa.types.String) and not isinstance(type_, sa.types.Enum):
+            return (type_.length or 6) >= 6
+        return isinstance(type_, sa.types.Integer) and _range(type_)[1] >= 2**31 - 1
 
     def default(self, name: str) -> Any:
         """What the server stores where the column is left out: None without a default, ANY if it computes one."""

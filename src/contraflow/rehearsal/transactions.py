@@ -156,6 +156,8 @@ class Drawer:
         if oracle.opaque and release == "new":
             return []  # its writer has no such statement
         shape = oracle.shape(release)
+        if shape.keyless:
+            return []  # nothing of it is unique
         present = oracle.view(item.worlds[0], release) or {}
         linked = {name: present[name] for link in shape.links for name in link.columns}
         values = {**self._values(oracle, release, linked), **item.key}
@@ -233,7 +235,7 @@ class Drawer:
         for name, column in shape.columns.items():
             if name in values or name in shape.made:
                 continue
-            if column.server_default is None or name in needed or self._rng.random() < 0.5:
+            if column.server_default is None or name in needed or name in shape.key or self._rng.random() < 0.5:
                 values[name] = self._value(shape, name)
         return oracle.whole(release, values, self._rng, self._token)
 
