@@ -9,31 +9,29 @@ import platform
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 
 from contraflow.engine import report
 from contraflow.engine.runner import Runner
 from contraflow.engine.schema import old_shape
-from contraflow.operations.base import TableName
 from contraflow.operations.planning import plan, tables_of
 from contraflow.problems import ContraflowError, ProblemError
 from contraflow.rehearsal import faults as kinds
 from contraflow.rehearsal import recorded, servers
+from contraflow.rehearsal.checking import check
 from contraflow.rehearsal.clients import Client, Desk
 from contraflow.rehearsal.control import Control, differences
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
-from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.injector import Injector
 from contraflow.rehearsal.models import Models, models
 from contraflow.rehearsal.nodes import Node, Workload
-from contraflow.rehearsal.oracle import Stage, TableOracle
+from contraflow.rehearsal.oracle import Stage
 from contraflow.rehearsal.project import Project
 from contraflow.rehearsal.reach import Way, find
 from contraflow.rehearsal.record import Backfilled, FaultRecord, Finding, Lock, Phase, Plain, Record, Try, Verdict
@@ -41,7 +39,7 @@ from contraflow.rehearsal.recorded import Replay, Without
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.runner_process import Verb
 from contraflow.rehearsal.script import run_script
-from contraflow.rehearsal.shapes import TableShape, columns_of, stored
+from contraflow.rehearsal.shapes import columns_of
 
 __all__ = ["Meanwhile", "Rehearsal"]
 
@@ -478,94 +476,7 @@ class _Run:
     def _check_rows(self, moment: str) -> None:
         """Hold every row, as each release that serves reads it, against what is known."""
         with self._phase(f"checking every row {moment}"), self._standstill():
-            if self.desk.calls:
-                self._check_agreement()
-                return
-            views: dict[HotRow, list[Mapping[str, Any]]] = {}
-            for release, node in sorted(self.desk.nodes.items()):
-                for name, table in self.desk.tables.items():
-                    if table.knows(release):
-                        self._check_table(release, node, name, table, views)
-            for hot, seen in views.items():
-                for what in hot.torn(seen):
-                    self.history.find(
-                        "differs", what, table=str(hot.table[1]), key=hot.title, row=hot.key, of=hot.history
-                    )
-
-    def _check_agreement(self) -> None:
-        """Hold the two sides of every row against each other, as both releases read them."""
-        for table in self.desk.tables.values():
-            if not table.groups or len(self.desk.nodes) < len(_RELEASES):
-                continue
-            merged: dict[tuple[str, ...], dict[str, Any]] = {}
-            for release in _RELEASES:
-                shape = table.shape(release)
-                answer = self.desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
-                for row in answer.results[0] if answer.ok else ():
-                    merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
-            self.history.count("values checked", sum(map(len, merged.values())))
-            for row in merged.values():
-                for group in table.drifted(row):
-                    told = ", ".join(f"{cell.name} = {row[cell.name]!r}" for cell in (*group.old, *group.new))
-                    key = ", ".join(f"{name}={row[name]}" for name in table.shape("new").key)
-                    self.history.find("differs", f"{told} do not agree", table=table.shape("new").title, key=key)
-
-    def _check_table(
-        self,
-        release: Side,
-        node: Node,
-        name: TableName,
-        table: TableOracle,
-        views: dict[HotRow, list[Mapping[str, Any]]],
-    ) -> None:
-        shape = table.shape(release)
-        at = self.now()
-        answer = node.ask(0, {"statements": [("all", shape.title)]})
-        if not answer.ok:
-            self.history.find("failed", f"reading {shape.title} failed: {answer.error}", table=shape.title)
-            return
-        store = [stored(shape.columns[column].type) for column in shape.key]
-
-        def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
-            return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
-
-        found = {identity(row): row for row in answer.results[0]}
-        self._check_repeated(shape, [identity(row) for row in answer.results[0]], name)
-        for hot in self.desk.hot:
-            if hot.table == name:
-                seen = found.pop(identity(hot.key), None)
-                hot.reading(at)
-                self.clients[0].check_hot(release, hot, seen, at)
-                if seen is not None:
-                    views.setdefault(hot, []).append(seen)
-        for client in self.clients:
-            for item in list(client.items[name]):
-                client.check(release, item, found.pop(identity(item.key), None), at, "check")
-            for key in client.abandoned[name]:
-                found.pop(identity(key), None)
-        for client in self.clients:
-            for item in [item for item in client.unheard if item.table == name]:
-                same = next((key for key, row in found.items() if table.read(item.worlds, release, row)[0]), None)
-                if same is not None:
-                    row = found.pop(same)
-                    client.recognise(item, {column: row[column] for column in shape.key})
-                    client.check(release, item, row, at, "check")
-        for row in found.values():
-            key = {column: row[column] for column in shape.key}
-            title = ", ".join(f"{column}={value}" for column, value in key.items())
-            self.history.find("doubled", f"{shape.title} has a row that nobody wrote", table=shape.title, key=title)
-
-    def _check_repeated(self, shape: TableShape, identities: Sequence[tuple[Any, ...]], name: TableName) -> None:
-        """Find rows that are there twice, which only a table without a primary key can have."""
-        if not shape.keyless:
-            return
-        given_up = [tuple(key.values()) for client in self.clients for key in client.abandoned[name]]
-        for values, times in Counter(identities).items():
-            if times > 1 and values not in given_up:
-                key = dict(zip(shape.key, values, strict=True))
-                title = ", ".join(f"{column}={value}" for column, value in key.items())
-                what = f"{shape.title} has a row {times} times"
-                self.history.find("doubled", what, table=shape.title, key=title, row=key)
+            check(self.desk, self.clients)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

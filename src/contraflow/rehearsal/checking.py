@@ -1,0 +1,120 @@
+"""Checks every row while everybody stands still: as each release that serves reads it, against what is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contraflow.operations.base import TableName
+from contraflow.rehearsal.clients import Client, Desk
+from contraflow.rehearsal.hot import HotRow
+from contraflow.rehearsal.nodes import Node
+from contraflow.rehearsal.oracle import TableOracle
+from contraflow.rehearsal.rule import Side
+from contraflow.rehearsal.shapes import TableShape, stored
+
+__all__ = ["check"]
+
+_RELEASES: tuple[Side, Side] = ("old", "new")
+
+
+def check(desk: Desk, clients: Sequence[Client]) -> None:
+    """Check every row of every table; what is found goes to the desk's history. The desk is closed meanwhile."""
+    _Check(desk, clients).run()
+
+
+class _Check:
+    def __init__(self, desk: Desk, clients: Sequence[Client]) -> None:
+        self._desk = desk
+        self._clients = clients
+        self._history = desk.history
+
+    def run(self) -> None:
+        if self._desk.calls:
+            self._agreement()
+            return
+        views: dict[HotRow, list[Mapping[str, Any]]] = {}
+        for release, node in sorted(self._desk.nodes.items()):
+            for name, table in self._desk.tables.items():
+                if table.knows(release):
+                    self._table(release, node, name, table, views)
+        for hot, seen in views.items():
+            for what in hot.torn(seen):
+                self._history.find("differs", what, table=str(hot.table[1]), key=hot.title, row=hot.key, of=hot.history)
+
+    def _agreement(self) -> None:
+        """Hold the two sides of every row against each other, as both releases read them."""
+        for table in self._desk.tables.values():
+            if not table.groups or table.shape("new").keyless or len(self._desk.nodes) < len(_RELEASES):
+                continue
+            merged: dict[tuple[str, ...], dict[str, Any]] = {}
+            for release in _RELEASES:
+                shape = table.shape(release)
+                answer = self._desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
+                for row in answer.results[0] if answer.ok else ():
+                    merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
+            self._history.count("values checked", sum(map(len, merged.values())))
+            for row in merged.values():
+                for group in table.drifted(row):
+                    told = ", ".join(f"{cell.name} = {row[cell.name]!r}" for cell in (*group.old, *group.new))
+                    key = ", ".join(f"{name}={row[name]}" for name in table.shape("new").key)
+                    self._history.find("differs", f"{told} do not agree", table=table.shape("new").title, key=key)
+
+    def _table(
+        self,
+        release: Side,
+        node: Node,
+        name: TableName,
+        table: TableOracle,
+        views: dict[HotRow, list[Mapping[str, Any]]],
+    ) -> None:
+        """Hold every row of a table, as one release reads it, against what is known."""
+        shape = table.shape(release)
+        at = self._history.now()
+        answer = node.ask(0, {"statements": [("all", shape.title)]})
+        if not answer.ok:
+            self._history.find("failed", f"reading {shape.title} failed: {answer.error}", table=shape.title)
+            return
+        store = [stored(shape.columns[column].type) for column in shape.key]
+
+        def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+            return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
+
+        found = {identity(row): row for row in answer.results[0]}
+        self._repeated(shape, [identity(row) for row in answer.results[0]], name)
+        for hot in self._desk.hot:
+            if hot.table == name:
+                seen = found.pop(identity(hot.key), None)
+                hot.reading(at)
+                self._clients[0].check_hot(release, hot, seen, at)
+                if seen is not None:
+                    views.setdefault(hot, []).append(seen)
+        for client in self._clients:
+            for item in list(client.items[name]):
+                client.check(release, item, found.pop(identity(item.key), None), at, "check")
+            for key in client.abandoned[name]:
+                found.pop(identity(key), None)
+        for client in self._clients:
+            for item in [item for item in client.unheard if item.table == name]:
+                same = next((key for key, row in found.items() if table.read(item.worlds, release, row)[0]), None)
+                if same is not None:
+                    row = found.pop(same)
+                    client.recognise(item, {column: row[column] for column in shape.key})
+                    client.check(release, item, row, at, "check")
+        for row in found.values():
+            key = {column: row[column] for column in shape.key}
+            title = ", ".join(f"{column}={value}" for column, value in key.items())
+            self._history.find("doubled", f"{shape.title} has a row that nobody wrote", table=shape.title, key=title)
+
+    def _repeated(self, shape: TableShape, identities: Sequence[tuple[Any, ...]], name: TableName) -> None:
+        """Find rows that are there twice, which only a table without a primary key can have."""
+        if not shape.keyless:
+            return
+        given_up = [tuple(key.values()) for client in self._clients for key in client.abandoned[name]]
+        for values, times in Counter(identities).items():
+            if times > 1 and values not in given_up:
+                key = dict(zip(shape.key, values, strict=True))
+                title = ", ".join(f"{column}={value}" for column, value in key.items())
+                what = f"{shape.title} has a row {times} times"
+                self._history.find("doubled", what, table=shape.title, key=title, row=key)
