@@ -178,6 +178,10 @@ def problems(database: Database, *operations: Operation) -> str:
         (["ALTER TABLE people ADD CONSTRAINT nv FOREIGN KEY (id) REFERENCES people (id) NOT VALID"], "nv"),
         (["GRANT SELECT (id) ON people TO PUBLIC"], "privileges"),
         (["CREATE VIEW v AS SELECT id FROM people"], "view v"),
+        (
+            ["CREATE TABLE parts (id INT REFERENCES people (id)) PARTITION BY RANGE (id)"],
+            "parts, which refers to the key",
+        ),
     ],
 )
 def test_what_cannot_go_over_is_refused(database: Database, made: Sequence[str], told: str) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
-from contraflow.dialects.postgresql_keys import not_owned
+from contraflow.dialects.postgresql_keys import cannot_be_remade
 from contraflow.dialects.widening import Widened
 from contraflow.installed import Widening
 from contraflow.problems import Problem
@@ -244,9 +244,11 @@ def problems(widened: Widened, *, partitioned: bool) -> Iterator[Problem]:
                 reason = f"{held['name']} stands on it, which cannot be built beside it"
                 yield _stuck(step.table, one, reason)
         for table, key in _foreign(widened, {one.column}, ()):
+            if partitioned and table == widened.table:
+                yield _stuck(step.table, one, f"the foreign key {key['name']} of a partitioned table stands on it")
             if not key["valid"]:
                 yield _stuck(step.table, one, f"the foreign key {key['name']} of {table} is not valid")
-        yield from not_owned(_on(found, "references", {one.column}))
+        yield from cannot_be_remade(_on(found, "references", {one.column}))
         numbering = found.details["sequences"].get(one.column)
         if numbering and numbering["identity"] and not numbering["counts"]:
             yield _stuck(step.table, one, "its identity does not count by one")

@@ -22,7 +22,7 @@ from contraflow.installed import Installed, Mend
 from contraflow.problems import Problem
 from contraflow.steps import ChangeKey, FillNulls, NumberColumn, ProveReferences
 
-__all__ = ["change", "fill_numbers", "find", "not_owned", "number", "problems", "prove"]
+__all__ = ["cannot_be_remade", "change", "fill_numbers", "find", "number", "problems", "prove"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 
@@ -31,8 +31,9 @@ def find(connection: sa.Connection, oid: int) -> dict[str, Any]:
     """The primary key's columns and name, and the foreign keys that refer to the table.
 
     Each of these has its ``table`` (quoted), ``name``, ``text`` (what stands behind its name), the ``columns`` it
-    refers to, its ``comment``, whether it is ``valid``, and whether it stands ``on_key``: depends on the primary key
-    itself.
+    refers to, its ``comment``, whether it is ``valid``, whether it stands ``on_key`` (depends on the primary key itself),
+    whether the table refers to ``itself``, and whether the table that refers is ``owned`` by this role or
+    ``partitioned``.
     """
     names = "ARRAY(SELECT a.attname FROM unnest(c.{0}) WITH ORDINALITY AS k (attnum, place) JOIN pg_attribute a ON"
     names += " a.attrelid = c.{1} AND a.attnum = k.attnum ORDER BY k.place)"
@@ -49,8 +50,9 @@ def find(connection: sa.Connection, oid: int) -> dict[str, Any]:
             " pg_get_constraintdef(c.oid) AS text, c.convalidated AS valid,"
             f" CAST({names.format('confkey', 'confrelid')} AS text[]) AS columns, c.conindid = :index AS on_key,"
             " obj_description(c.oid, 'pg_constraint') AS comment, c.conrelid = c.confrelid AS itself,"
-            " (SELECT pg_has_role(r.relowner, 'USAGE') FROM pg_class r WHERE r.oid = c.conrelid) AS owned"
-            " FROM pg_constraint c WHERE c.confrelid = :oid AND c.contype = 'f' AND c.conparentid = 0"
+            " pg_has_role(r.relowner, 'USAGE') AS owned, r.relkind = 'p' AS partitioned"
+            " FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid"
+            " WHERE c.confrelid = :oid AND c.contype = 'f' AND c.conparentid = 0"
             " ORDER BY 1, 2"
         ),
         {"oid": oid, "index": key[2] if key else None},
@@ -87,8 +89,16 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     return [*drop, *add]
 
 
-def not_owned(references: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
-    """``CF202`` for tables that refer by a key which has to be made anew, and belong to somebody else."""
+def cannot_be_remade(references: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
+    """``CF202`` and ``CF111`` for tables that refer by a key which has to be made anew, and cannot be."""
+    for table in dict.fromkeys(one["table"] for one in references if one["partitioned"]):
+        yield Problem(
+            code="CF111",
+            what=f"{table}, which refers to the key, is partitioned.",
+            why="its foreign key has to be made anew, and before PostgreSQL 18 none can be NOT VALID on such a table:"
+            " the server would read all of its rows while writers wait.",
+            instead="drop that foreign key in a revision before this one, and add it again in one after it.",
+        )
     for table in dict.fromkeys(one["table"] for one in references if not one["owned"]):
         yield Problem(
             code="CF202",
@@ -195,7 +205,7 @@ def problems(connection: sa.Connection, item: Installed, found: Found, name: str
     key = item.key
     if key is None:
         return
-    yield from not_owned([one for one in found.details["references"] if tuple(one["columns"]) == key.old])
+    yield from cannot_be_remade([one for one in found.details["references"] if tuple(one["columns"]) == key.old])
     for one in found.details["references"]:
         if key.old and not one["valid"] and tuple(one["columns"]) == key.old:
             yield Problem(
