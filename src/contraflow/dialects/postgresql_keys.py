@@ -31,7 +31,7 @@ def find(connection: sa.Connection, oid: int) -> dict[str, Any]:
     """The primary key's columns and name, and the foreign keys that refer to the table.
 
     Each of these has its ``table`` (quoted), ``name``, ``text`` (what stands behind its name), the ``columns`` it
-    refers to, its ``comment``, whether it is ``valid``, whether it stands ``on_key`` (depends on the primary key itself),
+    refers to, its ``comment``, whether it is ``valid``, whether it stands ``on_key`` (depends on the primary key),
     whether the table refers to ``itself``, and whether the table that refers is ``owned`` by this role or
     ``partitioned``.
     """
