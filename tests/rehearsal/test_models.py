@@ -76,6 +76,7 @@ def test_constraints_types_and_whole_tables_change_under_load(server: Server, tm
     assert not [key for key in record.options if key.startswith("note")]
 
 
+@pytest.mark.only_on("sqlite", "postgresql")
 def test_what_the_old_release_cannot_hold_is_not_taken_back(server: Server, tmp_path: Path) -> None:
     project = Project(tmp_path / "service", "sqlite://")
     project.revision("0001", None, TABLES)
