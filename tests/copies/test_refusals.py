@@ -164,6 +164,35 @@ def test_cockroachdb_is_refused_with_the_way_out() -> None:
     assert "AddColumn" in problem.instead
 
 
+@pytest.mark.only_on("mariadb")
+def test_a_cluster_is_refused(database: Database) -> None:
+    adapter = for_profile(Profile(product="mariadb", version=(10, 11), settings={"wsrep_on": "ON"}))
+    steps = [block.step for block in planned(copied()).migrate if isinstance(block, Online)]
+    (copy,) = [step.copy for step in steps if isinstance(step, BackfillCopy)]
+    with database.engine.connect() as connection:
+        said = [problem.what for problem in adapter.copy_problems(connection, copy)]
+    assert said == ["goods.place cannot follow other tables on a cluster."]
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mysql", "mariadb")
+def test_texts_that_the_server_does_not_compare(database: Database) -> None:
+    one, other = ("C", "POSIX") if "postgresql" in database.kind else ("utf8mb4_bin", "utf8mb4_general_ci")
+    metadata = sa.MetaData()
+    sa.Table(
+        "makers",
+        metadata,
+        sa.Column("id", sa.String(9, collation=one), primary_key=True),
+        sa.Column("town", sa.String(9)),
+    )
+    maker = sa.Column("maker", sa.String(9, collation=other), index=True)
+    sa.Table("goods", metadata, sa.Column("id", sa.Integer, primary_key=True), maker)
+    metadata.create_all(database.engine)
+    with runner(database, copied()) as run:
+        (problem,) = run.check()
+    assert problem.code == "CF205"
+    assert f"goods.maker has the collation {other}, and makers.id has {one}." in problem.what
+
+
 def runner(database: Database, operation: CopyColumn) -> Runner:
     upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=(operation,)),))
     return Runner(database.url, upgrade)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
 
+from contraflow.copies import Copy
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.mariadb import MariaDBAdapter
 from contraflow.dialects.mysql import MySQLAdapter, lock_wait
@@ -68,6 +69,20 @@ class _Cluster(MySQLAdapter):
                     instead="add the column (AddColumn), let a release write both, then drop the others (DropColumn).",
                 )
                 for name in sorted(followed)
+            ),
+        ]
+
+    def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
+        """See :meth:`Adapter.copy_problems`. What is true of :meth:`lookup_problems` is true of a copy."""
+        title = f"{copy.table}.{copy.column}"
+        return [
+            *super().copy_problems(connection, copy),
+            Problem(
+                code="CF205",
+                what=f"{title} cannot follow other tables on a cluster.",
+                why="a row that one node writes, and another node changes what it is copied from at the same moment,"
+                " would not agree.",
+                instead="add the column (AddColumn), let a release write it, and fill it in an upgrade after that.",
             ),
         ]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from contraflow.copies import Copy, Place
+from contraflow.dialects.collations import copy_collations
 from contraflow.dialects.pair import PREFIX
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup, Match
@@ -47,6 +48,7 @@ def copy_problems(connection: sa.Connection, copy: Copy) -> Iterator[Problem]:
         )
     for place in copy.others:
         yield from _touching(connection, copy.target, place)
+    yield from copy_collations(connection, copy, "database()")
 
 
 def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:

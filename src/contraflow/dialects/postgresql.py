@@ -15,6 +15,7 @@ from typing import ClassVar
 import sqlalchemy as sa
 
 from contraflow.constraints import Exclusion, ForeignKey
+from contraflow.copies import Copy
 from contraflow.dialects import data, postgresql_keys, postgresql_widening
 from contraflow.dialects.base import (
     BackfillText,
@@ -25,6 +26,7 @@ from contraflow.dialects.base import (
     Statement,
     Violated,
 )
+from contraflow.dialects.collations import copy_collations
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind, kind_of
@@ -149,6 +151,12 @@ class PostgreSQLAdapter(PostgreSQLServer):
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""
         return super().lookup_problems(connection, sync) or list(lookup_problems(connection, sync))
+
+    def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
+        """See :meth:`Adapter.copy_problems`."""
+        if not self.follows_tables:
+            return super().copy_problems(connection, copy)
+        return list(copy_collations(connection, copy, "current_schema()"))
 
     def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:
         """See :meth:`Adapter.fill_shadows`."""
