@@ -72,6 +72,7 @@ def test_a_script_holds_every_kind_of_value() -> None:
     assert made.steps == steps
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mariadb")
 def test_a_row_is_replayed_through_every_phase(server: Server, tmp_path: Path) -> None:
     """Nothing is wrong with it, whichever release writes when."""
     rehearsal = rehearse(server, two_changes(tmp_path / "service", "sqlite://").ini)
@@ -97,7 +98,7 @@ def test_a_row_is_replayed_through_every_phase(server: Server, tmp_path: Path) -
     assert len(told) == len(steps)
 
 
-@pytest.mark.only_on("sqlite", "postgresql")
+@pytest.mark.only_on("sqlite")
 def test_what_one_row_does_not_show_alone_is_said(server: Server, tmp_path: Path) -> None:
     """Triggers that somebody dropped behind the rehearsal's back are there again in a replay."""
     rehearsal = rehearse(server, two_changes(tmp_path / "service", "sqlite://").ini, seconds=0.5, rows=4)

@@ -166,6 +166,7 @@ def two_revisions(folder: Path, tables: str, changes: str) -> Path:
     return project.ini
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
 @pytest.mark.parametrize(("tables", "changes"), [(TABLES, SPLIT), (TWO_TABLES, JOIN)], ids=["split", "join"])
 def test_columns_move_between_tables_under_load(server: Server, tmp_path: Path, tables: str, changes: str) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", tables, changes)).run()
@@ -251,6 +252,7 @@ def downgrade():
 """
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
 def test_what_only_python_computes_is_written_by_both_releases(server: Server, tmp_path: Path) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", LETTERS, SEALED)).run()
     assert record.verdict == "passed", explain(record)
@@ -258,7 +260,7 @@ def test_what_only_python_computes_is_written_by_both_releases(server: Server, t
     assert {bucket.release for bucket in record.buckets} == {"old", "new"}
 
 
-@pytest.mark.only_on("sqlite", "postgresql")
+@pytest.mark.only_on("sqlite")
 def test_a_stale_image_that_only_python_could_compute_is_noticed(server: Server, tmp_path: Path) -> None:
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
@@ -297,6 +299,7 @@ upgrade, downgrade = change.upgrade, change.downgrade
 """
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mariadb")
 def test_a_table_without_a_key_is_judged_by_what_its_rows_hold(server: Server, tmp_path: Path) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", KEYLESS, KEYLESS_RENAMED)).run()
     assert record.verdict == "passed", explain(record)
@@ -307,7 +310,7 @@ def test_a_table_without_a_key_is_judged_by_what_its_rows_hold(server: Server, t
     assert record.counts["acknowledged writes"] > 0
 
 
-@pytest.mark.only_on("sqlite", "postgresql")
+@pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize(
     ("kind", "spoil"),
     [

@@ -164,6 +164,7 @@ def recorded(folder: Path, old: str = OLD, new: str = NEW) -> dict[str, Workload
     }
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
 def test_recorded_statements_are_replayed_and_rows_compared(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
     record = rehearse(server, project.ini, seconds=0.6, sql_rate=200.0, **recorded(tmp_path)).run()
@@ -173,7 +174,7 @@ def test_recorded_statements_are_replayed_and_rows_compared(server: Server, tmp_
     assert {bucket.release for bucket in record.buckets} == {"old", "new"}
 
 
-@pytest.mark.only_on("sqlite", "postgresql")
+@pytest.mark.only_on("sqlite")
 def test_a_recorded_statement_that_fails_because_of_the_upgrade_is_found(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
 
