@@ -255,6 +255,25 @@ def test_rollback_is_refused_while_nothing_says_what_the_old_release_reads(datab
     assert exact(database.engine) == before
 
 
+def test_a_value_that_is_null_itself_is_shown_and_not_written_for_ever(database: Database) -> None:
+    life = next(life for life in LIVES if life.name == "a column becomes NOT NULL, and gets a value where it has none")
+    create(database.engine, life.old)
+    send(database.engine, life.seed)
+    fill = TightenNotNull(table="users", column="city", reads=["street"], fill=lambda row: row.street)
+    with Runner(database.url, upgrade(fill)) as run:
+        run.upgrade()
+        with pytest.raises(ProblemError, match=r"CF013: .* users\.city is NULL in 1 row"):
+            run.contract()
+        send(database.engine, ["UPDATE users SET street = 'Via' WHERE id = 3"])
+        run.contract()
+    with database.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT city FROM users ORDER BY id")).scalars().all() == [
+            "Via",
+            "Rom",
+            "Via",
+        ]
+
+
 def upgrade(*operations: Operation) -> Upgrade:
     return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
 

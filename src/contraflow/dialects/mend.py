@@ -32,11 +32,11 @@ def mend_text(step: FillNulls, compiler: Compiler) -> BackfillText:
         return BackfillText(
             first_bound=None, bound=None, first_fill=update, fill=update, remaining=count, estimate=count
         )
-    return _ranged(update, bounds(compiler, table, columns), columns, count, compiler, once=step.violated is not None)
+    return _ranged(update, bounds(compiler, table, columns), columns, count, compiler)
 
 
 def _ranged(
-    update: str, bound: tuple[str, str], columns: Sequence[str], count: str, compiler: Compiler, *, once: bool
+    update: str, bound: tuple[str, str], columns: Sequence[str], count: str, compiler: Compiler
 ) -> BackfillText:
     first_fill = f"{update} AND {beyond(compiler, columns, '<=', 'u')}"
     return BackfillText(
@@ -47,8 +47,8 @@ def _ranged(
         remaining=count,
         # There are few such rows as a rule.
         estimate=count,
-        # A value that does not make a row fit would be written for ever.
-        once=once,
+        # A value that is NULL itself, or does not make a row fit, would be written for ever.
+        once=True,
     )
 
 
@@ -68,4 +68,4 @@ def _alike(table: str, change: str, keys: Sequence[str], index: Index, compiler:
     update = escape(f"UPDATE {table} SET {change} WHERE ({names}) IN (SELECT {names} FROM {rows})")
     columns = [escape(name) for name in keys]
     count = escape(f"SELECT count(*) FROM {rows}")
-    return _ranged(update, bounds(compiler, rows, columns), columns, count, compiler, once=True)
+    return _ranged(update, bounds(compiler, rows, columns), columns, count, compiler)
