@@ -161,6 +161,9 @@ class FaultProxy:
             yield lambda: rule.fired
         finally:
             with self._lock, contextlib.suppress(ValueError):  # `restore` has forgotten it
+                for link in self._links:
+                    if link.armed is rule:
+                        link.armed = None
                 self._rules.remove(rule)
 
     def cut(self, *, silent_only: bool = False) -> int:
@@ -270,19 +273,23 @@ class FaultProxy:
                     if rule.left is not None:
                         rule.left -= 1
                     if rule.when is When.SENT:
-                        return rule
+                        return self._counted(rule)
                     link.armed = rule
         return None
 
     def _armed(self, link: _Link) -> _Rule | None:
-        rule, link.armed = link.armed, None
+        with self._lock:
+            rule, link.armed = link.armed, None
+            return self._counted(rule) if rule is not None else None
+
+    def _counted(self, rule: _Rule) -> _Rule:
+        """The rule, which is about to be applied; the lock is held."""
+        self.fired += 1
+        rule.fired += 1
         return rule
 
     def _apply(self, link: _Link, rule: _Rule) -> bool:
         """Do what ``rule`` says; False if the connection is gone."""
-        with self._lock:
-            self.fired += 1
-            rule.fired += 1
         if rule.harm is Harm.CUT:
             link.cut()
             return False

@@ -355,7 +355,7 @@ def _harmed(scene: Scene, marker: str, harm: Harm, **options: Any) -> str:
         fired = [stack.enter_context(proxy.harming(marker, harm, **options)) for proxy in scene.stage.proxies]
         scene.begun()
         scene.last()
-        return f"{sum(count() for count in fired)} messages"
+    return f"{sum(count() for count in fired)} messages"
 
 
 def _black_hole(scene: Scene) -> str:
