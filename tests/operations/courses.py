@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddColumn,
     AddCompanion,
+    AddSurrogateKey,
     ChangeDefault,
     CopyColumn,
     CreateIndex,
@@ -361,8 +362,29 @@ def _transformed() -> Course:
     )
 
 
+def _numbered() -> Course:
+    """The server numbers the rows, and the releases go on telling them apart by the key that was."""
+    old = sa.MetaData()
+    code = sa.Column("code", sa.BigInteger, primary_key=True, autoincrement=False)  # no alias of SQLite's row number
+    sa.Table("users", old, code, _text("name"))
+    return _course(
+        "a table gets a primary key that the server numbers",
+        [
+            AddSurrogateKey(
+                table="users",
+                column=sa.Column("number", sa.Integer, sa.Identity()),
+                unique="uq_users_code",
+                copies=True,
+            )
+        ],
+        (old, ["users"]),
+        _parts(old),
+        ["name"],
+    )
+
+
 COURSES = (
-    *map(course_of, LIVES),
+    *(course_of(life) for life in LIVES if any(getattr(item, "name", None) == "id" for item in life.old)),
     *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
-    *(_copied(), _transformed()),
+    *(_copied(), _transformed(), _numbered()),
 )

@@ -217,8 +217,9 @@ class Load:
         if self.result.failed:
             return
         names = self.course.names(release, shape)
+        parts = self.course.parts(shape)
         with self.engine.connect() as connection:
-            found = connection.exec_driver_sql(_query(self.course.parts(shape), ["id", *names.values()]))
+            found = connection.exec_driver_sql(_query(parts, [parts[0].key, *names.values()]))
             stored = {row[0]: dict(zip(names, row[1:], strict=True)) for row in found}
         known = {key: row for writer in self._of(release) for key, row in writer.rows.items()}
         for key, row in known.items():
