@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 
 LAYERS: list[set[str]] = [
     {"problems"},
-    {"constraints", "copies", "references", "lens", "opaque", "installed", "steps", "expressions"},
+    {"constraints", "copies", "references", "lens", "opaque", "installed", "steps", "syncs", "expressions"},
     {"dialects"},
     {"operations"},
     {"engine"},

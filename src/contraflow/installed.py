@@ -256,7 +256,7 @@ class InstalledPair:
     """Whether the old release has the columns in this table."""
     fingerprint: str = ""
     triggers: str = ""
-    """The last letters of the names of its triggers, one each; see :meth:`contraflow.steps.Pair.triggers`."""
+    """The last letters of the names of its triggers, one each; see :meth:`contraflow.syncs.Pair.triggers`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""

@@ -26,9 +26,8 @@ from contraflow.steps import (
     RemoveSync,
     RestoreNotNull,
     SetNotNull,
-    Sync,
-    SyncColumn,
 )
+from contraflow.syncs import Sync, SyncColumn
 
 MARKER = "contraflow_marker"
 TIMEOUT = 0.2

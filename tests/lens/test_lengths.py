@@ -13,7 +13,7 @@ from contraflow import expressions as x
 from contraflow.dialects.compiler.mysql import MySQLCompiler
 from contraflow.dialects.lengths import longest
 from contraflow.lens import Row
-from contraflow.steps import SyncColumn
+from contraflow.syncs import SyncColumn
 from tests.lens.test_random_expressions import ROWS, expressions_of, fits
 
 MOST = max(len(row[name] or "") for row in ROWS for name in ("text", "other"))

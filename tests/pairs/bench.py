@@ -14,7 +14,8 @@ from contraflow import dialects
 from contraflow.dialects.pair_queries import pair_probe, pair_repair
 from contraflow.expressions import Ref, lower
 from contraflow.lens import Row, Side
-from contraflow.steps import AddColumns, Backfill, Hold, InstallPair, Pair, PairTable, RemovePair, Sync, SyncColumn
+from contraflow.steps import AddColumns, Backfill, Hold, InstallPair, RemovePair
+from contraflow.syncs import Pair, PairTable, Sync, SyncColumn
 from tests.servers.shared import Database
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]

@@ -14,7 +14,8 @@ from contraflow.dialects.pair_queries import pair_backfill, pair_probe, pair_rep
 from contraflow.lens import Side
 from contraflow.operations.base import Operation, TableName
 from contraflow.operations.planning import plan
-from contraflow.steps import BackfillPair, Block, Hold, MakeTable, Online, Pair, RemovePair
+from contraflow.steps import BackfillPair, Block, Hold, MakeTable, Online, RemovePair
+from contraflow.syncs import Pair
 from tests.servers.shared import Database
 
 Values = Mapping[str, Any]

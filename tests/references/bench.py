@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from contraflow import Declared, ReferColumns, Upgrade, dialects
 from contraflow.operations.planning import plan
-from contraflow.steps import Backfill, Block, Hold, Online, Probe, Sync
+from contraflow.steps import Backfill, Block, Hold, Online, Probe
+from contraflow.syncs import Sync
 from tests.servers.shared import Database
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]

@@ -14,7 +14,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from contraflow import dialects
 from contraflow.dialects import Statement
 from contraflow.operations.planning import MARKER, Declared, Upgrade, plan
-from contraflow.steps import AddColumns, Backfill, Hold, InstallSync, Phases, Probe, Sync
+from contraflow.steps import AddColumns, Backfill, Hold, InstallSync, Phases, Probe
+from contraflow.syncs import Sync
 from tests.servers.shared import Database
 from tests.sync.scenarios import KEY, NOTE, Scenario
 

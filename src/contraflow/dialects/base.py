@@ -25,13 +25,12 @@ from contraflow.steps import (
     Hold,
     NumberColumn,
     Online,
-    Pair,
     Probe,
     ProbeAlias,
     Step,
-    Sync,
     WidenColumns,
 )
+from contraflow.syncs import Pair, Sync
 
 __all__ = [
     "Adapter",

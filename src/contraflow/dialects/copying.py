@@ -23,7 +23,8 @@ from contraflow.dialects.pair_words import in_block
 from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
 from contraflow.lens import Side
-from contraflow.steps import Backfill, Sync, SyncColumn
+from contraflow.steps import Backfill
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["copy_backfill", "copy_fill", "copy_probe", "copy_repair", "copy_triggers"]
 

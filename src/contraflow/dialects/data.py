@@ -8,7 +8,8 @@ from contraflow.dialects.base import BackfillText, ProbeText, escape
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.sync import TOUCHED, disagreement, forgotten
 from contraflow.lens import Group
-from contraflow.steps import Probe, Sync
+from contraflow.steps import Probe
+from contraflow.syncs import Sync
 
 __all__ = ["backfill_text", "beyond", "bounds", "escape", "probe_text"]
 

@@ -12,7 +12,8 @@ from contraflow.dialects.mariadb import MariaDBAdapter
 from contraflow.dialects.mysql import MySQLAdapter, lock_wait
 from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
-from contraflow.steps import Hold, Sync
+from contraflow.steps import Hold
+from contraflow.syncs import Sync
 
 __all__ = ["GaleraAdapter", "XtraDBClusterAdapter"]
 

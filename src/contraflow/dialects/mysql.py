@@ -56,12 +56,11 @@ from contraflow.steps import (
     Linked,
     NumberColumn,
     Online,
-    Pair,
     Probe,
     ProveReferences,
-    Sync,
     WidenColumns,
 )
+from contraflow.syncs import Pair, Sync
 
 __all__ = ["MySQLAdapter", "lock_wait"]
 

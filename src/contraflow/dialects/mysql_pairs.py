@@ -13,7 +13,7 @@ from contraflow.dialects.pair import PREFIX
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup, Match
 from contraflow.problems import Problem
-from contraflow.steps import Pair, Sync
+from contraflow.syncs import Pair, Sync
 
 __all__ = ["copy_problems", "lookup_problems", "problems"]
 

@@ -20,7 +20,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond
 from contraflow.dialects.sync import TriggerText, function_name
 from contraflow.opaque import Opaque
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = ["OpaqueText", "opaque_text", "trigger_statements"]
 

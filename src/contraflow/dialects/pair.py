@@ -25,7 +25,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.pair_words import GOING, OWN, SYNCED, On, PairWords, in_block
 from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
-from contraflow.steps import Pair, PairTable
+from contraflow.syncs import Pair, PairTable
 
 __all__ = ["PREFIX", "pair_trigger_names", "pair_triggers"]
 

@@ -7,7 +7,8 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds
 from contraflow.dialects.pair_words import OTHER_REPAIR, REPAIR, PairWords
 from contraflow.lens import Side
-from contraflow.steps import Backfill, Pair, Sync
+from contraflow.steps import Backfill
+from contraflow.syncs import Pair, Sync
 
 __all__ = ["pair_backfill", "pair_probe", "pair_repair", "pair_title"]
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.compiler import Compiler
 from contraflow.expressions import references
-from contraflow.steps import Pair, PairTable, SyncColumn
+from contraflow.syncs import Pair, PairTable, SyncColumn
 
 __all__ = ["GOING", "OTHER_OWN", "OTHER_REPAIR", "OWN", "REPAIR", "SYNCED", "On", "PairWords", "in_block"]
 

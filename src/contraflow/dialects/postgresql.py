@@ -60,9 +60,9 @@ from contraflow.steps import (
     Probe,
     ProveReferences,
     Step,
-    Sync,
     WidenColumns,
 )
+from contraflow.syncs import Sync
 
 __all__ = ["PostgreSQLAdapter"]
 

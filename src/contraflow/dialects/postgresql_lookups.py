@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = ["lookup_problems"]
 

@@ -38,9 +38,9 @@ from contraflow.steps import (
     SetDefaults,
     SetNotNull,
     Step,
-    Sync,
     WidenColumns,
 )
+from contraflow.syncs import Sync
 
 __all__ = ["Remaining", "fingerprint", "index_name", "key_is_due", "remaining", "require", "still_nullable"]
 

@@ -7,7 +7,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.data import beyond, bounds, escape
 from contraflow.dialects.sync import disagreement
 from contraflow.lens import Group, Side
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = ["repair_text"]
 

@@ -10,7 +10,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow.expressions import Ref
 from contraflow.lens import Group, Side
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = [
     "Agrees",

@@ -55,9 +55,9 @@ from contraflow.steps import (
     ProbeAlias,
     ProveReferences,
     Step,
-    Sync,
     WidenColumns,
 )
+from contraflow.syncs import Sync
 
 __all__ = ["SQLiteAdapter"]
 

@@ -31,7 +31,7 @@ from contraflow.dialects.rule import (
 from contraflow.expressions import walk
 from contraflow.expressions.trees import Lookup
 from contraflow.lens import Group
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = ["TOUCHED", "TriggerText", "disagreement", "forgotten", "function_name", "trigger_statements"]
 

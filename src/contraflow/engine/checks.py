@@ -25,7 +25,8 @@ from contraflow.installed import Installed
 from contraflow.lens import Group, Side
 from contraflow.operations.widening import integer_range
 from contraflow.problems import Problem
-from contraflow.steps import Hold, MakeTable, Phases, Sync, SyncColumn
+from contraflow.steps import Hold, MakeTable, Phases
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["check_dependents", "check_domain", "check_names", "check_routines", "check_rows", "domain", "misfit"]
 

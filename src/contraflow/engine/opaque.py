@@ -19,7 +19,8 @@ from contraflow.engine.schema import full_name
 from contraflow.engine.work import Work
 from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Backfill, Online, Phases, Sync
+from contraflow.steps import Backfill, Online, Phases
+from contraflow.syncs import Sync
 
 __all__ = ["check_opaque", "compute", "needs_python", "opaque_syncs"]
 

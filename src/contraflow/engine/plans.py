@@ -28,7 +28,6 @@ from contraflow.steps import (
     Hold,
     NumberColumn,
     Online,
-    Pair,
     Phases,
     Probe,
     ProbeAlias,
@@ -37,6 +36,7 @@ from contraflow.steps import (
     Step,
     WidenColumns,
 )
+from contraflow.syncs import Pair
 
 __all__ = ["plan_report", "programs", "statements"]
 

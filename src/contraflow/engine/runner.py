@@ -45,7 +45,8 @@ from contraflow.installed import Installed
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, Hold, Phases, Sync
+from contraflow.steps import Block, Hold, Phases
+from contraflow.syncs import Sync
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing has it from 3.11 on

@@ -19,7 +19,8 @@ from contraflow.lens import Group
 from contraflow.operations.base import Copying, Fragment, Schema, default_text, find_column, find_table, incomplete
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import AddColumns, Block, Hold, Online, RemovePair, Sync, SyncColumn
+from contraflow.steps import AddColumns, Block, Hold, Online, RemovePair
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["CopyColumn", "copies_of", "copy_blocks", "copy_lenses", "installed_copies", "note_copy", "plan_copies_end"]
 

@@ -27,20 +27,8 @@ from contraflow.operations.base import (
 )
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import (
-    AddColumns,
-    BackfillPair,
-    Block,
-    Hold,
-    InstallPair,
-    Online,
-    Pair,
-    PairTable,
-    ProbePair,
-    RemovePair,
-    Sync,
-    SyncColumn,
-)
+from contraflow.steps import AddColumns, BackfillPair, Block, Hold, InstallPair, Online, ProbePair, RemovePair
+from contraflow.syncs import Pair, PairTable, Sync, SyncColumn
 
 __all__ = ["PAIR_MARKER", "MoveColumns", "Moved", "installed_pairs", "move", "pairs_of", "plan_pairs_end"]
 

@@ -14,7 +14,7 @@ from contraflow.lens import Row
 from contraflow.operations.base import Fragment, Nullability, Schema, find_column, incomplete
 from contraflow.operations.gathering import TablePlan
 from contraflow.problems import Problem
-from contraflow.steps import Sync
+from contraflow.syncs import Sync
 
 __all__ = ["LoosenNotNull", "TightenNotNull", "change_nullability", "mends", "nullability_problems"]
 

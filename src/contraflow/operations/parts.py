@@ -29,7 +29,8 @@ from contraflow.operations.base import (
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.operations.moves import PAIR_MARKER, Moved
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Block, Pair, PairTable, Sync, SyncColumn
+from contraflow.steps import Block
+from contraflow.syncs import Pair, PairTable, Sync, SyncColumn
 
 __all__ = ["CopyTable", "MergeTables", "SplitTable", "expand_parts", "note_parts", "parts_of"]
 

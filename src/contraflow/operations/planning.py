@@ -70,8 +70,8 @@ from contraflow.steps import (
     RelaxNotNull,
     SetDefaults,
     Step,
-    Sync,
 )
+from contraflow.syncs import Sync
 
 __all__ = ["MARKER", "Declared", "Upgrade", "plan", "plan_builds", "plan_end", "tables_of"]
 

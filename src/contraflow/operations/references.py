@@ -30,15 +30,8 @@ from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.operations.syncing import MARKER
 from contraflow.problems import Problem, ProblemError
 from contraflow.references import InstallReference, Reference
-from contraflow.steps import (
-    AddColumns,
-    Block,
-    Hold,
-    InstallSync,
-    RelaxNotNull,
-    Step,
-    Sync,
-)
+from contraflow.steps import AddColumns, Block, Hold, InstallSync, RelaxNotNull, Step
+from contraflow.syncs import Sync
 
 __all__ = [
     "AddCompanion",

@@ -19,7 +19,7 @@ from contraflow.operations.nullability import nullability_problems
 from contraflow.operations.syncing import MARKER
 from contraflow.operations.widening import widening_problems
 from contraflow.problems import Problem
-from contraflow.steps import Sync, SyncColumn
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["held_columns", "table_problems"]
 

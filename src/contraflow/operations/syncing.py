@@ -13,7 +13,7 @@ from contraflow.opaque import Opaque
 from contraflow.operations.base import constant_default, default_text
 from contraflow.operations.gathering import TablePlan, stem
 from contraflow.problems import Problem, ProblemError
-from contraflow.steps import Sync, SyncColumn
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["MARKER", "sync_of"]
 

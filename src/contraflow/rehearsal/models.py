@@ -24,7 +24,8 @@ from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
-from contraflow.steps import Backfill, BackfillPair, Block, Hold, Pair, Phases, Step, Sync
+from contraflow.steps import Backfill, BackfillPair, Block, Hold, Phases, Step
+from contraflow.syncs import Pair, Sync
 
 __all__ = ["Models", "models"]
 

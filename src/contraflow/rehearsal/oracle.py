@@ -21,7 +21,7 @@ from contraflow import expressions
 from contraflow.lens import Group as LensGroup
 from contraflow.rehearsal.rule import NOW, Cell, Group, Side, Undecided, Values, same
 from contraflow.rehearsal.shapes import ANY, TableShape, stored
-from contraflow.steps import Sync, SyncColumn
+from contraflow.syncs import Sync, SyncColumn
 
 __all__ = ["ABSENT", "MANY", "Stage", "TableOracle", "World", "distinct"]
 

@@ -19,7 +19,7 @@ from contraflow.operations.base import TableName
 from contraflow.rehearsal.oracle import ABSENT, TableOracle, World, distinct
 from contraflow.rehearsal.rule import Side, Values, same
 from contraflow.rehearsal.shapes import ANY
-from contraflow.steps import Pair, PairTable
+from contraflow.syncs import Pair, PairTable
 
 __all__ = ["PairOracle"]
 

@@ -21,7 +21,7 @@ from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow.expressions import LensCall, Ref, children, inside, pairwise
 from contraflow.expressions.trees import Lookup, Match, NewUuid
-from contraflow.steps import SyncColumn
+from contraflow.syncs import SyncColumn
 
 __all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
 

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from contraflow.dialects.compiler.base import Compiler, Expression, is_json, is_text, json_path
 from contraflow.dialects.lengths import longest
 from contraflow.expressions.trees import NewUuid
-from contraflow.steps import SyncColumn
+from contraflow.syncs import SyncColumn
 
 __all__ = ["MariaDBCompiler", "MySQLCompiler"]
 

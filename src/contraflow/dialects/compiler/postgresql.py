@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from contraflow.dialects.compiler.base import Compiler, Expression, RefText, is_json, is_text
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import NewUuid
-from contraflow.steps import SyncColumn
+from contraflow.syncs import SyncColumn
 
 __all__ = ["CockroachDBCompiler", "PostgreSQLCompiler"]
 

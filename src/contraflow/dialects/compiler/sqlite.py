@@ -10,7 +10,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from contraflow.dialects.compiler.base import Compiler, is_json, is_text, json_path
 from contraflow.expressions.trees import NewUuid
-from contraflow.steps import SyncColumn
+from contraflow.syncs import SyncColumn
 
 __all__ = ["SQLiteCompiler"]
 
