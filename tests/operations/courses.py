@@ -14,6 +14,7 @@ from contraflow import (
     AddSurrogateKey,
     ChangeDefault,
     CopyColumn,
+    CopyTable,
     CreateIndex,
     CreateTable,
     Declared,
@@ -29,11 +30,12 @@ from contraflow import (
     RenameColumn,
     RenameTable,
     Source,
+    SplitTable,
     TightenNotNull,
     TransformColumns,
     Upgrade,
 )
-from contraflow.expressions import after, before, concat, substr, trim
+from contraflow.expressions import after, before, concat, mod, substr, trim
 from contraflow.operations.base import Operation
 from tests.operations.lives import LIVES, TABLE, Life, create, send
 
@@ -46,6 +48,17 @@ class Part:
     key: str = "id"
     columns: Mapping[str, sa.Column[Any]]
     """Without the key."""
+    odd: str | None = None
+    """The table in which the rows with odd keys stand, if not in the same one."""
+
+    @property
+    def tables(self) -> list[str]:
+        """All that have rows of it."""
+        return [self.table, self.odd] if self.odd else [self.table]
+
+    def of(self, key: int) -> str:
+        """The table in which the row stands."""
+        return self.tables[key % len(self.tables)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,6 +375,39 @@ def _transformed() -> Course:
     )
 
 
+def _own_copy() -> Course:
+    """The new release has the rows in a table of its own."""
+    old, new = _users(_text("name"), _text("note", nullable=True)), sa.MetaData()
+    people = sa.Table("people", new, _key(), _text("name"), _text("note", nullable=True))
+    return _course(
+        "a table is copied, and goes",
+        [CreateTable(definition=people), CopyTable(table="users", to="people"), DropTable(table="users")],
+        (old, ["users"]),
+        _parts(new, "people"),
+        ["name", "note"],
+    )
+
+
+def _split_by_rows() -> Course:
+    """The new release has a table for rows with even keys, and one for the others."""
+    old, new = _users(_text("name"), _text("note", nullable=True)), sa.MetaData()
+    tables = [sa.Table(name, new, _key(), _text("name"), _text("note", nullable=True)) for name in ("evens", "odds")]
+    (part,) = _parts(new, "evens")
+    return _course(
+        "a table is split by a condition",
+        [
+            *(CreateTable(definition=table) for table in tables),
+            SplitTable(
+                table="users", matching="odds", others="evens", reads=["id"], where=lambda row: mod(row.id, 2) == 1
+            ),
+            DropTable(table="users"),
+        ],
+        (old, ["users"]),
+        [replace(part, odd="odds")],
+        ["name", "note"],
+    )
+
+
 def _numbered() -> Course:
     """The server numbers the rows, and the releases go on telling them apart by the key that was."""
     old = sa.MetaData()
@@ -386,5 +432,5 @@ def _numbered() -> Course:
 COURSES = (
     *(course_of(life) for life in LIVES if any(getattr(item, "name", None) == "id" for item in life.old)),
     *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
-    *(_copied(), _transformed(), _numbered()),
+    *(_copied(), _transformed(), _numbered(), _own_copy(), _split_by_rows()),
 )

@@ -156,7 +156,8 @@ class Load:
                 first = writer.number * SPREAD
                 for part in reversed(self.course.old):
                     keys = f"{part.key} BETWEEN {first} AND {first + SPREAD - 1}"
-                    connection.exec_driver_sql(f"DELETE FROM {part.table} WHERE {keys}")
+                    for table in part.tables:
+                        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {keys}")
                 self._ended += writer.requests
                 self.writers.remove(writer)
 
@@ -189,8 +190,8 @@ class Load:
         opened = threading.Event()
 
         def count(connection: sa.Connection) -> None:
-            for part in self.course.parts(of):
-                connection.exec_driver_sql(f"SELECT count(*) FROM {part.table}").scalar()
+            for table in (table for part in self.course.parts(of) for table in part.tables):
+                connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()
 
         def read() -> None:
             with self.engine.connect() as connection:
@@ -267,7 +268,9 @@ def _query(parts: Sequence[Part], names: Sequence[str]) -> str:
     of = {name: part.table for part in reversed(parts) for name in part.columns}
     columns = ", ".join(f"{of.get(name, first.table)}.{name}" for name in names)
     joins = [f" LEFT JOIN {part.table} ON {part.table}.{part.key} = {first.table}.{first.key}" for part in others]
-    return f"SELECT {columns} FROM {first.table}{''.join(joins)}"
+    found = [f"SELECT {', '.join([first.key, *first.columns])} FROM {table}" for table in first.tables]
+    source = first.table if len(found) == 1 else f"({' UNION ALL '.join(found)}) AS {first.table}"
+    return f"SELECT {columns} FROM {source}{''.join(joins)}"
 
 
 class Writer(threading.Thread):
@@ -354,7 +357,7 @@ class Writer(threading.Thread):
     def _insert(self, key: int, row: Row) -> bool:
         for part in self.parts:
             marks = ", ".join([self._mark] * (len(part.columns) + 1))
-            sql = f"INSERT INTO {part.table} ({', '.join([part.key, *part.columns])}) VALUES ({marks})"
+            sql = f"INSERT INTO {part.of(key)} ({', '.join([part.key, *part.columns])}) VALUES ({marks})"
             if not self._send(sql, [key, *(row[name] for name in part.columns)]):
                 return False
         return True
@@ -375,7 +378,7 @@ class Writer(threading.Thread):
         for part in self.parts:
             if given := {name: row[name] for name in part.columns if name in row}:
                 changes = ", ".join(f"{name} = {self._mark}" for name in given)
-                sql = f"UPDATE {part.table} SET {changes} WHERE {part.key} = {self._mark}"
+                sql = f"UPDATE {part.of(key)} SET {changes} WHERE {part.key} = {self._mark}"
                 if not self._send(sql, [*given.values(), key]):
                     return False
         return True
@@ -384,7 +387,7 @@ class Writer(threading.Thread):
         if self.rows:
             key = self._some()
             for part in reversed(self.parts):
-                if not self._send(f"DELETE FROM {part.table} WHERE {part.key} = {self._mark}", [key]):
+                if not self._send(f"DELETE FROM {part.of(key)} WHERE {part.key} = {self._mark}", [key]):
                     return
             del self.rows[key]
 
