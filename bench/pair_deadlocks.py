@@ -9,16 +9,12 @@ retry; none fails, and afterwards the two tables agree.
 
 from __future__ import annotations
 
-import argparse
 import random
-import threading
-import time
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from bench.contention import Make, contend, run
 from contraflow.rehearsal import servers
-from contraflow.retry import run_transaction
 from tests.pairs.bench import SCENES, Bench
 from tests.servers.shared import Database, new_engine
 
@@ -27,31 +23,14 @@ WRITERS = 4
 SCENE = next(scene for scene in SCENES if scene.name == "split")
 
 
-@dataclass(kw_only=True)
-class Tally:
-    """What one writer came to."""
-
-    done: int = 0
-    tried: int = 0
-    longest: float = 0.0
-
-
-def write(url: sa.URL, table: sa.Table, rows: int, seed: int, end: float, tally: Tally) -> None:
-    """Write random rows of one table until the end."""
-    chance = random.Random(seed)
+def writer(table: sa.Table, rows: int, number: int) -> Make:
+    """Writes random rows of one table."""
     key = next(iter(table.primary_key))
-    engine = new_engine(url)
-    while (began := time.monotonic()) < end:
-        row, value = chance.randint(1, rows), f"{seed} {tally.done}"
 
-        def work(tx: sa.Connection, row: int = row, value: str = value) -> None:
-            tally.tried += 1
-            tx.execute(sa.update(table).where(key == row).values(bio=value))
+    def make(chance: random.Random, done: int) -> sa.Update:
+        return sa.update(table).where(key == chance.randint(1, rows)).values(bio=f"{number} {done}")
 
-        run_transaction(engine, work, attempts=None)
-        tally.done += 1
-        tally.longest = max(tally.longest, time.monotonic() - began)
-    engine.dispose()
+    return make
 
 
 def measure(server: servers.Server, rows: int, seconds: float) -> str:
@@ -64,43 +43,14 @@ def measure(server: servers.Server, rows: int, seconds: float) -> str:
             bench.insert(bench.main, row, {"bio": "x"})
         bench.install()
         bench.backfill()
-        end = time.monotonic() + seconds
-        tallies = [Tally() for _ in range(WRITERS)]
-        threads = [
-            threading.Thread(target=write, args=(url, (bench.main, bench.companion)[seed % 2], rows, seed, end, tally))
-            for seed, tally in enumerate(tallies)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        done, tried = sum(tally.done for tally in tallies), sum(tally.tried for tally in tallies)
-        longest = max(tally.longest for tally in tallies) * 1000
-        return (
-            f"| {server.kind} | {rows} | {done} | {done / seconds:.0f} | {(tried - done) / done * 1000:.1f} |"
-            f" {longest:.0f} | {bench.differing()} |"
-        )
+        ends = (bench.main, bench.companion)
+        told = contend(url, [writer(ends[number % 2], rows, number) for number in range(WRITERS)], seconds)
+        return f"| {server.kind} | {rows} | {told} | {bench.differing()} |"
     finally:
         bench.close()
         engine.dispose()
         server.drop_database(url)
 
 
-def main() -> None:
-    """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--server", action="append", default=[])
-    parser.add_argument("--seconds", type=float, default=5.0)
-    options = parser.parse_args()
-    lines = [
-        "| server | rows | transactions | a second | retries per 1000 | longest, ms | rows that differ |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name in options.server or ["sqlite", "postgresql", "mariadb", "mysql"]:
-        with servers.start(name) as server:
-            lines += [measure(server, rows, options.seconds) for rows in ROWS]
-    print("\n".join(lines))
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, "rows", ROWS, measure)

@@ -16,6 +16,7 @@ from contraflow.lens import Side
 from contraflow.operations.base import TableName
 from contraflow.operations.planning import plan
 from contraflow.steps import Hold, Online, RemovePair
+from tests.dialects.support import attached
 from tests.servers.shared import Database
 
 Values = Mapping[str, Any]
@@ -175,11 +176,7 @@ class Bench:
     @classmethod
     def made(cls, database: Database, scene: Scene) -> Bench:
         """Create the tables, and the new columns; no triggers yet."""
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        adapter = dialects.choose(connection)
-        adapter.prepare(connection)
-        if adapter.product == "sqlite":
-            connection.exec_driver_sql("PRAGMA synchronous = OFF")
+        connection, adapter = attached(database)
         META.create_all(connection)
         place = sa.Column("place", sa.String(9), nullable=not scene.keeps)
         operation = CopyColumn(table="goods", column=place, sources=scene.sources, winner=scene.winner)

@@ -28,9 +28,20 @@ from contraflow.steps import (
     SetNotNull,
 )
 from contraflow.syncs import Sync, SyncColumn
+from tests.servers.shared import Database
 
 MARKER = "contraflow_marker"
 TIMEOUT = 0.2
+
+
+def attached(database: Database) -> tuple[sa.Connection, Adapter]:
+    """A prepared connection that commits by itself, and its adapter. On SQLite no commit waits for the disk."""
+    connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    adapter = dialects.choose(connection)
+    adapter.prepare(connection)
+    if adapter.product == "sqlite":
+        connection.exec_driver_sql("PRAGMA synchronous = OFF")
+    return connection, adapter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from contraflow.expressions import Ref, lower
 from contraflow.lens import Row, Side
 from contraflow.steps import AddColumns, Backfill, Hold, InstallPair, RemovePair
 from contraflow.syncs import Pair, PairTable, Sync, SyncColumn
+from tests.dialects.support import attached
 from tests.servers.shared import Database
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]
@@ -301,12 +302,9 @@ class Bench:
     @classmethod
     def made(cls, database: Database, scene: Scene) -> Bench:
         """Create both tables; no triggers yet."""
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        adapter = dialects.choose(connection)
-        adapter.prepare(connection)
+        connection, adapter = attached(database)
         if adapter.product == "sqlite":
             connection.exec_driver_sql("PRAGMA foreign_keys = ON")
-            connection.exec_driver_sql("PRAGMA synchronous = OFF")
         metadata = sa.MetaData()
         options: Any = {"sqlite_with_rowid": scene.rowid}
         keys = [sa.Column(name, sa.Integer(), primary_key=True, autoincrement=False) for name in scene.key]

@@ -16,6 +16,7 @@ from contraflow.operations.base import Operation, TableName
 from contraflow.operations.planning import plan
 from contraflow.steps import BackfillPair, Block, Hold, MakeTable, Online, RemovePair
 from contraflow.syncs import Pair
+from tests.dialects.support import attached
 from tests.servers.shared import Database
 
 Values = Mapping[str, Any]
@@ -175,11 +176,7 @@ class Bench:
     @classmethod
     def made(cls, database: Database, scene: Scene) -> Bench:
         """Create the tables, and the markers."""
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        adapter = dialects.choose(connection)
-        adapter.prepare(connection)
-        if adapter.product == "sqlite":
-            connection.exec_driver_sql("PRAGMA synchronous = OFF")
+        connection, adapter = attached(database)
         upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=tuple(scene.operations)),))
         whole = scene.old == "whole"
         tables: dict[TableName, sa.Table] = {

@@ -15,6 +15,7 @@ from contraflow import Declared, ReferColumns, Upgrade, dialects
 from contraflow.operations.planning import plan
 from contraflow.steps import Backfill, Block, Hold, Online, Probe
 from contraflow.syncs import Sync
+from tests.dialects.support import attached
 from tests.servers.shared import Database
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]
@@ -275,9 +276,7 @@ class Bench:
 
     @classmethod
     def made(cls, database: Database, scene: Scene) -> Bench:
-        connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        adapter = dialects.choose(connection)
-        adapter.prepare(connection)
+        connection, adapter = attached(database)
         if adapter.product == "sqlite":  # the harder setting: triggers fire for what triggers write to their own table
             connection.exec_driver_sql("PRAGMA recursive_triggers = ON")
         old, parent = scene.child, scene.parent
