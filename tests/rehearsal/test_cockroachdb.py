@@ -63,14 +63,14 @@ def test_commits_that_lose_a_conflict_are_made_again(server: servers.Server, dou
         with Load(stage=stage).running() as load:
             eventually(lambda: len(load.written) >= 3, "they work")
             one = Striking(Fault(kind="serialization-failed", phase="both", share=0.0, seconds=600.0), stage, "0")
-            eventually(lambda: load.retried["serialization"] > 2, "commits are refused")
+            # The server behind, too, may refuse some: the sessions are SERIALIZABLE.
+            eventually(lambda: min(load.retried["serialization"], double.refused) > 2, "commits are refused")
             one.stop()
             more = len(load.written)
             eventually(lambda: len(load.written) > more + 3, "they go on")
     finally:
         way.close()
     assert load.failed == []
-    assert double.refused >= 3
     with plain.connect() as connection:
         rows = connection.exec_driver_sql("SELECT id FROM users WHERE id >= 1000").scalars().all()
     assert sorted(rows) == sorted(load.written)
