@@ -150,7 +150,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""
-        return super().lookup_problems(connection, sync) or list(lookup_problems(connection, sync))
+        return super().lookup_problems(connection, sync) or list(lookup_problems(connection, sync, self.compiler))
 
     def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
         """See :meth:`Adapter.copy_problems`."""
@@ -214,10 +214,10 @@ class PostgreSQLAdapter(PostgreSQLServer):
         sent = self._alter_all(table, parts)
         for column in work.add:
             if column.comment:
-                text = self.compiler.dialect.identifier_preparer.quote_identifier(column.name)
+                name = quote(column.name)
                 literal = "'" + column.comment.replace("'", "''") + "'"
                 sent.append(
-                    Statement(sql=f"COMMENT ON COLUMN {table}.{text} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
+                    Statement(sql=f"COMMENT ON COLUMN {table}.{name} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
                 )
         return sent
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from contraflow.dialects.compiler import Compiler
 from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
@@ -14,7 +15,7 @@ from contraflow.syncs import Sync
 __all__ = ["lookup_problems"]
 
 
-def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
+def lookup_problems(connection: sa.Connection, sync: Sync, compiler: Compiler) -> Iterator[Problem]:
     """``CF205`` where the other table's unique key is checked late, or its texts and the table's do not compare.
 
     A unique index of a constraint that is DEFERRABLE is none by which INSERT ... ON CONFLICT tells a row that is there
@@ -23,7 +24,7 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
     for lookup in (lookup for group in sync.groups for lookup in group.lookups):
         if not set(lookup.given) <= {name for group in sync.groups for name in group.old}:
             continue  # the way back, from the key
-        if _relation(connection, lookup) is None:
+        if _relation(connection, lookup, compiler) is None:
             continue  # created by this upgrade
         names = sorted(match.name for match in lookup.matches)
         if not connection.execute(
@@ -34,7 +35,7 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
                 " FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attnum = ANY"
                 " ((CAST(i.indkey AS smallint[]))[0:i.indnkeyatts - 1])))"
             ),
-            {"table": _name(connection, lookup.schema, lookup.table), "names": ",".join(names)},
+            {"table": compiler.table(lookup.table, lookup.schema), "names": ",".join(names)},
         ).scalar():
             yield Problem(
                 code="CF205",
@@ -44,22 +45,18 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
             )
         for match in lookup.matches:
             if isinstance(match.value, Ref):
-                yield from _collations(connection, sync, match.value.name, lookup, match.name)
+                yield from _collations(connection, sync, match.value.name, lookup, match.name, compiler)
 
 
-def _name(connection: sa.Connection, schema: str | None, table: str) -> str:
-    preparer = connection.dialect.identifier_preparer
-    prefix = f"{preparer.quote_identifier(schema)}." if schema else ""
-    return f"{prefix}{preparer.quote_identifier(table)}"
-
-
-def _relation(connection: sa.Connection, lookup: Lookup) -> object:
+def _relation(connection: sa.Connection, lookup: Lookup, compiler: Compiler) -> object:
     return connection.execute(
-        sa.text("SELECT to_regclass(:table)"), {"table": _name(connection, lookup.schema, lookup.table)}
+        sa.text("SELECT to_regclass(:table)"), {"table": compiler.table(lookup.table, lookup.schema)}
     ).scalar()
 
 
-def _collations(connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, there: str) -> Iterator[Problem]:
+def _collations(
+    connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, there: str, compiler: Compiler
+) -> Iterator[Problem]:
     found = connection.execute(
         sa.text(
             "SELECT (SELECT c.collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
@@ -68,8 +65,8 @@ def _collations(connection: sa.Connection, sync: Sync, name: str, lookup: Lookup
             " WHERE a.attrelid = to_regclass(:theirs) AND a.attname = :there)"
         ),
         {
-            "mine": _name(connection, sync.schema, sync.table),
-            "theirs": _name(connection, lookup.schema, lookup.table),
+            "mine": compiler.table(sync.table, sync.schema),
+            "theirs": compiler.table(lookup.table, lookup.schema),
             "name": name,
             "there": there,
         },

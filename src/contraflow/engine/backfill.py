@@ -15,7 +15,7 @@ from contraflow.engine.journal import Checkpoint, Entry, Journal
 from contraflow.engine.report import Options, Progress
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Backfiller", "Target", "next_size"]
+__all__ = ["Backfiller", "Target", "next_size", "rows_locked"]
 
 # What a batch grows by at most, and shrinks to at least: one lucky or unlucky batch decides little.
 _GROWTH = 4.0
@@ -167,7 +167,9 @@ class Backfiller:
                 if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
                     raise
                 if self.clock() - began >= self.options.lock_patience:
-                    raise _no_lock(target, self.options) from error
+                    raise rows_locked(
+                        target.name, self.options, again="the backfill goes on where it stands"
+                    ) from error
             else:
                 return reached, size, wrote
             self.pause_point()
@@ -223,12 +225,13 @@ def _stuck(target: Target, left: int) -> ProblemError:
     )
 
 
-def _no_lock(target: Target, options: Options) -> ProblemError:
+def rows_locked(name: str, options: Options, *, again: str) -> ProblemError:
+    """``CF006``: rows of the table ``name`` could not be had. ``again`` says what the same command then does."""
     return ProblemError(
         Problem(
             code="CF006",
-            what=f"rows of {target.name} stayed locked for {options.lock_patience:g} seconds.",
+            what=f"rows of {name} stayed locked for {options.lock_patience:g} seconds.",
             why="a transaction that has written to the table stays open.",
-            instead="end that transaction, then run the same command again: the backfill goes on where it stands.",
+            instead=f"end that transaction, then run the same command again: {again}.",
         )
     )

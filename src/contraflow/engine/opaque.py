@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import LockTimeout
 from contraflow.dialects.opaque import OpaqueText, opaque_text
-from contraflow.engine.backfill import next_size
+from contraflow.engine.backfill import next_size, rows_locked
 from contraflow.engine.checks import misfit
-from contraflow.engine.report import Options, Progress
+from contraflow.engine.report import Progress
 from contraflow.engine.schema import full_name
 from contraflow.engine.work import Work
 from contraflow.opaque import Opaque
@@ -235,7 +235,8 @@ class _Table:
                 if not isinstance(error, LockTimeout) and not work.adapter.is_lock_timeout(error):
                     raise
                 if work.clock() - began >= work.options.lock_patience:
-                    raise _no_lock(self.sync, work.options) from error
+                    name = full_name(self.sync.schema, self.sync.table)
+                    raise rows_locked(name, work.options, again="it computes what is left") from error
             work.pause_point()
             work.sleep(rest * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
             rest = min(rest * _GROWTH, timeout * 8)
@@ -249,16 +250,5 @@ def _stuck(sync: Sync, left: int) -> ProblemError:
             what=f"{left} rows of {name} stay to be computed, though each was tried.",
             why="something takes the writes back (another trigger on the table), or writes these rows without a pause.",
             instead=f"look at the triggers of {name}, then run: contraflow migrate",
-        )
-    )
-
-
-def _no_lock(sync: Sync, options: Options) -> ProblemError:
-    return ProblemError(
-        Problem(
-            code="CF006",
-            what=f"rows of {full_name(sync.schema, sync.table)} stayed locked for {options.lock_patience:g} seconds.",
-            why="a transaction that has written to the table stays open.",
-            instead="end that transaction, then run the same command again: it computes what is left.",
         )
     )
