@@ -99,6 +99,15 @@ def test_a_row_is_replayed_through_every_phase(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.only_on("sqlite")
+def test_a_row_that_a_revision_makes_is_not_taken_for_a_wrong_one(server: Server, tmp_path: Path) -> None:
+    """The project's first revision inserts the user 1; the case makes its own."""
+    rehearsal = rehearse(server, two_changes(tmp_path / "service", "sqlite://").ini)
+    steps: list[Step] = ["expand", "migrate", "verify", Write(release="old", verb="insert", values={"fullname": "One"})]
+    with Bench(rehearsal) as bench:
+        assert bench.replay(Case(rehearsal=rehearsal, table="users", key={"id": 1}, steps=steps)) is None
+
+
+@pytest.mark.only_on("sqlite")
 def test_what_one_row_does_not_show_alone_is_said(server: Server, tmp_path: Path) -> None:
     """Triggers that somebody dropped behind the rehearsal's back are there again in a replay."""
     rehearsal = rehearse(server, two_changes(tmp_path / "service", "sqlite://").ini, seconds=0.5, rows=4)
