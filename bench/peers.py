@@ -1,8 +1,9 @@
 """The same change of the same table by other tools and by Contraflow, two writers beside it.
 
 The change: ``visits`` from INTEGER to BIGINT, under its name, which rewrites every row. Contenders: one plain ``ALTER
-TABLE``; pt-online-schema-change (Debian's package ``percona-toolkit``), where it is installed and for the servers that
-it knows; Contraflow. What cannot be run is said in its row, with the reason.
+TABLE``; pt-online-schema-change (Debian's package ``percona-toolkit``) and pg_repack (``postgresql-15-repack``), where
+they are installed and for the servers that they know; Contraflow. pg_repack changes no type: it rebuilds the same table
+as it is, which is the same copying of rows. What cannot be run is said in its row, with the reason.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -30,6 +32,8 @@ PAUSE = 0.002
 SETTLE = 0.5
 """Seconds that the writers run before the change and after it."""
 PERCONA = "pt-online-schema-change"
+REPACK = Path("/usr/lib/postgresql/15/bin/pg_repack")
+"""Where Debian's package puts it: on no path, since it belongs to one version of the server."""
 
 
 class NotPossible(Exception):
@@ -42,6 +46,8 @@ class _Contender:
 
     name: str
     change: Callable[[sa.URL], None]
+    rebuilds_only: bool = False
+    """Whether it writes the table's rows anew, and leaves the type."""
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)
@@ -65,7 +71,7 @@ class _Contender:
                 self.reason = str(error)
             ended = time.monotonic()
             time.sleep(SETTLE)
-            if not self.reason:
+            if not self.reason and not self.rebuilds_only:
                 _check_changed(url)
         self.seconds.append(ended - began)
         self.rates.append(rows / (ended - began))
@@ -78,7 +84,8 @@ class _Contender:
         if self.reason:
             return (self.name, *["-"] * 4, f"not run: {self.reason}")
         forms = [(self.seconds, ".1f"), (self.rates, ".0f"), (self.worst, ".0f"), (self.late, ".1f")]
-        return (self.name, *(Spread(values=tuple(values), form=form) for values, form in forms), failures(self.errors))
+        name = f"{self.name}, only rebuilding the table" if self.rebuilds_only else self.name
+        return (name, *(Spread(values=tuple(values), form=form) for values, form in forms), failures(self.errors))
 
 
 def measure(kind: str, plan: Plan) -> list[Table]:
@@ -89,6 +96,7 @@ def measure(kind: str, plan: Plan) -> list[Table]:
             contenders = [
                 _Contender(name="one ALTER TABLE", change=_alter),
                 _Contender(name=_percona_version(), change=_percona),
+                _Contender(name=_repack_version(), change=_repack, rebuilds_only=True),
                 _Contender(name="Contraflow", change=_contraflow),
             ]
             for repetition in range(plan.repetitions):
@@ -165,6 +173,31 @@ def _percona(url: sa.URL) -> None:
     if answer.returncode:
         lines = [line for line in (answer.stderr + answer.stdout).splitlines() if line.strip()]
         raise NotPossible(f"it ended with {answer.returncode}: {lines[-1] if lines else 'no word'}")
+
+
+def _repack_version() -> str:
+    if not REPACK.exists():
+        return REPACK.name
+    return subprocess.run([REPACK, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _repack(url: sa.URL) -> None:
+    if url.get_backend_name() != "postgresql":
+        raise NotPossible("it is for PostgreSQL")
+    with closing(Session(url)) as session:
+        known = session.connection.exec_driver_sql("SELECT 1 FROM pg_available_extensions WHERE name = 'pg_repack'")
+        if known.first() is None or not REPACK.exists():
+            raise NotPossible("it is not installed for this server")
+        session.run("CREATE EXTENSION pg_repack")
+    answer = subprocess.run(
+        [REPACK, f"--dbname={url.database}", f"--host={url.host}", f"--port={url.port}", "--table=users"],
+        env={"PGUSER": url.username or "", "PGPASSWORD": url.password or ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise NotPossible(f"it ended with {answer.returncode}: {(answer.stderr or 'no word').splitlines()[-1]}")
 
 
 def _contraflow(url: sa.URL) -> None:
