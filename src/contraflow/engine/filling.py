@@ -4,34 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from contraflow.engine.backfill import Backfiller, Target
+from contraflow.engine.backfill import Target, fill
 from contraflow.engine.journal import Entry
 from contraflow.engine.schema import full_name
 from contraflow.engine.verification import find_nulls, refuse
 from contraflow.engine.work import Work
 from contraflow.steps import Block, FillNulls, Online
 
-__all__ = ["carry_out", "fill"]
-
-
-def fill(work: Work, entry: Entry, target: Target) -> int:
-    """Fill one table, with its events in the journal; the rows written by this call."""
-    filler = Backfiller(
-        verb=work.verb,
-        adapter=work.adapter,
-        journal=work.journal,
-        options=work.options,
-        clock=work.clock,
-        sleep=work.sleep,
-        progress=work.progress,
-        pause_point=work.breathe,
-        fence=work.lease.renew,
-    )
-    began = work.clock()
-    work.record("begun", target.title)
-    rows = filler.run(work.connection, entry, target)
-    work.record("done", target.title, statements=rows, seconds=work.clock() - began)
-    return rows
+__all__ = ["carry_out"]
 
 
 def carry_out(work: Work, entry: Entry, block: Block) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import LockTimeout
 from contraflow.dialects.opaque import OpaqueText, opaque_text
-from contraflow.engine.backfill import next_size, rows_locked
+from contraflow.engine.backfill import next_size
 from contraflow.engine.checks import misfit
 from contraflow.engine.report import Progress
 from contraflow.engine.schema import full_name
@@ -27,7 +25,6 @@ __all__ = ["check_opaque", "compute", "needs_python", "opaque_syncs"]
 SAMPLE = 1000
 """Rows of each table that ``check`` computes."""
 _IDLE_PASSES = 3
-_GROWTH = 2.0
 
 
 def opaque_syncs(phases: Phases) -> list[Sync]:
@@ -224,22 +221,15 @@ class _Table:
 
     def _write(self, statement: sa.TextClause, writes: list[dict[str, Any]]) -> int:
         """One short transaction. A row that was changed since it was read stays stale."""
-        work, timeout = self.work, self.work.options.lock_timeout
-        began, rest = work.clock(), timeout
-        while True:
-            try:
-                with work.adapter.transaction(work.connection, timeout):
-                    work.lease.renew(work.connection)
-                    return sum(work.connection.execute(statement, write).rowcount for write in writes)
-            except (LockTimeout, sa.exc.DBAPIError) as error:
-                if not isinstance(error, LockTimeout) and not work.adapter.is_lock_timeout(error):
-                    raise
-                if work.clock() - began >= work.options.lock_patience:
-                    name = full_name(self.sync.schema, self.sync.table)
-                    raise rows_locked(name, work.options, again="it computes what is left") from error
-            work.pause_point()
-            work.sleep(rest * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
-            rest = min(rest * _GROWTH, timeout * 8)
+        work = self.work
+
+        def attempt() -> int:
+            with work.adapter.transaction(work.connection, work.options.lock_timeout):
+                work.lease.renew(work.connection)
+                return sum(work.connection.execute(statement, write).rowcount for write in writes)
+
+        name = full_name(self.sync.schema, self.sync.table)
+        return work.patiently(attempt, rows_of=name, again="it computes what is left")
 
 
 def _stuck(sync: Sync, left: int) -> ProblemError:

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter, Found, LockTimeout, Profile, Statement
 from contraflow.engine import nodes as registry
-from contraflow.engine.backfill import Target
+from contraflow.engine.backfill import Target, fill
 from contraflow.engine.checks import check_dependents, check_routines
 from contraflow.engine.connect import Database, locked, refused, unreachable
 from contraflow.engine.examination import find_problems, in_the_way
-from contraflow.engine.filling import carry_out, fill
+from contraflow.engine.filling import carry_out
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lag import Replicas
 from contraflow.engine.lease import PATIENCE, Lease

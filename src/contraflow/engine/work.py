@@ -8,7 +8,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -31,6 +31,8 @@ from contraflow.steps import (
 )
 
 __all__ = ["Work"]
+
+_T = TypeVar("_T")
 
 # A lock that was not had is tried for again after a rest, in lock timeouts: long enough for the writers that
 # queued to drain.
@@ -223,6 +225,26 @@ class Work:
             self.sleep(self._rest())
         self.tell(block.title, tries=tally.tries, finished=True)
 
+    def patiently(self, attempt: Callable[[], _T], *, rows_of: str, again: str) -> _T:
+        """Run ``attempt``, a short transaction that writes rows, until it has their locks, after longer and longer
+        rests; what it returns.
+
+        ``again`` says what the same command goes on with. Raises ``CF006`` after ``lock_patience`` seconds.
+        """
+        timeout = self.options.lock_timeout
+        began, rest = self.clock(), timeout
+        while True:
+            try:
+                return attempt()
+            except (LockTimeout, sa.exc.DBAPIError) as error:
+                if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
+                    raise
+                if self.clock() - began >= self.options.lock_patience:
+                    raise _rows_locked(rows_of, self.options, again) from error
+            self.pause_point()
+            self.sleep(rest * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
+            rest = min(rest * 2, timeout * 8)
+
     def _rest(self) -> float:
         timeout = self.options.lock_timeout
         return min(timeout * random.uniform(*_REST), max(timeout, _LONGEST_REST))  # noqa: S311 - not a secret
@@ -339,5 +361,16 @@ def _no_lock(block: Block, options: Options) -> ProblemError:
             what=f"the lock to {block.title} could not be had within {options.lock_patience:g} seconds.",
             why="a transaction that uses the table stays open; each try steps back, so that writers go on.",
             instead="end that transaction, then run the same command again.",
+        )
+    )
+
+
+def _rows_locked(name: str, options: Options, again: str) -> ProblemError:
+    return ProblemError(
+        Problem(
+            code="CF006",
+            what=f"rows of {name} stayed locked for {options.lock_patience:g} seconds.",
+            why="a transaction that has written to the table stays open.",
+            instead=f"end that transaction, then run the same command again: {again}.",
         )
     )
