@@ -284,5 +284,5 @@ def test_a_late_unique_key_and_collations(database: Database) -> None:
             connection.exec_driver_sql(statement)
     assert found(database, refer()) == [
         "the unique key of cities over name is checked at the end of transactions.",
-        "users.city has the collation default, and cities.name has C.",
+        "users.city has the collation of the database, and cities.name has C.",
     ]

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from contraflow.copies import Copy, Place
-from contraflow.dialects.collations import copy_collations
+from contraflow.dialects.collations import copy_collations, lookup_collations
 from contraflow.dialects.pair import PREFIX
-from contraflow.expressions import Ref
-from contraflow.expressions.trees import Lookup, Match
 from contraflow.problems import Problem
 from contraflow.syncs import Pair, Sync
 
@@ -60,37 +58,7 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
             ends = (sync.schema, sync.table), (lookup.schema, lookup.table)
             for end, other in (ends, ends[::-1]):
                 yield from _touching(connection, end, other)
-            for match in lookup.matches:
-                if isinstance(match.value, Ref):
-                    yield from _collations(connection, sync, match.value.name, lookup, match)
-
-
-def _collations(connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, match: Match) -> Iterator[Problem]:
-    """A column of text that is not there yet will have the database's own collation, unless it declares one."""
-    found = connection.execute(
-        sa.text(
-            "SELECT (SELECT collation_name FROM information_schema.columns WHERE table_name = :table"
-            " AND table_schema = coalesce(:schema, database()) AND column_name = :column),"
-            " (SELECT count(*) FROM information_schema.tables WHERE table_name = :other"
-            " AND table_schema = coalesce(:schema, database())),"
-            " (SELECT collation_name FROM information_schema.columns WHERE table_name = :other"
-            " AND table_schema = coalesce(:schema, database()) AND column_name = :there),"
-            " (SELECT default_collation_name FROM information_schema.schemata"
-            " WHERE schema_name = coalesce(:schema, database()))"
-        ),
-        {"table": sync.table, "schema": sync.schema, "column": name, "other": lookup.table, "there": match.name},
-    )
-    mine, exists, theirs, default = found.one()
-    if not exists:
-        theirs = getattr(match.type, "collation", None) or default
-    if mine is not None and mine != theirs:
-        yield Problem(
-            code="CF205",
-            what=f"{sync.table}.{name} has the collation {mine}, and {lookup.table}.{match.name} has {theirs}.",
-            why="the server does not compare them (error 1267, Illegal mix of collations): writes would fail.",
-            instead=f'declare {lookup.table}.{match.name} with it, sa.String(..., collation="{mine}"),\n'
-            "or give both tables one collation in an upgrade before.",
-        )
+            yield from lookup_collations(connection, sync, lookup, "database()")
 
 
 def _touching(connection: sa.Connection, end: Place, other: Place) -> Iterator[Problem]:

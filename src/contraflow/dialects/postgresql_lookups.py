@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
+from contraflow.dialects.collations import lookup_collations
 from contraflow.dialects.compiler import Compiler
-from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
 from contraflow.syncs import Sync
@@ -43,39 +43,10 @@ def lookup_problems(connection: sa.Connection, sync: Sync, compiler: Compiler) -
                 why="two rows could be alike for a while, and a row that is looked up could change unseen.",
                 instead="make it NOT DEFERRABLE, in an upgrade before.",
             )
-        for match in lookup.matches:
-            if isinstance(match.value, Ref):
-                yield from _collations(connection, sync, match.value.name, lookup, match.name, compiler)
+        yield from lookup_collations(connection, sync, lookup, "current_schema()")
 
 
 def _relation(connection: sa.Connection, lookup: Lookup, compiler: Compiler) -> object:
     return connection.execute(
         sa.text("SELECT to_regclass(:table)"), {"table": compiler.table(lookup.table, lookup.schema)}
     ).scalar()
-
-
-def _collations(
-    connection: sa.Connection, sync: Sync, name: str, lookup: Lookup, there: str, compiler: Compiler
-) -> Iterator[Problem]:
-    found = connection.execute(
-        sa.text(
-            "SELECT (SELECT c.collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
-            " WHERE a.attrelid = to_regclass(:mine) AND a.attname = :name),"
-            " (SELECT c.collname FROM pg_attribute a JOIN pg_collation c ON c.oid = a.attcollation"
-            " WHERE a.attrelid = to_regclass(:theirs) AND a.attname = :there)"
-        ),
-        {
-            "mine": compiler.table(sync.table, sync.schema),
-            "theirs": compiler.table(lookup.table, lookup.schema),
-            "name": name,
-            "there": there,
-        },
-    )
-    mine, theirs = found.one()
-    if mine != theirs:
-        yield Problem(
-            code="CF205",
-            what=f"{sync.table}.{name} has the collation {mine}, and {lookup.table}.{there} has {theirs}.",
-            why="the server does not compare them (42P22): writes would fail.",
-            instead="give both columns one collation, in an upgrade before.",
-        )
