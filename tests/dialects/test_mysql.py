@@ -242,6 +242,30 @@ def test_an_alter_that_would_need_a_rebuild_is_a_problem(database: Database) -> 
 
 
 @ON_BOTH
+def test_preflight_names_tables_that_cannot_be_altered_or_walked(database: Database) -> None:
+    """Of a FLOAT the server shows, and compares with, another value than it holds: such a row is never reached."""
+    with connected(database.engine) as (connection, adapter):
+        tables = {"measured": "CREATE TABLE measured (id FLOAT PRIMARY KEY, word TEXT)"}
+        if database.kind == "mariadb":
+            tables["aged"] = "CREATE TABLE aged (id INTEGER PRIMARY KEY) WITH SYSTEM VERSIONING"
+            tables["numbered"] = (
+                "CREATE TABLE numbered (id INTEGER DEFAULT NEXTVAL(numbers), word TEXT DEFAULT 'nextval(')"
+            )
+            send(connection, "CREATE SEQUENCE numbers")
+        else:
+            tables["numbered"] = "CREATE TABLE numbered (id INTEGER PRIMARY KEY, word VARCHAR(20) DEFAULT 'nextval(')"
+        send(connection, *tables.values())
+        found = [adapter.preflight(connection, [(None, table)]) for table in tables]
+        assert [[problem.code for problem in problems] for problems in found] == [
+            [] if (table, database.kind) == ("numbered", "mysql") else ["CF205"] for table in tables
+        ]
+        send(connection, "INSERT INTO measured VALUES (0.1, 'x')")
+        reached = "SELECT count(*) FROM measured WHERE id <= %s"
+        key = connection.exec_driver_sql("SELECT id FROM measured").scalar_one()
+        assert connection.exec_driver_sql(reached, (key,)).scalar_one() == 0
+
+
+@ON_BOTH
 def test_preflight_names_privileges_and_storage_engines_that_cannot_work(database: Database) -> None:
     with connected(database.engine) as (connection, adapter):
         send(connection, CREATE, "CREATE TABLE cache (id INTEGER PRIMARY KEY) ENGINE=MyISAM")

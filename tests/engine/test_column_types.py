@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contraflow.engine import State
+from contraflow.engine import Options, Progress, State
 from contraflow.operations.base import Operation
 from contraflow.operations.columns import AddColumn, RenameColumn
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.problems import Interrupted
 from tests.engine import service
 from tests.servers.shared import Database
 
@@ -53,6 +54,54 @@ def test_an_enumerated_type(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text("CREATE TYPE mood AS ENUM ('sad', 'ok')"))
     assert renamed(database, "mood NOT NULL", "'sad'", "'ok'") == ["sad", "ok"]
+
+
+KEYS = {
+    "inet": ["10.0.0.2", "10.0.0.10", "::1"],
+    "integer[]": ["{}", "{2}", "{10}"],
+    "timestamptz": ["-infinity", "0044-03-15 12:00:00+00 BC", "infinity"],
+    "jsonb": ["[]", '{"a": 1}', "10"],
+    "char(4)": ["a", "b ", "B"],
+}
+
+
+def migrated(url: sa.URL, *, batches: int) -> bool:
+    """Whether a runner that is stopped after so many batches, of one row each, came to the end."""
+    told: list[Progress] = []
+
+    def should_stop() -> bool:
+        return sum(not one.finished for one in told) >= batches
+
+    options = Options(batch_size=1, max_batch_size=1)
+    with service.runner(url, options=options, progress=told.append, should_stop=should_stop) as runner:
+        try:
+            runner.migrate()
+        except Interrupted:
+            return False
+    return True
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_keys_that_no_driver_takes_as_it_reads_them(database: Database) -> None:
+    """A range of the key ends with a value that was read, and kept in the journal if the runner is stopped."""
+    with database.engine.begin() as connection:
+        for place, (type_, keys) in enumerate(KEYS.items()):
+            connection.exec_driver_sql(f"CREATE TABLE t{place} (id {type_} PRIMARY KEY, a text NOT NULL)")
+            for key in keys:
+                connection.exec_driver_sql(f"INSERT INTO t{place} VALUES ('{key}', 'x')")
+    declared = upgrade_of(*(RenameColumn(table=f"t{place}", old="a", new="b") for place in range(len(KEYS))))
+    stops = 0
+    with service.runner(database.url, declared) as runner:
+        runner.expand()
+    while stops < 100 and not migrated(database.url, batches=2):
+        stops += 1
+    assert len(KEYS) <= stops < 100
+    with service.runner(database.url, declared) as runner:
+        runner.verify()
+        runner.contract()
+    with database.engine.connect() as connection:
+        filled = [connection.exec_driver_sql(f"SELECT b FROM t{place}").scalars().all() for place in range(len(KEYS))]
+    assert filled == [["x"] * 3] * len(KEYS)
 
 
 COLLATIONS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import sqlalchemy as sa
 
@@ -220,6 +222,20 @@ def test_interrupted_between_batches_goes_on_at_the_checkpoint(database: Databas
         runner.migrate()
     assert batches[0].done == 40 - left + 4  # went on where it stood
     assert batches[-1].done == 40
+
+
+def test_a_backfill_that_hardly_writes_foretells_no_end(database: Database) -> None:
+    tables = ("users",)
+    service.make_tables(database.engine, tables=tables)
+    seconds = itertools.count(step=1_000_000)
+    told: list[Progress] = []
+    with service.runner(
+        database.url, service.upgrade(tables=tables), clock=lambda: float(next(seconds)), progress=told.append
+    ) as runner:
+        runner.expand()
+        runner.migrate()
+    batches = [one for one in told if one.title == "backfill users"]
+    assert [one.eta for one in batches] == [None] * (len(batches) - 1) + [0.0]
 
 
 def test_ctrl_c_is_an_interruption(database: Database) -> None:

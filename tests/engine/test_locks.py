@@ -235,6 +235,24 @@ def test_a_backfill_behind_a_locked_row_gets_smaller_and_waits(users: Database) 
     assert len(rests) == 3
 
 
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_a_backfill_behind_rows_that_are_deleted_meanwhile(users: Database) -> None:
+    """Those were the last ones of the table: when it tries again, there is nothing beyond the checkpoint."""
+    with users.engine.connect() as writer:
+
+        def rest(_seconds: float) -> None:
+            writer.commit()
+
+        with service.runner(users.url, service.upgrade(tables=USERS), sleep=rest) as runner:
+            runner.expand()
+            service.run(writer, "DELETE FROM users WHERE id >= 4")
+            runner.migrate()
+            runner.verify()
+    with users.engine.connect() as connection:
+        rows = connection.execute(sa.text("SELECT id, last_name FROM users ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [(number, f"Last{number}") for number in range(4)]
+
+
 def test_rows_that_come_behind_the_backfills_back_are_filled_too(users: Database) -> None:
     """A row that is unsynced although the sync stands (written with triggers off), at a key that is passed already."""
     done: list[int] = []

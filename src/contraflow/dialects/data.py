@@ -64,11 +64,13 @@ def backfill_text(
 def bounds(compiler: Compiler, table: str, columns: Sequence[str]) -> tuple[str, str]:
     """The queries of the last key of the next ``:limit`` rows: from the start, and after ``:k0, :k1 ...``."""
     names = ", ".join(columns)
-    backwards = ", ".join(f"{column} DESC" for column in columns)
+    carried = ", ".join(compiler.carried(f"contraflow_page.{column}") for column in columns)
+    # Qualified: what is selected may be named like the column and be sorted otherwise.
+    backwards = ", ".join(f"contraflow_page.{column} DESC" for column in columns)
 
     def bound(where: str) -> str:
         page = f"SELECT {names} FROM {escape(table)}{where} ORDER BY {names} LIMIT :limit"
-        return f"SELECT {names} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
+        return f"SELECT {carried} FROM ({page}) AS contraflow_page ORDER BY {backwards} LIMIT 1"
 
     return bound(""), bound(f" WHERE {beyond(compiler, columns, '>', 'k')}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -100,23 +100,59 @@ class MySQLServer(Adapter):
         return list(dict.fromkeys(problems))
 
     def _table_problems(self, connection: sa.Connection, table: str, schema: str | None) -> list[Problem]:
-        engine = connection.execute(
-            sa.text(
-                "SELECT engine FROM information_schema.tables WHERE table_name = :table"
-                " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
-            ),
-            {"table": table, "schema": schema},
-        ).scalar()
-        if engine is None or str(engine).lower() == "innodb":
+        where = "WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
+        named = {"table": table, "schema": schema}
+        kind = sa.text(f"SELECT engine, table_type FROM information_schema.tables {where} AND engine IS NOT NULL")
+        row = connection.execute(kind, named).first()
+        if row is None:  # no table, or a view
             return []
+        columns = sa.text(
+            f"SELECT column_name, data_type, column_key, column_default FROM information_schema.columns {where}"
+        )
+        name = self.compiler.table(table, schema)
         return [
-            Problem(
-                code="CF205",
-                what=f"{table} is stored in {engine}.",
-                why="only InnoDB has transactions, instant DDL and row locks.",
-                instead=f"ALTER TABLE {self.compiler.table(table, schema)} ENGINE = InnoDB; at a quiet time.",
+            Problem(code="CF205", what=what, why=why, instead=instead)
+            for what, why, instead in (
+                *self._kinds_refused(table, name, *row),
+                *(
+                    refusal
+                    for column in connection.execute(columns, named)
+                    for refusal in self._refused(table, *column)
+                ),
             )
         ]
+
+    def _kinds_refused(self, table: str, name: str, engine: str, kind: str) -> Iterator[tuple[str, str, str]]:
+        """What, why and the way out where no table of this kind can be upgraded."""
+        if engine.lower() != "innodb":
+            yield (
+                f"{table} is stored in {engine}.",
+                "only InnoDB has transactions, instant DDL and row locks.",
+                f"ALTER TABLE {name} ENGINE = InnoDB; at a quiet time.",
+            )
+        if kind == "SYSTEM VERSIONED":  # MariaDB's
+            yield (
+                f"{table} is system-versioned.",
+                "the server alters no such table (system_versioning_alter_history).",
+                f"ALTER TABLE {name} DROP SYSTEM VERSIONING; and ADD it again once the upgrade is contracted.",
+            )
+
+    def _refused(
+        self, table: str, column: str, type_: str, key: str, default: str | None
+    ) -> Iterator[tuple[str, str, str]]:
+        """The same, because of one of its columns."""
+        if key == "PRI" and type_.lower() == "float":
+            yield (
+                f"the primary key of {table} has the FLOAT column {column}.",
+                "the server shows 6 digits of such a value, by which its row is not found again.",
+                "make it DOUBLE or DECIMAL in a revision before this one.",
+            )
+        if self.product == "mariadb" and str(default).lower().startswith(("nextval(", "lastval(")):
+            yield (
+                f"the default of {table}.{column} asks a sequence.",
+                "phases run under LOCK TABLES, and the server alters no such table then (error 1100).",
+                "let AUTO_INCREMENT or the application number the rows, in a revision before this one.",
+            )
 
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
         """See :meth:`Adapter.table_problems`."""

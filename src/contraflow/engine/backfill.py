@@ -23,6 +23,8 @@ _GROWTH = 4.0
 _SHRINK = 2.0
 # How much of the rate shown is the newest batch's.
 _NEWEST = 0.3
+# Rows a second, below which no end is foretold: where most rows are filled already, hardly any batch writes.
+_SLOWEST = 0.01
 # Passes that find rows left but write none, before the backfill gives up.
 _IDLE_PASSES = 3
 
@@ -144,6 +146,8 @@ class _Backfill:
             if tried:
                 size = max(1, size // 2)
                 last = self._bound(point.position, size)
+                if target.key and last is None:
+                    return point, size, 0  # whoever held the last rows has deleted them
             tried = True
             parameters = {
                 **_named("k", point.position or ()),
@@ -192,7 +196,7 @@ class _Meter:
 
     def report(self, done: int, *, finished: bool = False) -> Progress:
         total = done if finished else max(self.total, done)
-        eta = (total - done) / self.rate if self.rate else None
+        eta = (total - done) / self.rate if self.rate and self.rate >= _SLOWEST else None
         return Progress(
             phase=self.verb,
             title=self.target.title,

@@ -79,6 +79,10 @@ class Compiler(ABC):
         """The table's name, qualified where a schema is given."""
         return f"{self.quote(schema)}.{self.quote(name)}" if schema else self.quote(name)
 
+    def carried(self, key: str) -> str:
+        """A key's column in the form in which its value is read, kept, and compared with the column again later."""
+        return key
+
     def type_text(self, type_: sa.types.TypeEngine[Any]) -> str:
         """The type in DDL."""
         return self.dialect.type_compiler_instance.process(type_)

@@ -37,6 +37,11 @@ class PostgreSQLCompiler(Compiler):
             return text if same else f"CAST(CAST({text} AS text) AS {self.type_text(target.type)})"
         return text
 
+    def carried(self, key: str) -> str:
+        # A parameter that is text takes the type of what it is compared with (manual, Operator Type Resolution): so no
+        # driver has to know the type both ways. psycopg reads neither 'infinity' nor a range as it takes it.
+        return f"CAST({key} AS text)"
+
     def reference(self, text: str, type_: sa.types.TypeEngine[Any]) -> str:
         if is_text(type_):
             return f"(CAST({text} AS text){self.collate})"
