@@ -13,6 +13,7 @@ from contraflow import (
     AddCompanion,
     AddSurrogateKey,
     ChangeDefault,
+    ChangeType,
     CopyColumn,
     CopyTable,
     CreateIndex,
@@ -22,6 +23,7 @@ from contraflow import (
     DropIndex,
     DropTable,
     Lens,
+    MergeTables,
     MoveColumns,
     Opaque,
     OpaqueColumns,
@@ -35,7 +37,7 @@ from contraflow import (
     TransformColumns,
     Upgrade,
 )
-from contraflow.expressions import after, before, concat, mod, substr, trim
+from contraflow.expressions import after, before, concat, mod, recode, substr, trim
 from contraflow.operations.base import Operation
 from tests.operations.lives import LIVES, TABLE, Life, create, send
 
@@ -80,7 +82,8 @@ class Course:
     given: frozenset[str] = frozenset()
     """Columns that no release leaves NULL any more: nothing would fill them."""
     labels: Sequence[str] = ()
-    """The values of an enumerated column that both releases know: others may stand from contract on."""
+    """The values of an enumerated column that both releases know: others may stand from contract on. Without them, each
+    release writes those of its own column."""
     whole: bool = False
     """A column follows another: an update writes all columns, so that the writer knows what it will read."""
     opaque: Callable[[], OpaqueWriter] | None = None
@@ -408,6 +411,68 @@ def _split_by_rows() -> Course:
     )
 
 
+def _merged() -> Course:
+    """The old release has a table for rows with odd keys, and one for the others; the new one moves rows by a word."""
+    old, new = sa.MetaData(), sa.MetaData()
+    for name in ("evens", "odds"):
+        sa.Table(name, old, _key(), _text("name"), _text("note", nullable=True))
+    kind: sa.Column[str] = sa.Column("kind", sa.Enum("odd", "even", native_enum=False), nullable=False)
+    people = sa.Table("people", new, _key(), _text("name"), _text("note", nullable=True), kind)
+    course = _course(
+        "two tables are merged",
+        [
+            CreateTable(definition=people),
+            MergeTables(
+                matching="odds",
+                others="evens",
+                to="people",
+                reads=["kind"],
+                where=lambda row: row.kind == "odd",
+                values={"odds": {"kind": "odd"}, "evens": {"kind": "even"}},
+            ),
+            DropTable(table="odds"),
+            DropTable(table="evens"),
+        ],
+        (old, ["evens"]),
+        _parts(new, "people"),
+        ["name", "note"],
+    )
+    (part,) = course.old
+    return replace(course, old=[replace(part, odd="odds")])
+
+
+def _recoded(name: str, old: Sequence[str], new: Sequence[str], forward: Mapping[str, str]) -> Course:
+    """The values of an enumerated column: ``forward`` from those of the old release to those of the new one."""
+    backward = {there: here for here, there in reversed(list(forward.items()))}
+    state: sa.Column[str] = sa.Column("state", sa.Enum(*old, name="state"), nullable=False)
+    type_ = sa.Enum(*new, name="state_2")
+    other: sa.Column[str] = sa.Column("state_2", type_, nullable=False)
+    metadata = _users(_text("name"), state)
+
+    def make(engine: sa.Engine) -> None:
+        metadata.create_all(engine)
+        type_.create(engine)  # an earlier revision's, where it is a type of its own (PostgreSQL)
+
+    course = _course(
+        name,
+        [
+            ChangeType(
+                table="users",
+                column="state",
+                new=other._copy(),
+                forward=lambda row: recode(row.state, forward, default=new[0]),
+                backward=lambda row: recode(row.state_2, backward, default=old[0]),
+                lossy=len(backward) < len(forward),
+            )
+        ],
+        (metadata, ["users"]),
+        _parts(_users(_text("name"), other._copy())),
+        {"name": "name", "state": "state_2"},
+        images={"state": forward.__getitem__, "state_2": backward.__getitem__},
+    )
+    return replace(course, create=make)
+
+
 def _numbered() -> Course:
     """The server numbers the rows, and the releases go on telling them apart by the key that was."""
     old = sa.MetaData()
@@ -432,5 +497,17 @@ def _numbered() -> Course:
 COURSES = (
     *(course_of(life) for life in LIVES if any(getattr(item, "name", None) == "id" for item in life.old)),
     *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
-    *(_copied(), _transformed(), _numbered(), _own_copy(), _split_by_rows()),
+    *(_copied(), _transformed(), _numbered(), _own_copy(), _split_by_rows(), _merged()),
+    _recoded(
+        "values of an enumerated column are renamed",
+        ["active", "disabled"],
+        ["active", "locked"],
+        {"active": "active", "disabled": "locked"},
+    ),
+    _recoded(
+        "a value of an enumerated column goes",
+        ["active", "disabled", "gone"],
+        ["active", "disabled"],
+        {"active": "active", "disabled": "disabled", "gone": "disabled"},
+    ),
 )
