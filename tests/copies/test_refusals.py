@@ -171,7 +171,7 @@ def test_a_cluster_is_refused(database: Database) -> None:
     (copy,) = [step.copy for step in steps if isinstance(step, BackfillCopy)]
     with database.engine.connect() as connection:
         said = [problem.what for problem in adapter.copy_problems(connection, copy)]
-    assert said == ["goods.place cannot follow other tables on a cluster."]
+    assert said == ["goods.place cannot follow other tables on this server."]
 
 
 @pytest.mark.only_on("postgresql", "postgresql15", "mysql", "mariadb")

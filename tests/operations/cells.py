@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -81,15 +81,23 @@ PROFILES = (
     Profile(product="cockroachdb", version=(25, 4, 0)),
     Profile(product="mysql", version=(9, 7, 0)),
     Profile(product="mariadb", version=(10, 11, 0)),
+    Profile(product="mariadb", version=(10, 11, 0), settings={"wsrep_on": "ON"}),
     Profile(product="sqlite", version=(3, 40, 0)),
 )
-TITLES = {
+TITLES: Mapping[str, str] = {
     "postgresql": "PostgreSQL",
     "cockroachdb": "CockroachDB",
     "mysql": "MySQL",
     "mariadb": "MariaDB",
+    "galera": "Galera",
     "sqlite": "SQLite",
 }
+
+
+def server(profile: Profile) -> str:
+    """The key of the profile's server in :data:`TITLES`."""
+    return "galera" if profile.settings.get("wsrep_on") == "ON" else profile.product
+
 
 EXAMPLES: Sequence[Operation] = (
     RenameColumn(table="users", old="city", new="town"),
@@ -283,7 +291,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
     if any(isinstance(step, (BackfillCopy, BackfillPair)) for step in steps):
         return "trigger" if adapter.follows_tables else "refused"
     if any(isinstance(step, Backfill) and step.sync.looks_up for step in steps):
-        return "trigger" if adapter.follows_tables else "refused"
+        alone = isinstance(operation, AddCompanion) and adapter.makes_companions
+        return "trigger" if alone or adapter.follows_tables else "refused"
     if any(isinstance(step, Backfill) for step in steps):
         return "trigger"
     build = next(
@@ -306,7 +315,7 @@ def cell(operation: Operation, adapter: Adapter) -> str:
         return "refused"
     locks = " ".join(statement.lock for statement in statements(adapter, [build]))
     way = "online" if "writers go on" in locks or "online" in locks else "in place, writers wait"
-    if isinstance(build, Online) and isinstance(build.step, AllowNull) and way != "online":
+    if isinstance(build.step, AllowNull) and way != "online" and "as long as it takes" not in locks:
         way = "in place"  # one short statement
     return f"{way}, at contract" if build not in planned.migrate else way
 
@@ -342,7 +351,7 @@ def table() -> str:
     """The table, in Markdown."""
     adapters = [for_profile(profile) for profile in PROFILES]
     rows = [
-        ["operation", *(TITLES[adapter.product] for adapter in adapters)],
+        ["operation", *(TITLES[server(adapter.profile)] for adapter in adapters)],
         ["---"] * (len(adapters) + 1),
         *([title(operation), *(cell(operation, adapter) for adapter in adapters)] for operation in EXAMPLES),
     ]

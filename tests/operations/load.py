@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import Fault, Options, Runner, classify
+from contraflow import Fault, Options, Runner, classify, retry
 from tests.operations.courses import Course, Part
 from tests.servers.shared import Database, new_engine
 
@@ -56,13 +56,21 @@ class Result:
         return vars(self)
 
 
-def carry(database: Database, course: Course, requests: int) -> Result:
+def carry(
+    database: Database,
+    course: Course,
+    requests: int,
+    *,
+    at: Mapping[str, sa.URL] | None = None,
+    reading: float = READING,
+) -> Result:
     """Carry the upgrade there, half-way back and through, under at least so many requests of both releases.
 
-    Each phase begins behind a reader's open transaction.
+    Each phase begins behind a reader's transaction, which stays open for ``reading`` seconds. ``at`` says where a
+    release's writers connect to, if that is another node of a cluster.
     """
     course.create(database.engine)
-    load = Load(database, course)
+    load = Load(database, course, at=at or {}, reading=reading)
     began = time.monotonic()
     options = Options(lock_timeout=0.3)
     try:
@@ -118,10 +126,20 @@ def carry(database: Database, course: Course, requests: int) -> Result:
 class Load:
     """The tables of an upgrade under the load of its two releases."""
 
-    def __init__(self, database: Database, course: Course) -> None:
+    def __init__(
+        self,
+        database: Database,
+        course: Course,
+        *,
+        at: Mapping[str, sa.URL] | None = None,
+        reading: float = READING,
+    ) -> None:
         self.course = course
         self.result = Result(life=course.name, server=database.kind)
         self.engine = new_engine(database.url, poolclass=sa.pool.NullPool)
+        self.engines = {release: new_engine(url, poolclass=sa.pool.NullPool) for release, url in (at or {}).items()}
+        """Of the releases that connect to another node."""
+        self._reading = reading
         self.phase = "before"
         self.both_shapes = True
         """The new writers read the old shape, too."""
@@ -151,15 +169,19 @@ class Load:
 
     def forget(self, release: str) -> None:
         """Delete the rows of the release's writers, which have ended: the old release alone is left."""
-        with self.engine.begin() as connection:
-            for writer in self._of(release):
-                first = writer.number * SPREAD
-                for part in reversed(self.course.old):
-                    keys = f"{part.key} BETWEEN {first} AND {first + SPREAD - 1}"
-                    for table in part.tables:
-                        connection.exec_driver_sql(f"DELETE FROM {table} WHERE {keys}")
-                self._ended += writer.requests
-                self.writers.remove(writer)
+
+        @retry(self.engine)
+        def delete(connection: sa.Connection, writer: Writer) -> None:
+            first = writer.number * SPREAD
+            for part in reversed(self.course.old):
+                keys = f"{part.key} BETWEEN {first} AND {first + SPREAD - 1}"
+                for table in part.tables:
+                    connection.exec_driver_sql(f"DELETE FROM {table} WHERE {keys}")
+
+        for writer in self._of(release):
+            delete(writer)
+            self._ended += writer.requests
+            self.writers.remove(writer)
 
     def requests(self) -> int:
         """How many there were so far."""
@@ -194,14 +216,14 @@ class Load:
                 connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()
 
         def read() -> None:
-            with self.engine.connect() as connection:
+            # Suppressed: 1412 on MySQL, 1213 on Galera, which are listed.
+            with contextlib.suppress(sa.exc.DBAPIError), self.engine.connect() as connection:
                 try:
                     count(connection)
                 finally:
                     opened.set()
-                time.sleep(READING)
-                with contextlib.suppress(sa.exc.DBAPIError):  # 1412 on MySQL: listed
-                    count(connection)
+                time.sleep(self._reading)
+                count(connection)
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -281,6 +303,7 @@ class Writer(threading.Thread):
     def __init__(self, load: Load, release: str, number: int) -> None:
         super().__init__(name=f"{release} {number}")
         self.load = load
+        self.engine = load.engines.get(release, load.engine)
         self.release = release
         self.number = number
         self.parts = load.course.parts(release)
@@ -308,7 +331,7 @@ class Writer(threading.Thread):
                 time.sleep(self._rest)
 
     def _connected(self) -> Any:
-        connection = self.load.engine.raw_connection()
+        connection = self.engine.raw_connection()
         driver: Any = connection.driver_connection
         connection.detach()
         name = self.load.engine.dialect.name
@@ -424,7 +447,8 @@ class Writer(threading.Thread):
             if column.nullable and name not in self.load.course.given and number % 3 == 0:
                 row[name] = None
             elif isinstance(column.type, sa.types.Enum):
-                row[name] = self.load.course.labels[number % len(self.load.course.labels)]
+                labels = self.load.course.labels or column.type.enums
+                row[name] = labels[number % len(labels)]
             elif isinstance(column.type, sa.types.String):
                 row[name] = f"{number}@{self.release}"
             else:
@@ -445,7 +469,7 @@ class OpaqueClient(Writer):
         opaque = load.course.opaque
         assert opaque is not None
         self.writer = opaque()
-        self.session = load.engine.connect()
+        self.session = self.engine.connect()
 
     def run(self) -> None:
         """See :meth:`Writer.run`."""

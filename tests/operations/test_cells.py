@@ -7,7 +7,7 @@ from pathlib import Path
 
 import contraflow
 from contraflow.dialects import for_profile
-from tests.operations.cells import EXAMPLES, PROFILES, cell, phases, statements, table
+from tests.operations.cells import EXAMPLES, PROFILES, cell, phases, server, statements, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -34,7 +34,7 @@ def test_a_cell_says_what_is_sent() -> None:
                 continue
             planned = phases(operation, adapter)
             sent = list(statements(adapter, (*planned.expand, *planned.migrate, *planned.contract)))
-            assert sent, f"{operation} does nothing on {profile.product}"
+            assert sent, f"{operation} does nothing on {server(profile)}"
             triggers = any(" TRIGGER " in statement.sql for statement in sent)
             assert triggers is how.startswith("trigger")
 

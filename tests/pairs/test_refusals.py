@@ -139,13 +139,21 @@ def test_a_declaration_that_contradicts_itself(more: dict[str, Any], said: str) 
     assert said in str(caught.value)
 
 
-def test_cockroachdb_is_refused() -> None:
+@pytest.mark.parametrize(
+    "profile",
+    [
+        Profile(product="cockroachdb", version=(25, 4)),
+        Profile(product="mariadb", version=(10, 11), settings={"wsrep_on": "ON"}),
+    ],
+    ids=["cockroachdb", "galera"],
+)
+def test_servers_that_refuse(profile: Profile) -> None:
     operations = (CreateTable(definition=_profiles(_text("bio"))), MoveColumns(**MOVE))
     upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
     phases = plan(upgrade, {(None, "users"): _users(_text("bio"))})
     steps = [block.step for block in phases.migrate if isinstance(block, Online)]
     pair = next(step.pair for step in steps if isinstance(step, BackfillPair))
-    adapter = for_profile(Profile(product="cockroachdb", version=(25, 4)))
+    adapter = for_profile(profile)
     connection: Any = None  # nothing is asked
     assert [problem.code for problem in adapter.pair_problems(connection, pair)] == ["CF205"]
 

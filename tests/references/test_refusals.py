@@ -225,7 +225,7 @@ def test_a_cluster_is_refused_what_its_nodes_do_not_agree_on(database: Database)
     assert isinstance(adapter, GaleraAdapter)
     companion = AddCompanion(table="users", column=NULLABLE, to="cities", key="id", columns={"city": "name"})
     for operation, wanted in (
-        (refer(), ["rows of users cannot come to refer to cities on a cluster."]),
+        (refer(), ["rows of users cannot come to refer to cities on this server."]),
         (companion, []),
     ):
         upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=(operation,)),))

@@ -15,6 +15,7 @@ from contraflow.copies import Copy
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.constraint_text import violating
 from contraflow.dialects.kinds import Kind, kind_of, misfit
+from contraflow.expressions.trees import Lookup
 from contraflow.installed import Index, Installed, Widening
 from contraflow.lens import Side
 from contraflow.problems import Problem
@@ -180,6 +181,12 @@ class Adapter(ABC):
     """A column gets a wider type by a shadow where it cannot get it in place."""
     follows_tables: ClassVar[bool] = True
     """Triggers of two tables can keep them in step."""
+    why_alone: ClassVar[str] = (
+        "how triggers behave there that look at, or write, a second table, which has triggers of its own, is not known."
+    )
+    """Why they cannot, where they cannot."""
+    makes_companions: ClassVar[bool] = True
+    """A trigger can make a row of another table, to which its own row then refers."""
     marker_type: ClassVar[str] = "SMALLINT"
     longest_name: ClassVar[tuple[int, Literal["bytes", "characters"]] | None] = None
     """The longest name of a column, index or constraint that the server keeps whole; None for no limit worth naming."""
@@ -212,6 +219,20 @@ class Adapter(ABC):
 
         Privileges, versions, settings. Reads only. Tables that do not exist are passed over: planning reports them.
         """
+
+    def standstill_problems(
+        self,
+        connection: sa.Connection,  # noqa: ARG002 - for subclasses
+        installed: Sequence[Installed],  # noqa: ARG002
+        made: Iterable[sa.Table] = (),  # noqa: ARG002
+    ) -> list[Problem]:
+        """Where a statement that changes a table of ``installed`` and a write of another one can wait for each other
+        for ever.
+
+        Asked before the first change, with the definitions of the tables that are to be ``made``, and again before
+        contract and rollback: foreign keys, triggers and rows may have come since. Reads only.
+        """
+        return []
 
     def index_problems(
         self,
@@ -295,10 +316,10 @@ class Adapter(ABC):
         return [
             Problem(
                 code="CF205",
-                what=f"columns cannot move from {pair.old_table.table} to {pair.new_table.table} on this server.",
-                why="how triggers behave there that write a second table, which has triggers of its own, is not known.",
-                instead="add the columns to the other table (AddColumn), let a release write both, then drop them here"
-                " (DropColumn).",
+                what=f"{pair.old_table.table} and {pair.new_table.table} cannot be kept in step on this server.",
+                why=self.why_alone,
+                instead="add the other table or its columns alone (CreateTable, AddColumn), let a release write both,"
+                "\nthen drop what it no longer needs (DropTable, DropColumn).",
             )
         ]
 
@@ -310,7 +331,7 @@ class Adapter(ABC):
             Problem(
                 code="CF205",
                 what=f"{copy.table}.{copy.column} cannot follow other tables on this server.",
-                why="how triggers behave there that write a second table, which has triggers of its own, is not known.",
+                why=self.why_alone,
                 instead="add the column (AddColumn), let a release write it, and fill it in an upgrade after that.",
             )
         ]
@@ -319,14 +340,20 @@ class Adapter(ABC):
         """What on this server would keep the triggers of ``sync`` from looking at other tables. Reads only."""
         if self.follows_tables:
             return []
+        # A row that is found again by the way back can change there; one that was made for this row is found once.
+        looking = [
+            group
+            for group in sync.groups
+            if not self.makes_companions or any(isinstance(image, Lookup) for image in group.backward.values())
+        ]
         return [
             Problem(
                 code="CF205",
                 what=f"rows of {sync.table} cannot come to refer to {name} on this server.",
-                why="how triggers behave there that look at, or write, a second table is not known.",
+                why=self.why_alone,
                 instead="add the column (AddColumn), let a release write both, then drop the others (DropColumn).",
             )
-            for name in dict.fromkeys(lookup.table for group in sync.groups for lookup in group.lookups)
+            for name in dict.fromkeys(lookup.table for group in looking for lookup in group.lookups)
         ]
 
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses

@@ -53,6 +53,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
     row_exclusive: ClassVar[str] = _JOB
     has_virtual_columns = True
     follows_tables: ClassVar[bool] = False
+    makes_companions: ClassVar[bool] = False
     changes_keys: ClassVar[bool] = False  # ALTER PRIMARY KEY, a statement of its own, was not tried
     writable_views: ClassVar[bool] = False  # https://www.cockroachlabs.com/docs/stable/views
 

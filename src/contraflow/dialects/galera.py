@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from contraflow.copies import Copy
 from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.galera_standstill import standstills
 from contraflow.dialects.mariadb import MariaDBAdapter
 from contraflow.dialects.mysql import MySQLAdapter, lock_wait
-from contraflow.expressions.trees import Lookup
+from contraflow.installed import Installed
 from contraflow.problems import Problem
-from contraflow.steps import Hold
-from contraflow.syncs import Sync
+from contraflow.steps import Hold, Online
 
 __all__ = ["GaleraAdapter", "XtraDBClusterAdapter"]
+
+_ORDERED = "TOI: all writes of the cluster wait"
 
 
 class _Cluster(MySQLAdapter):
@@ -28,6 +29,11 @@ class _Cluster(MySQLAdapter):
     clustered = True
     rebuilds = False  # it would stop the whole cluster while a shadow becomes NOT NULL
     changes_keys = False  # it would stop the whole cluster while the table is rebuilt
+    follows_tables = False
+    why_alone = (
+        "a node knows nothing of the rows that another one has locked; and where triggers of one table use another one,"
+        " a change of its schema\nand writes of the first can wait for each other: the whole cluster can stand still."
+    )
 
     def prepare(self, connection: sa.Connection) -> None:
         """See :meth:`Adapter.prepare`. A statement first waits for what other nodes had committed by then: a runner
@@ -45,47 +51,23 @@ class _Cluster(MySQLAdapter):
 
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`."""
-        toi = "TOI: all writes of the cluster wait"
         return [
-            Statement(sql=statement.sql, lock=f"{toi}; {statement.lock}") for statement in super().hold(hold, found)
+            Statement(sql=statement.sql, lock=f"{_ORDERED}; {statement.lock}")
+            for statement in super().hold(hold, found)
         ]
 
-    def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
-        """See :meth:`Adapter.lookup_problems`.
-
-        A row that is looked up is locked on one node only, and certification, which knows foreign keys, does not know
-        of it: another node may change the row at the same moment.
-        """
-        followed = {
-            image.table for group in sync.groups for image in group.backward.values() if isinstance(image, Lookup)
-        }
+    def online(self, online: Online, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.online`: beside the writers nowhere, since it is executed in total order, too."""
         return [
-            *super().lookup_problems(connection, sync),
-            *(
-                Problem(
-                    code="CF205",
-                    what=f"rows of {sync.table} cannot come to refer to {name} on a cluster.",
-                    why="a row of either table that one node writes, and another node changes what it refers to at the"
-                    " same moment, would not agree.",
-                    instead="add the column (AddColumn), let a release write both, then drop the others (DropColumn).",
-                )
-                for name in sorted(followed)
-            ),
+            Statement(sql=statement.sql, lock=f"{_ORDERED}, for as long as it takes")
+            for statement in super().online(online, found)
         ]
 
-    def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
-        """See :meth:`Adapter.copy_problems`. What is true of :meth:`lookup_problems` is true of a copy."""
-        title = f"{copy.table}.{copy.column}"
-        return [
-            *super().copy_problems(connection, copy),
-            Problem(
-                code="CF205",
-                what=f"{title} cannot follow other tables on a cluster.",
-                why="a row that one node writes, and another node changes what it is copied from at the same moment,"
-                " would not agree.",
-                instead="add the column (AddColumn), let a release write it, and fill it in an upgrade after that.",
-            ),
-        ]
+    def standstill_problems(
+        self, connection: sa.Connection, installed: Sequence[Installed], made: Iterable[sa.Table] = ()
+    ) -> list[Problem]:
+        """See :meth:`Adapter.standstill_problems`."""
+        return list(standstills(connection, installed, made))
 
     def preflight(self, connection: sa.Connection, tables: Iterable[tuple[str | None, str]] = ()) -> list[Problem]:
         """See :meth:`Adapter.preflight`."""
@@ -100,37 +82,7 @@ class _Cluster(MySQLAdapter):
                     instead="connect to a node that is in sync.",
                 )
             )
-        problems += [_referred_to(table, child) for table in tables for child in _children(connection, *table)]
         return problems
-
-
-def _children(connection: sa.Connection, schema: str | None, table: str) -> Iterator[str]:
-    """Other tables with a foreign key to this one, and with rows: nobody writes to those of a database that is new."""
-    query = sa.text(
-        "SELECT DISTINCT table_schema, table_name FROM information_schema.key_column_usage"
-        " WHERE referenced_table_schema = COALESCE(:schema, DATABASE()) AND referenced_table_name = :table"
-        " AND NOT (table_schema = referenced_table_schema AND table_name = referenced_table_name) ORDER BY table_name"
-    )
-    for place, name in connection.execute(query, {"schema": schema, "table": table}).all():
-        child = sa.table(name, schema=place)
-        if connection.execute(sa.select(sa.literal_column("1")).select_from(child).limit(1)).first() is not None:
-            yield name
-
-
-def _referred_to(table: tuple[str | None, str], child: str) -> Problem:
-    # Seen on MariaDB 10.11.18 with wsrep_slave_threads = 1, in half of the upgrades of such tables under load, with the
-    # binary log and without: in the state "Committing alter table to storage engine" ALTER TABLE waits for lock mode X
-    # on the child; a write to the child that was certified after it holds IX, and waits for the ALTER TABLE to be
-    # committed. No timeout ends it, and foreign_key_checks = 0 does not keep it from that lock.
-    name = ".".join(filter(None, table))
-    return Problem(
-        code="CF205",
-        what=f"{name} cannot be changed live in a Galera cluster while {child} refers to it by a foreign key.",
-        why=f"ALTER TABLE of {name} locks {child} at its end, and writers of {child} that hold it wait for their turn"
-        " after the ALTER TABLE: the whole cluster can stand still until a node is killed.",
-        instead="drop the foreign key first, in an upgrade of its own (DropForeignKey), and make it again afterwards"
-        " (AddForeignKey).",
-    )
 
 
 class GaleraAdapter(_Cluster, MariaDBAdapter):

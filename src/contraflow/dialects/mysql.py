@@ -370,15 +370,15 @@ class MySQLAdapter(MySQLServer):
 
     def pair_problems(self, connection: sa.Connection, pair: Pair) -> list[Problem]:
         """See :meth:`Adapter.pair_problems`."""
-        return list(mysql_pairs.problems(connection, pair))
+        return super().pair_problems(connection, pair) or list(mysql_pairs.problems(connection, pair))
 
     def copy_problems(self, connection: sa.Connection, copy: Copy) -> list[Problem]:
         """See :meth:`Adapter.copy_problems`."""
-        return list(mysql_pairs.copy_problems(connection, copy))
+        return super().copy_problems(connection, copy) or list(mysql_pairs.copy_problems(connection, copy))
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""
-        return list(mysql_pairs.lookup_problems(connection, sync))
+        return super().lookup_problems(connection, sync) or list(mysql_pairs.lookup_problems(connection, sync))
 
     def backfill(self, step: Backfill, found: Found | None = None) -> BackfillText:
         """See :meth:`Adapter.backfill`. Columns with ON UPDATE CURRENT_TIMESTAMP keep what the application wrote."""

@@ -13,7 +13,7 @@ from contraflow.dialects.pair import PREFIX
 from contraflow.problems import Problem
 from contraflow.syncs import Pair, Sync
 
-__all__ = ["copy_problems", "lookup_problems", "problems"]
+__all__ = ["copy_problems", "lookup_problems", "names_table", "problems"]
 
 
 def problems(connection: sa.Connection, pair: Pair) -> Iterator[Problem]:
@@ -81,10 +81,14 @@ def _users(connection: sa.Connection, end: Place, other: Place) -> list[str]:
         ),
         {"table": end[1], "schema": end[0]},
     )
-    pattern = re.compile(rf"(?<![\w$]){re.escape(other[1])}(?![\w$])", re.IGNORECASE)
     own = "/* contraflow "  # which the texts of a sync's triggers begin with, too
     return [
         str(name)
         for name, text in found
-        if not str(name).startswith(PREFIX) and own not in str(text) and pattern.search(str(text))
+        if not str(name).startswith(PREFIX) and own not in str(text) and names_table(str(text), other[1])
     ]
+
+
+def names_table(text: str, table: str) -> bool:
+    """Whether the text of a trigger has the table's name in it."""
+    return re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", text, re.IGNORECASE) is not None

@@ -11,7 +11,7 @@ from contraflow.engine.checks import check_dependents, check_domain, check_names
 from contraflow.engine.constraints import check_constraints
 from contraflow.engine.indexes import check_indexes
 from contraflow.engine.opaque import check_opaque, opaque_syncs
-from contraflow.engine.tables import check_tables
+from contraflow.engine.tables import check_tables, made_by
 from contraflow.engine.widening import check_widenings
 from contraflow.installed import Installed
 from contraflow.operations.copying import copy_lenses
@@ -40,6 +40,7 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
     syncs += [lens for copy in copies for lens in copy_lenses(copy)]
     return [
         *adapter.preflight(connection, tables_of(upgrade)),
+        *adapter.standstill_problems(connection, phases.installed, made_by(phases)),
         *(problem for step in pairs for problem in adapter.pair_problems(connection, step.pair)),
         *(problem for copy in copies for problem in adapter.copy_problems(connection, copy)),
         *(problem for sync in looking for problem in adapter.lookup_problems(connection, sync)),
@@ -59,4 +60,5 @@ def in_the_way(connection: sa.Connection, adapter: Adapter, installed: Sequence[
     return [
         *check_dependents(connection, adapter, installed),
         *check_routines(connection, adapter, installed),
+        *adapter.standstill_problems(connection, installed),
     ]

@@ -258,7 +258,12 @@ class Runner:
             if whole:
                 self._gate(work, entry, force)
                 prove(work, entry, show=3)
-                ProblemError.raise_any(check_dependents(work.connection, self.adapter, entry.installed))
+                ProblemError.raise_any(
+                    [
+                        *check_dependents(work.connection, self.adapter, entry.installed),
+                        *self.adapter.standstill_problems(work.connection, entry.installed),
+                    ]
+                )
                 self._weigh(work, check_routines(work.connection, self.adapter, entry.installed), force)
                 # What only the new release bears, and what somebody dropped. It may fail, and can be taken back.
                 for block in (*plan_builds(entry.installed), *plan_builds(entry.installed, late=True)):
@@ -300,7 +305,12 @@ class Runner:
             state = self._next("rollback", entry)
             if entry.pending != "rollback":
                 self._gate(work, entry, force)
-                ProblemError.raise_any(check_misfits(work.connection, self.adapter, entry.installed))
+                ProblemError.raise_any(
+                    [
+                        *check_misfits(work.connection, self.adapter, entry.installed),
+                        *self.adapter.standstill_problems(work.connection, entry.installed),
+                    ]
+                )
                 prove_old(work, entry)
                 work.start(pending="rollback")
             for block in plan_end(entry.installed)[1]:

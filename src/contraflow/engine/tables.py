@@ -12,7 +12,7 @@ from contraflow.installed import Installed
 from contraflow.problems import Problem
 from contraflow.steps import AddColumns, Hold, MakeTable, Phases
 
-__all__ = ["check_tables"]
+__all__ = ["check_tables", "made_by"]
 
 
 def check_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) -> Iterator[Problem]:
@@ -36,11 +36,15 @@ def check_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) ->
         if item.removed:
             yield from _references(inspector, item, phases)
     made: set[tuple[str | None, str]] = set()
-    for block in phases.expand:
-        for step in block.steps if isinstance(block, Hold) else ():
-            if isinstance(step, MakeTable):
-                made.add((step.schema, step.table))
-                yield from _targets(inspector, step, made)
+    for definition in made_by(phases):
+        made.add((definition.schema, definition.name))
+        yield from _targets(inspector, definition, made)
+
+
+def made_by(phases: Phases) -> list[sa.Table]:
+    """The tables that expand creates, each after those that it refers to."""
+    steps = [step for block in phases.expand if isinstance(block, Hold) for step in block.steps]
+    return [step.definition for step in steps if isinstance(step, MakeTable)]
 
 
 def _virtual(adapter: Adapter, phases: Phases) -> Iterator[Problem]:
@@ -78,8 +82,8 @@ def _references(inspector: sa.Inspector, item: Installed, phases: Phases) -> Ite
             )
 
 
-def _targets(inspector: sa.Inspector, step: MakeTable, made: set[tuple[str | None, str]]) -> Iterator[Problem]:
-    for key in step.definition.foreign_key_constraints:
+def _targets(inspector: sa.Inspector, definition: sa.Table, made: set[tuple[str | None, str]]) -> Iterator[Problem]:
+    for key in definition.foreign_key_constraints:
         target = key.referred_table
         if (target.schema, target.name) in made:
             continue
@@ -94,6 +98,6 @@ def _targets(inspector: sa.Inspector, step: MakeTable, made: set[tuple[str | Non
             missing = f"{title}.{names[0]}"
         yield Problem(
             code="CF101",
-            what=f"{step.table} refers to {missing}, which does not exist.",
+            what=f"{definition.name} refers to {missing}, which does not exist.",
             instead="check the foreign key's target, or create that table first.",
         )
