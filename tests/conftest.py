@@ -2,13 +2,18 @@
 
 ``pytest --server all`` runs every test that wants a database on SQLite, both PostgreSQLs, MariaDB and MySQL;
 ``--server-url`` on a server that runs anyway. Nothing is skipped: a server that does not start fails the
-tests that want it, and a test that is not meant for any chosen server is not collected.
+tests that want it, and a test that is not meant for any chosen server is not collected. Temporary files are
+in memory where there is enough of it, unless TMPDIR says otherwise.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -19,6 +24,11 @@ from tests.servers.shared import Database, SharedServers, choose, new_engine, re
 CHOSEN = pytest.StashKey[Mapping[str, str | None]]()
 SHARED = pytest.StashKey[SharedServers]()
 EXCLUDED = pytest.StashKey[dict[str, str]]()
+
+MEMORY = Path("/dev/shm")
+"""Files in memory, on Linux. A commit of SQLite's, and a table made on any server, waits for the disk otherwise."""
+ENOUGH = 6 * 2**30
+"""Bytes that must be free in memory's file system and in memory itself; a run over all servers takes less than half."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "only_on(*kinds): run this test only on servers of these kinds; elsewhere it is not collected.",
     )
+    _put_temporary_files_in_memory()
     config.stash[EXCLUDED] = excluded = read_exclusions()
     try:
         config.stash[CHOSEN] = choose(config.getoption("server"), config.getoption("server_url"), excluded)
@@ -69,6 +80,22 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED] = SharedServers(config.stash[CHOSEN], progress)
         if config.pluginmanager.hasplugin("xdist"):
             config.pluginmanager.register(WithWorkers())
+
+
+def _put_temporary_files_in_memory() -> None:
+    """Unless TMPDIR says where they are to be. Workers and other children inherit it."""
+    if os.environ.get("TMPDIR") or not os.access(MEMORY, os.W_OK):
+        return
+    if os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:  # as in Docker; tests run programs that they write
+        return
+    available = next(
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemAvailable:")
+    )
+    if min(shutil.disk_usage(MEMORY).free, available) >= ENOUGH:
+        os.environ["TMPDIR"] = str(MEMORY)
+        tempfile.tempdir = None  # found anew
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
