@@ -55,8 +55,7 @@ class Driver:
     @classmethod
     def of(cls, name: str, url: sa.URL, *, installed: bool = True) -> Driver:
         """``url`` with the driver called ``name``."""
-        query = dict(url.query)
-        query.pop("charset", None)
+        query = {key: value for key, value in url.query.items() if key not in ("charset", "ssl_disabled")}
         if name == "mysql+mysqlconnector":
             # Its default collation is MySQL's alone.
             query |= {"charset": "utf8mb4", "collation": "utf8mb4_general_ci"}

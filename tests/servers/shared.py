@@ -106,7 +106,11 @@ class SharedServers:
             server = self._begin(name).result()
         except (ProblemError, OSError) as error:
             return {"error": f"{name}: {error}"}
-        return {"url": server.address.render_as_string(hide_password=False), "kind": server.kind}
+        url = server.address
+        if url.get_driver_name() == "pymysql":
+            # Else PyMySQL reads all certificates of the system for each connection: 20 ms of a processor.
+            url = url.update_query_dict({"ssl_disabled": "true"})
+        return {"url": url.render_as_string(hide_password=False), "kind": server.kind}
 
     def stop(self) -> None:
         """Stop every server that was started."""
