@@ -186,6 +186,16 @@ def test_normal_user_can_start_it(private_server: servers.Server, scratch: Path)
 
 
 @pytest.mark.only_on("postgresql", "postgresql15")
+def test_shared_memory_is_in_the_servers_folder(private_server: servers.Server) -> None:
+    """Where it is removed with the rest: what a killed server had in /dev/shm would stay there."""
+    assert private_server.process is not None
+    assert private_server.process.pid is not None
+    mapped = Path(f"/proc/{private_server.process.pid}/maps").read_text()
+    assert "/pg_dynshmem/" in mapped
+    assert "/dev/shm/PostgreSQL" not in mapped
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
 def test_root_without_user_namespaces_runs_it_as_nobody(
     private_server: servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

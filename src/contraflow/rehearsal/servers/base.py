@@ -167,6 +167,7 @@ class Databases(abc.ABC):
 
     def __init__(self, admin: sa.URL) -> None:
         self.admin = admin
+        self._made: sa.Engine | None = None
 
     @property
     def address(self) -> sa.URL:
@@ -242,7 +243,9 @@ class Databases(abc.ABC):
     def _engine(self) -> sa.Engine:
         try:
             with _creating:
-                return sa.create_engine(self.admin, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+                if self._made is None:
+                    self._made = sa.create_engine(self.admin, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+                return self._made
         except (ImportError, NoSuchModuleError) as error:
             raise ProblemError(
                 Problem(

@@ -26,6 +26,8 @@ SETTINGS: Mapping[str, str] = {
     "innodb-flush-method": "nosync",
     "innodb-log-file-size": "16M",
     "sync-binlog": "0",
+    "max-binlog-size": "64M",
+    "binlog-expire-logs-seconds": "60",  # nobody reads it, and a long rehearsal writes gigabytes
     "max-connections": "200",
     "server-id": "1",
     # A trigger without SUPER is refused (1419) only where the binary log is on, as it is in production.

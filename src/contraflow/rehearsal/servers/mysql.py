@@ -28,6 +28,8 @@ _SETTINGS = {
     "innodb-flush-method": "nosync",
     "innodb-use-fdatasync": "ON",
     "sync-binlog": "0",
+    "max-binlog-size": "64M",
+    "binlog-expire-logs-seconds": "60",  # nobody reads it, and a long rehearsal writes gigabytes
     "max-connections": "200",
     "server-id": "1",
     "log-bin": "binlog",

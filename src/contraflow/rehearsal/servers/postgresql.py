@@ -21,7 +21,9 @@ _SETTINGS = {
     "unix_socket_directories": "",
     "fsync": "off",
     "full_page_writes": "off",
+    "dynamic_shared_memory_type": "mmap",  # in the data folder: /dev/shm would keep what a SIGKILL leaves
     "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
     "max_connections": "200",
 }
 """Fast rather than safe: what was committed survives a SIGKILL of the server, but not a power cut."""
