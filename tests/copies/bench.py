@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from contraflow import CopyColumn, Declared, Source, Through, Upgrade, dialects
+from contraflow import CopyColumn, Declared, Source, Through, Upgrade
 from contraflow.copies import BackfillCopy, Copy
 from contraflow.dialects.copying import copy_fill, copy_probe, copy_repair
 from contraflow.lens import Side
@@ -18,6 +17,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import Hold, Online, RemovePair
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.workbench import Workbench
 
 Values = Mapping[str, Any]
 
@@ -57,7 +57,8 @@ STORES = sa.Table(
 )
 """Also the makers'."""
 TABLES = {table.name: table for table in META.sorted_tables}
-NEW_GOODS = sa.table("goods", *(sa.column(name) for name in ("id", "maker", "note", "place")))
+NEW_GOODS = GOODS.to_metadata(sa.MetaData())
+NEW_GOODS.append_column(sa.Column("place", sa.String(9)))
 
 LABEL = Source(table="labels", column="place", on={"id": "good"})
 MAKER = Source(table="stores", column="place", on={"maker": "id"})
@@ -149,10 +150,11 @@ class Model:
         else:
             self.insert(table, key, given)
 
-    def delete(self, table: str, key: int) -> None:
-        self.rows[table].pop(key, None)
-        if table == "goods":
-            self.images.pop(key, None)
+    def delete(self, table: str, keys: Sequence[int]) -> None:
+        for key in keys:
+            self.rows[table].pop(key, None)
+            if table == "goods":
+                self.images.pop(key, None)
         self.settle()
 
     def rekey(self, table: str, key: int, to: int) -> None:
@@ -164,12 +166,10 @@ class Model:
 
 
 @dataclass(kw_only=True)
-class Bench:
-    """The tables on a server, on one connection that commits each statement."""
+class Bench(Workbench):
+    """The tables on a server."""
 
     scene: Scene
-    connection: sa.Connection
-    adapter: dialects.Adapter
     copy: Copy
     expand: Sequence[Hold]
 
@@ -207,87 +207,18 @@ class Bench:
             step = RemovePair(table=place[1], name=self.copy.stem(place))
             self.hold(Hold(title="", table=place[1], steps=(step,)))
 
-    def hold(self, hold: Hold) -> None:
-        with self.adapter.holding(self.connection, hold, 10.0):
-            found = self.adapter.find(self.connection, hold.table, None)
-            self.adapter.execute(self.connection, self.adapter.hold(hold, found))
-
-    def close(self) -> None:
-        self.connection.close()
-
-    # -- reading --
-
-    def goods(self) -> dict[int, dict[str, Any]]:
-        """Every good."""
-        rows = self.connection.execute(sa.select(NEW_GOODS)).mappings()
-        return {row["id"]: {name: value for name, value in row.items() if name != "id"} for row in rows}
+    def table(self, name: Any) -> sa.Table:
+        return NEW_GOODS if name == "goods" else TABLES[name]
 
     def missed(self) -> int:
         """The rows that a verification counts."""
         text = copy_probe(self.copy, self.adapter.product, self.adapter.compiler)
-        queries = [text.unsynced, *(query for _, query in text.differing)]
-        return sum(int(self.connection.execute(sa.text(query)).scalar_one()) for query in queries)
-
-    # -- writing --
-
-    def run(self, statement: Any) -> int:
-        return self.connection.execute(statement).rowcount
-
-    def _table(self, table: str) -> tuple[Any, str]:
-        key = TABLES[table].primary_key.columns.keys()[0]
-        return (NEW_GOODS if table == "goods" else TABLES[table]), key
-
-    def insert(self, table: str, key: int, given: Values) -> None:
-        found, name = self._table(table)
-        self.run(sa.insert(found).values({name: key, **given}))
-
-    def update(self, table: str, keys: Sequence[int], given: Values) -> None:
-        found, name = self._table(table)
-        self.run(sa.update(found).where(found.c[name].in_(keys)).values(dict(given)))
-
-    def delete(self, table: str, key: int) -> None:
-        found, name = self._table(table)
-        self.run(sa.delete(found).where(found.c[name] == key))
-
-    def rekey(self, table: str, key: int, to: int) -> None:
-        found, name = self._table(table)
-        self.run(sa.update(found).where(found.c[name] == key).values({name: to}))
-
-    def upsert(self, table: str, key: int, given: Values) -> None:
-        """The server's own upsert, of the given columns."""
-        found, name = self._table(table)
-        statement: Any
-        if self.adapter.product in ("mysql", "mariadb"):
-            statement = mysql.insert(found).values({name: key, **given})
-            statement = statement.on_duplicate_key_update(dict(given))
-        else:
-            insert = postgresql.insert if self.adapter.product == "postgresql" else sqlite.insert
-            statement = insert(found).values({name: key, **given})
-            statement = statement.on_conflict_do_update(index_elements=[name], set_=dict(given))
-        self.run(statement)
-
-    # -- the engine's --
+        return self.count(text.unsynced, *(query for _, query in text.differing))
 
     def backfill(self) -> int:
         """Fill all rows, three at a time."""
-        return self._walk(copy_fill(self.copy, self.adapter.product, self.adapter.compiler, estimate="SELECT 0"))
+        return self.fill(copy_fill(self.copy, self.adapter.product, self.adapter.compiler, estimate="SELECT 0"))
 
     def repair(self, side: Side) -> int:
         compiler = self.adapter.compiler
-        return self._walk(copy_repair(self.copy, side, self.adapter.product, compiler, estimate="SELECT 0"))
-
-    def _walk(self, text: dialects.base.BackfillText) -> int:
-        assert text.first_bound is not None
-        assert text.bound is not None
-        written = 0
-        after: dict[str, Any] = {}
-        upto = self.connection.execute(sa.text(text.first_bound), {"limit": 3}).first()
-        while upto is not None:
-            given = {**after, "u0": upto[0]}
-            fill, lock = (text.fill, text.lock) if after else (text.first_fill, text.first_lock)
-            if lock is not None:
-                self.connection.execute(sa.text(lock), given)
-            written += self.connection.execute(sa.text(fill), given).rowcount
-            after = {"k0": upto[0]}
-            upto = self.connection.execute(sa.text(text.bound), {**after, "limit": 3}).first()
-        return written
+        return self.fill(copy_repair(self.copy, side, self.adapter.product, compiler, estimate="SELECT 0"))

@@ -165,7 +165,7 @@ def test_what_was_missed_is_found_and_mended_from_either_side(database: Database
             assert bench.missed() == 3
             assert bench.repair(side) == 3
             assert bench.missed() == 0
-            assert [row["place"] for row in bench.goods().values()] == wanted
+            assert [row["place"] for row in bench.read("goods").values()] == wanted
     finally:
         bench.close()
 
@@ -315,7 +315,7 @@ def test_one_statement_that_uses_the_target_too(database: Database) -> None:
         with pytest.raises(sa.exc.OperationalError, match="1442"):
             bench.run(statement)
         bench.insert("labels", 1, {"place": "Ulm"})
-        assert bench.goods()[1]["place"] == "Ulm"
+        assert bench.read("goods")[1]["place"] == "Ulm"
     finally:
         bench.close()
 
@@ -336,6 +336,6 @@ def test_a_backfill_sees_what_it_waited_for(database: Database) -> None:
             connection.commit()
             thread.join()
         assert bench.missed() == 0
-        assert bench.goods()[1]["place"] == "after"
+        assert bench.read("goods")[1]["place"] == "after"
     finally:
         bench.close()

@@ -48,7 +48,7 @@ class Walk:
                 assert self.bench.backfill() == 0
             self.statement()
             if self.filled:
-                assert self.bench.goods() == self.model.rows["goods"], self.history[-20:]
+                assert self.bench.read("goods") == self.model.rows["goods"], self.history[-20:]
                 assert self.bench.missed() == 0, self.history[-20:]
 
     def statement(self) -> None:
@@ -93,7 +93,8 @@ class Walk:
             self.both("upsert", table, key, given)
 
     def delete(self) -> None:
-        self.both("delete", *self.one())
+        table, key = self.one()
+        self.both("delete", table, [key])
 
     def rekey(self) -> None:
         table, key = self.one()

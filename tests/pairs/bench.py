@@ -8,9 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.operations import ops
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from contraflow import dialects
 from contraflow.dialects.pair_queries import pair_probe, pair_repair
 from contraflow.expressions import Ref, lower
 from contraflow.lens import Row, Side
@@ -18,15 +16,12 @@ from contraflow.steps import AddColumns, Backfill, Hold, InstallPair, RemovePair
 from contraflow.syncs import Pair, PairTable, Sync, SyncColumn
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.workbench import Refused, Workbench
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]
 
 MARKER = "cf_pair"
 Values = dict[str, Any]
-
-
-class Refused(Exception):
-    """The server, or the model, refused a statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,8 +268,6 @@ class Model:
         if not agrees:
             self._push_companion(to)
 
-    # -- the engine's --
-
     def backfill(self, keys: Sequence[int]) -> None:
         """Rows of the old table from before the sync."""
         for key in keys:
@@ -289,12 +282,10 @@ def _columns(columns: Sequence[sa.Column[Any]]) -> list[sa.Column[Any]]:
 
 
 @dataclass(kw_only=True)
-class Bench:
-    """The two tables of one scene on a server, on one connection that commits each statement."""
+class Bench(Workbench):
+    """The two tables of one scene."""
 
     scene: Scene
-    connection: sa.Connection
-    adapter: dialects.Adapter
     pair: Pair
     main: sa.Table
     companion: sa.Table
@@ -321,7 +312,7 @@ class Bench:
         bench = cls(scene=scene, connection=connection, adapter=adapter, pair=pair, main=main, companion=companion)
         for end in (pair.main, pair.companion):
             marker = ops.AddColumnOp(end.table, sa.Column(MARKER, sa.SmallInteger()))
-            bench.hold(end.table, AddColumns(table=end.table, columns=(marker,)))
+            bench.steps(end.table, AddColumns(table=end.table, columns=(marker,)))
         return bench
 
     def install(self) -> None:
@@ -329,37 +320,21 @@ class Bench:
         ends: list[Literal["main", "companion"]] = ["main", "companion"]
         for on in reversed(ends) if self.pair.old == "main" else ends:
             step = InstallPair(pair=self.pair, on=on)
-            self.hold(step.table, step)
+            self.steps(step.table, step)
 
     def remove(self) -> None:
         """As contract and rollback do."""
         for end in (self.pair.old_table, self.pair.new_table):
-            self.hold(end.table, RemovePair(table=end.table, name=end.name))
+            self.steps(end.table, RemovePair(table=end.table, name=end.name))
 
-    def hold(self, table: str, *steps: Any) -> list[str]:
-        """Carry out a hold; the statements that were sent."""
-        hold = Hold(title="", table=table, steps=steps)
-        with self.adapter.holding(self.connection, hold, 10.0):
-            statements = self.adapter.hold(hold, self.adapter.find(self.connection, table, None))
-            self.adapter.execute(self.connection, statements)
-        return [statement.sql for statement in statements]
-
-    def close(self) -> None:
-        self.connection.close()
+    def steps(self, table: str, *steps: Any) -> list[str]:
+        """Carry out steps in one hold; the statements that were sent."""
+        return self.hold(Hold(title="", table=table, steps=steps))
 
     def clear(self) -> None:
         """Empty both tables."""
         self.run(sa.delete(self.companion))
         self.run(sa.delete(self.main))
-
-    # -- reading --
-
-    def read(self, table: sa.Table) -> dict[int, Values]:
-        """Every row by the first column of its key."""
-        rows = self.connection.execute(sa.select(table)).mappings()
-        keys = {column.name for column in table.primary_key}
-        first = next(iter(table.primary_key)).name
-        return {row[first]: {name: value for name, value in row.items() if name not in keys} for row in rows}
 
     def markers(self, table: sa.Table) -> dict[int, int | None]:
         """The marker of every row."""
@@ -367,83 +342,21 @@ class Bench:
         rows = self.connection.execute(sa.select(key, sa.literal_column(MARKER)).select_from(table))
         return {int(number): marker for number, marker in rows}
 
-    # -- writing --
-
-    def run(self, statement: Any, parameters: Any = None) -> int:
-        """One statement, committed."""
-        try:
-            return self.connection.execute(statement, parameters).rowcount
-        except (sa.exc.IntegrityError, sa.exc.OperationalError) as error:
-            if "1442" in str(error.orig):
-                raise
-            raise Refused(str(error.orig)) from error
-
-    def keyed(self, table: sa.Table, key: int) -> Values:
-        """The key's columns: further ones hold the number of their place."""
-        return {column.name: place or key for place, column in enumerate(table.primary_key)}
-
-    def insert(self, table: sa.Table, key: int, given: Values) -> None:
-        self.run(sa.insert(table).values(**self.keyed(table, key), **given))
-
-    def update(self, table: sa.Table, keys: Sequence[int], given: Values) -> None:
-        first = next(iter(table.primary_key))
-        self.run(sa.update(table).where(first.in_(keys)).values(given))
-
-    def rekey(self, table: sa.Table, key: int, to: int) -> None:
-        first = next(iter(table.primary_key))
-        self.run(sa.update(table).where(first == key).values({first.name: to}))
-
-    def delete(self, table: sa.Table, keys: Sequence[int]) -> None:
-        first = next(iter(table.primary_key))
-        self.run(sa.delete(table).where(first.in_(keys)))
-
-    def upsert(self, table: sa.Table, key: int, given: Values) -> None:
-        """The server's own upsert, of the given columns."""
-        values = {**self.keyed(table, key), **given}
-        keys = [column.name for column in table.primary_key]
-        statement: Any
-        if self.adapter.product in ("mysql", "mariadb"):
-            statement = mysql.insert(table).values(values)
-            statement = statement.on_duplicate_key_update({name: statement.inserted[name] for name in given})
-        else:
-            insert = postgresql.insert if self.adapter.product == "postgresql" else sqlite.insert
-            statement = insert(table).values(values)
-            statement = statement.on_conflict_do_update(
-                index_elements=keys, set_={name: statement.excluded[name] for name in given}
-            )
-        self.run(statement)
-
-    # -- the engine's --
-
     def backfill(self) -> int:
         """Fill all rows, three at a time."""
         end = self.pair.old_table
         key = tuple(column.name for column in end.key)
         sync = Sync(table=end.table, key=key, columns={}, groups=(), marker=MARKER, name="unused")
-        return self._walk(self.adapter.backfill(Backfill(sync=sync)), len(key))
+        return self.fill(self.adapter.backfill(Backfill(sync=sync)), width=len(key))
 
     def repair(self, side: Side) -> int:
         text = pair_repair(self.pair, side, self.adapter.product, self.adapter.compiler, estimate="SELECT 0")
-        return self._walk(text, len(self.pair.main.key))
-
-    def _walk(self, text: dialects.base.BackfillText, width: int) -> int:
-        assert text.first_bound is not None
-        assert text.bound is not None
-        written = 0
-        after: dict[str, Any] = {}
-        upto = self.connection.execute(sa.text(text.first_bound), {"limit": 3}).first()
-        while upto is not None:
-            last = {f"u{place}": value for place, value in enumerate(upto)}
-            fill = text.fill if after else text.first_fill
-            written += self.connection.execute(sa.text(fill), {**after, **last}).rowcount
-            after = {f"k{place}": upto[place] for place in range(width)}
-            upto = self.connection.execute(sa.text(text.bound), {**after, "limit": 3}).first()
-        return written
+        return self.fill(text, width=len(self.pair.main.key))
 
     def differing(self) -> int:
         """The rows that a verification counts."""
         ((_title, query),) = pair_probe(self.pair, self.adapter.compiler).differing
-        return int(self.connection.execute(sa.text(query)).scalar_one())
+        return self.count(query)
 
 
 def _pair(scene: Scene, main: sa.Table, companion: sa.Table) -> Pair:

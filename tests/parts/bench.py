@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from contraflow import CopyTable, CreateTable, Declared, DropTable, MergeTables, SplitTable, Upgrade, dialects
+from contraflow import CopyTable, CreateTable, Declared, DropTable, MergeTables, SplitTable, Upgrade
 from contraflow.dialects.pair_queries import pair_backfill, pair_probe, pair_repair
 from contraflow.lens import Side
 from contraflow.operations.base import Operation, TableName
@@ -18,6 +17,7 @@ from contraflow.steps import BackfillPair, Block, Hold, MakeTable, Online, Remov
 from contraflow.syncs import Pair
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.workbench import Workbench
 
 Values = Mapping[str, Any]
 COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
@@ -164,12 +164,10 @@ class Model:
 
 
 @dataclass(kw_only=True)
-class Bench:
-    """The tables on a server, on one connection that commits each statement."""
+class Bench(Workbench):
+    """The tables on a server."""
 
     scene: Scene
-    connection: sa.Connection
-    adapter: dialects.Adapter
     pairs: Sequence[Pair]
     expand: Sequence[Block]
 
@@ -209,49 +207,18 @@ class Bench:
                 step = RemovePair(table=end.table, name=end.name)
                 self.hold(Hold(title="", table=end.table, steps=(step,)))
 
-    def hold(self, hold: Hold) -> None:
-        with self.adapter.holding(self.connection, hold, 10.0):
-            found = self.adapter.find(self.connection, hold.table, None)
-            self.adapter.execute(self.connection, self.adapter.hold(hold, found))
+    def table(self, name: Any) -> sa.Table:
+        return self.scene.tables[name]
 
     def clear(self) -> None:
         for name in self.scene.tables:
             self.run(sa.delete(self.scene.tables[name]))
 
-    def close(self) -> None:
-        self.connection.close()
-
-    # -- reading --
-
-    def read(self, table: str) -> dict[int, dict[str, Any]]:
-        rows = self.connection.execute(sa.select(self.scene.tables[table])).mappings()
-        return {row["id"]: {name: value for name, value in row.items() if name != "id"} for row in rows}
-
     def drift(self) -> Iterator[int]:
         """What a verification counts."""
         for pair in self.pairs:
             text = pair_probe(pair, self.adapter.compiler)
-            for query in (text.unsynced, *(query for _, query in text.differing)):
-                yield int(self.connection.execute(sa.text(query)).scalar_one())
-
-    # -- writing --
-
-    def run(self, statement: Any) -> int:
-        return self.connection.execute(statement).rowcount
-
-    def insert(self, table: str, key: int, given: Values) -> None:
-        self.run(sa.insert(self.scene.tables[table]).values({"id": key, **given}))
-
-    def update(self, table: str, keys: Sequence[int], given: Values) -> None:
-        found = self.scene.tables[table]
-        self.run(sa.update(found).where(found.c.id.in_(keys)).values(dict(given)))
-
-    def delete(self, table: str, keys: Sequence[int]) -> None:
-        found = self.scene.tables[table]
-        self.run(sa.delete(found).where(found.c.id.in_(keys)))
-
-    def rekey(self, table: str, key: int, to: int) -> None:
-        self.update(table, [key], {"id": to})
+            yield self.count(text.unsynced, *(query for _, query in text.differing))
 
     def move(self, table: str, other: str, key: int, given: Values, *, first: str) -> None:
         if first == "insert":
@@ -260,37 +227,10 @@ class Bench:
         if first != "insert":
             self.insert(other, key, given)
 
-    def upsert(self, table: str, key: int, given: Values) -> None:
-        """The server's own upsert, of the given columns."""
-        found = self.scene.tables[table]
-        statement: Any
-        if self.adapter.product in ("mysql", "mariadb"):
-            statement = mysql.insert(found).values({"id": key, **given}).on_duplicate_key_update(dict(given))
-        else:
-            insert = postgresql.insert if self.adapter.product == "postgresql" else sqlite.insert
-            statement = insert(found).values({"id": key, **given})
-            statement = statement.on_conflict_do_update(index_elements=["id"], set_=dict(given))
-        self.run(statement)
-
-    # -- the engine's --
-
     def backfill(self) -> int:
         """Fill all rows, three at a time."""
-        return sum(self._walk(self.adapter.backfill(pair_backfill(pair))) for pair in self.pairs)
+        return sum(self.fill(self.adapter.backfill(pair_backfill(pair))) for pair in self.pairs)
 
     def repair(self, side: Side) -> int:
         compiler, product = self.adapter.compiler, self.adapter.product
-        return sum(self._walk(pair_repair(pair, side, product, compiler, estimate="SELECT 0")) for pair in self.pairs)
-
-    def _walk(self, text: dialects.base.BackfillText) -> int:
-        assert text.first_bound is not None
-        assert text.bound is not None
-        written = 0
-        after: dict[str, Any] = {}
-        upto = self.connection.execute(sa.text(text.first_bound), {"limit": 3}).first()
-        while upto is not None:
-            fill = text.fill if after else text.first_fill
-            written += self.connection.execute(sa.text(fill), {**after, "u0": upto[0]}).rowcount
-            after = {"k0": upto[0]}
-            upto = self.connection.execute(sa.text(text.bound), {**after, "limit": 3}).first()
-        return written
+        return sum(self.fill(pair_repair(pair, side, product, compiler, estimate="SELECT 0")) for pair in self.pairs)

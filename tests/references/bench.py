@@ -11,21 +11,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import Declared, ReferColumns, Upgrade, dialects
+from contraflow import Declared, ReferColumns, Upgrade
 from contraflow.operations.planning import plan
 from contraflow.steps import Backfill, Block, Hold, Online, Probe
 from contraflow.syncs import Sync
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.workbench import Refused, Workbench
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]
 
 Values = dict[str, Any]
 MARKER = "cf_marker"
-
-
-class Refused(Exception):
-    """The server, or the model, refused a statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,12 +258,10 @@ class Model:
 
 
 @dataclass(kw_only=True)
-class Bench:
+class Bench(Workbench):
     """The two tables on a server."""
 
     scene: Scene
-    connection: sa.Connection
-    adapter: dialects.Adapter
     expand_blocks: Sequence[Block]
     rollback_blocks: Sequence[Block]
     sync: Sync
@@ -300,55 +295,26 @@ class Bench:
             child=child,
         )
 
-    def close(self) -> None:
-        self.connection.close()
-
     def clear(self) -> None:
         """Take the upgrade back, and empty both tables."""
-        self._hold(self.rollback_blocks)
+        self._carry_out(self.rollback_blocks)
         self.run(sa.delete(self.child))
         self.run(sa.delete(self.parent))
 
     def expand(self) -> None:
-        self._hold(self.expand_blocks)
+        self._carry_out(self.expand_blocks)
 
-    def _hold(self, blocks: Sequence[Block]) -> None:
+    def _carry_out(self, blocks: Sequence[Block]) -> None:
         for block in blocks:
             assert isinstance(block, Hold)
-            with self.adapter.holding(self.connection, block, 10.0):
-                found = self.adapter.find(self.connection, block.table, block.schema)
-                self.adapter.execute(self.connection, self.adapter.hold(block, found))
-
-    def run(self, statement: Any) -> int:
-        """One statement, committed."""
-        try:
-            return int(self.connection.execute(statement).rowcount)
-        except (sa.exc.IntegrityError, sa.exc.OperationalError) as error:
-            if "1442" in str(error.orig):
-                raise
-            raise Refused(str(error.orig)) from error
+            self.hold(block)
 
     def backfill(self) -> int:
         """Fill all rows, two at a time."""
         text = self.adapter.backfill(Backfill(sync=self.sync), self.adapter.find(self.connection, "child", None))
-        assert text.first_bound is not None
-        assert text.bound is not None
-        written = 0
-        after: dict[str, Any] = {}
-        upto = self.connection.execute(sa.text(text.first_bound), {"limit": 2}).scalar()
-        while upto is not None:
-            fill = text.fill if after else text.first_fill
-            written += self.connection.execute(sa.text(fill), {**after, "u0": upto}).rowcount
-            after = {"k0": upto}
-            upto = self.connection.execute(sa.text(text.bound), {**after, "limit": 2}).scalar()
-        return written
+        return self.fill(text, size=2)
 
     def differing(self) -> int:
         """The rows that a verification counts."""
         ((_title, query),) = self.adapter.probe(Probe(sync=self.sync)).differing
-        return int(self.connection.execute(sa.text(query)).scalar_one())
-
-    def read(self, table: sa.Table) -> dict[int, Values]:
-        """Every row by its key."""
-        rows = self.connection.execute(sa.select(table)).mappings()
-        return {row["id"]: {name: value for name, value in row.items() if name != "id"} for row in rows}
+        return self.count(query)
