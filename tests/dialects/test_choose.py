@@ -119,5 +119,9 @@ def test_an_installed_adapter_is_asked_first(monkeypatch: pytest.MonkeyPatch) ->
         return [Point()]
 
     monkeypatch.setattr(metadata, "entry_points", points)
-    with sa.create_engine("sqlite://", poolclass=sa.NullPool).connect() as connection:
-        assert type(dialects.choose(connection)) is Special
+    dialects.adapters.cache_clear()
+    try:
+        with sa.create_engine("sqlite://", poolclass=sa.NullPool).connect() as connection:
+            assert type(dialects.choose(connection)) is Special
+    finally:
+        dialects.adapters.cache_clear()
