@@ -147,6 +147,26 @@ def test_preflight_names_what_cannot_work(database: Database) -> None:
         assert [problem.code for problem in adapter.preflight(connection)] == ["CF205"]
 
 
+def test_preflight_names_rows_that_would_not_be_found(database: Database) -> None:
+    with connected(database.engine) as (connection, adapter):
+        send(
+            connection,
+            "CREATE TABLE plain (id INTEGER PRIMARY KEY, word TEXT)",
+            "CREATE TABLE pairs (a TEXT, b INTEGER NOT NULL, word TEXT, PRIMARY KEY (a, b))",
+            "CREATE TABLE strict (a TEXT, _rowid_ TEXT, PRIMARY KEY (a)) WITHOUT ROWID",
+            "CREATE TABLE shadowed (id INTEGER PRIMARY KEY, _RowId_ TEXT)",
+            "INSERT INTO plain (word) VALUES ('x')",
+            "INSERT INTO pairs VALUES ('x', 1, NULL)",
+        )
+        tables = [(None, name) for name in ("plain", "pairs", "strict")]
+        assert adapter.preflight(connection, tables) == []
+        send(connection, "INSERT INTO pairs VALUES (NULL, 1, NULL), (NULL, 2, NULL)")
+        (unnamed,) = adapter.preflight(connection, tables)
+        assert (unnamed.code, unnamed.what) == ("CF205", "2 rows of pairs have NULL in their primary key.")
+        (shadowed,) = adapter.preflight(connection, [(None, "shadowed")])
+        assert (shadowed.code, shadowed.what) == ("CF205", "shadowed has a column _RowId_.")
+
+
 def test_preflight_notices_defensive_mode(database: Database) -> None:
     def refuse(action: int, table: str | None, *_more: object) -> int:
         schema = action == sqlite3.SQLITE_UPDATE and table in ("sqlite_master", "sqlite_schema")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,7 +67,32 @@ class SQLiteServer(Adapter):
                         instead="move the columns to an ordinary table first.",
                     )
                 )
+            elif sql is not None:
+                problems += self._rows_not_found(connection, table, schema)
         return problems
+
+    def _rows_not_found(self, connection: sa.Connection, table: str, schema: str | None) -> Iterator[Problem]:
+        """``CF205`` for a table whose rows cannot be told apart in the way of the triggers, or of the backfill."""
+        found, quote = self.find(connection, table, schema), self.compiler.quote
+        if "WITHOUT" in sqlite_text.options(found.details["sql"]):
+            return
+        if shadowing := [name for name in found.columns if name.lower() == "_rowid_"]:
+            yield Problem(
+                code="CF205",
+                what=f"{table} has a column {shadowing[0]}.",
+                why="that is SQLite's own name of a row's number, by which the triggers find the row that was written.",
+                instead="give the column another name in a revision before this one.",
+            )
+        if key := [quote(name) for name in found.details["key"] if found.columns[name]]:
+            without = " OR ".join(f"{name} IS NULL" for name in key)
+            query = f"SELECT count(*) FROM {self.compiler.table(table, schema)} WHERE {without}"
+            if rows := connection.exec_driver_sql(query).scalar_one():
+                yield Problem(
+                    code="CF205",
+                    what=f"{rows} rows of {table} have NULL in their primary key.",
+                    why="SQLite lets that be; the backfill goes through the table by its key, and does not find them.",
+                    instead=f"give these rows a key: UPDATE {table} SET {key[0]} = ... WHERE {without};",
+                )
 
     def _may_edit_schema(self, connection: sa.Connection) -> bool:
         connection.exec_driver_sql("PRAGMA writable_schema = ON")

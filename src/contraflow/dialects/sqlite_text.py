@@ -8,6 +8,7 @@ its words.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,17 @@ def _definitions(sql: str) -> Iterator[list[_Token]]:
 
 
 def _column(sql: str, name: str) -> list[_Token]:
-    for item in _definitions(sql):
-        # SQLite folds the case of ASCII letters only.
-        if item and _fold(item[0].identifier) == _fold(name):
-            return item
-    raise ValueError(f"no column {name!r} in {sql!r}")
+    item = _columns(sql).get(_fold(name))
+    if item is None:
+        raise ValueError(f"no column {name!r} in {sql!r}")
+    return item
+
+
+@functools.lru_cache(maxsize=16)
+def _columns(sql: str) -> Mapping[str, list[_Token]]:
+    """The items by their first words. A table is asked for one column after the other, also while it is held."""
+    # SQLite folds the case of ASCII letters only. What is not a column comes after all of them.
+    return {_fold(item[0].identifier): item for item in reversed(list(_definitions(sql))) if item}
 
 
 def _fold(name: str) -> str:
