@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -15,8 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from contraflow.alembic.discovery import sets, to_upgrade
+from contraflow.cli import main
 from contraflow.engine.runner import Runner
-from tests.alembic.project import RENAME_MAIL, RENAME_NAME, USERS, Project
+from tests.alembic.project import PLAIN, RENAME_MAIL, RENAME_NAME, USERS, Project
 from tests.cli.commandline import Done, contraflow
 from tests.servers.shared import Database
 
@@ -145,6 +147,43 @@ def test_a_broken_revision_file_is_the_users_own_error(local: Project) -> None:
     local.revision("0003", "0002", "raise ZeroDivisionError('mine')\n")
     with pytest.raises(ZeroDivisionError, match="mine"):
         contraflow("check")
+
+
+def test_whatever_goes_wrong_a_program_gets_one_document(local: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    local.revision("0003", "0002", "raise ZeroDivisionError('mine')\n")
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        main(["-c", str(local.ini), "check", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"ok": False, "error": "ZeroDivisionError: mine"}
+
+
+def test_a_revision_after_one_that_is_not_there(local: Project) -> None:
+    local.revision("0003", "0007", PLAIN)
+    with pytest.warns(UserWarning, match="0007"):
+        assert "'0007'" in refused("CF302", "status").err
+
+
+@pytest.mark.parametrize(
+    "text", [b"no = section\n", b"[alembic]\na = 1\na = 2\n", b"[alembic]\nscript_location = %(where)s\n", b"\xff\xfe"]
+)
+def test_a_configuration_that_cannot_be_read(local: Project, text: bytes) -> None:
+    local.ini.write_bytes(text)
+    assert "alembic.ini cannot be read" in refused("CF307", "check").err
+
+
+def test_something_else_than_operations_in_a_change(local: Project) -> None:
+    local.revision(
+        "0003",
+        "0002",
+        'change = Change([RenameColumn(table="users", old="mail", new="email")])\n'
+        "upgrade, downgrade = change.upgrade, change.downgrade\n",
+    )
+    refused("CF116", "check")
+
+
+def test_a_record_that_cannot_be_written(local: Project, tmp_path: Path) -> None:
+    done = contraflow("plan", "--record", tmp_path / "nowhere" / "profile.json")
+    assert done.code == 1
+    assert "No such file or directory" in done.err
 
 
 def test_a_change_without_its_inverse_is_told_when_it_is_loaded(local: Project) -> None:

@@ -25,7 +25,7 @@ class Change:
     that set once: expand, migrate and verify, on connections of the engine's own. ``alembic downgrade`` rolls the
     whole set back, which is possible until it is contracted.
 
-    Raises :class:`~contraflow.problems.ProblemError` with ``CF116`` if there is no operation.
+    Raises :class:`~contraflow.problems.ProblemError` with ``CF116`` if there is no operation, or something else.
     """
 
     def __init__(self, *operations: Operation) -> None:
@@ -37,6 +37,15 @@ class Change:
                     instead="name at least one operation: Change(RenameColumn(...)).",
                 )
             )
+        for operation in operations:
+            if not isinstance(operation, Operation):
+                raise ProblemError(
+                    Problem(
+                        code="CF116",
+                        what=f"a Change was given {operation!r}, which is not an operation.",
+                        instead="give the operations one by one: Change(RenameColumn(...), AddColumn(...)).",
+                    )
+                )
         self._operations = operations
 
     @property

@@ -4,6 +4,7 @@ Changes.
 
 from __future__ import annotations
 
+import configparser
 import os
 import socket
 import traceback
@@ -61,13 +62,14 @@ class Environment:
         options = Namespace(x=list(arguments) or None, name=section)
         self.config = Config(file_=ini, toml_file=toml, ini_section=section, cmd_opts=options)
         self.url = url
-        with _reported():
+        with _reported(), _readable(ini or toml):
             if self.config.get_alembic_option("script_location") is None:
                 raise _nowhere(f"{ini or toml} names no script_location.")
             self.directory = ScriptDirectory.from_config(self.config)
         if url is not None:
             self.config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-        self.settings: Settings = read_settings(self.config, _pairs(arguments))
+        with _readable(ini or toml):
+            self.settings: Settings = read_settings(self.config, _pairs(arguments))
 
     # -- questions -------------------------------------------------------------------------------------------
 
@@ -180,6 +182,18 @@ def _files(given: str | os.PathLike[str] | None) -> tuple[str | None, str | None
     return (str(ini) if ini.exists() else None), str(toml)
 
 
+@contextmanager
+def _readable(name: str | None) -> Iterator[None]:
+    """``CF307`` for what Python's own readers of configurations say of the file."""
+    try:
+        yield
+    except (configparser.Error, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ProblemError(
+            Problem(code="CF307", what=f"{name} cannot be read: {reason}.", instead="correct the file.")
+        ) from error
+
+
 def _pairs(arguments: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
 
@@ -207,6 +221,17 @@ def _reported() -> Iterator[None]:
         raise ProblemError(
             Problem(code="CF302", what=f"Alembic says: {str(error).rstrip('.')}.", instead="see alembic history.")
         ) from error
+    except KeyError as error:
+        # Alembic warns of a revision that is not there, and stumbles over it.
+        if not _raised_in(error, "_revision_map", package="alembic."):
+            raise
+        raise ProblemError(
+            Problem(
+                code="CF302",
+                what=f"a revision names {error} as the one before it (down_revision), which does not exist.",
+                instead="correct its down_revision.",
+            )
+        ) from error
     except sa.exc.OperationalError as error:
         # A failed connect has no statement yet.
         if error.statement is not None:
@@ -215,7 +240,6 @@ def _reported() -> Iterator[None]:
     except (ConnectionError, socket.gaierror) as error:
         # asyncpg's connect errors are not wrapped by SQLAlchemy.
         raise _unreachable(error) from error
-
     except (sa.exc.NoSuchModuleError, sa.exc.ArgumentError) as error:
         if not _raised_in(error, "make_url", "_parse_url", "get_dialect", "_get_entrypoint"):
             raise
@@ -234,13 +258,13 @@ def _reported() -> Iterator[None]:
         ) from error
 
 
-def _raised_in(error: BaseException, *functions: str) -> bool:
-    """Whether one of SQLAlchemy's functions of these names was at work: the same error of the user's own code is
+def _raised_in(error: BaseException, *functions: str, package: str = "sqlalchemy.") -> bool:
+    """Whether one of the package's functions of these names was at work: the same error of the user's own code is
     not ours.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(
-        frame.f_code.co_name in functions and frame.f_globals.get("__name__", "").startswith("sqlalchemy.")
+        frame.f_code.co_name in functions and frame.f_globals.get("__name__", "").startswith(package)
         for frame in frames
     )
 

@@ -163,7 +163,10 @@ def plan(session: Session, sql: bool, phase: tuple[str, ...], recorded: Path | N
     with session.runner(upgrade) as runner:
         report = runner.plan()
         if recorded is not None:
-            record.record(recorded, session.connectable, upgrade)
+            try:
+                record.record(recorded, session.connectable, upgrade)
+            except OSError as error:
+                raise click.FileError(str(recorded), error.strerror) from error
     if unknown := set(phase) - set(report.phases):
         raise click.UsageError(f"no such phase: {', '.join(sorted(unknown))} (there are {', '.join(report.phases)})")
     if phase:
@@ -582,6 +585,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             error.show(file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        # Of env.py or of a revision, whose author needs the traceback; or ours. A program gets its document.
+        if output.as_json:
+            output.answer({"ok": False, "error": f"{type(error).__name__}: {error}"})
+        raise
 
 
 def _stopped(output: Output, common: Common, given: Sequence[str]) -> None:
