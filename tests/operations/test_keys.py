@@ -15,6 +15,7 @@ from contraflow import (
     AddSurrogateKey,
     AddUnique,
     CreateIndex,
+    CreateTable,
     Declared,
     DropColumn,
     DropPrimaryKey,
@@ -293,6 +294,18 @@ def test_refusals(database: Database) -> None:
         AddPrimaryKey(table="plans", columns=["number"], name="n" * 64)
     same = problems(database, drop, AddPrimaryKey(table="plans", columns=["code"]))
     assert same == ""
+
+
+def test_a_new_table_is_created_with_its_key(database: Database) -> None:
+    plans = sa.Table("plans", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("code", sa.String(20)))
+    add = AddPrimaryKey(table="plans", columns=["id"])
+    with runner(database, [CreateTable(definition=plans), add]) as run:
+        run.upgrade()
+        assert key_of(database.engine) == ["id"]
+        with pytest.raises(sa.exc.IntegrityError):
+            send(database.engine, ["INSERT INTO plans (id) VALUES (1)", "INSERT INTO plans (id) VALUES (1)"])
+        run.contract()
+    assert key_of(database.engine) == ["id"]
 
 
 @pytest.mark.only_on("mariadb", "mysql")

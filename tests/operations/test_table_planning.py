@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +13,16 @@ from contraflow import (
     AddCheck,
     AddColumn,
     AddForeignKey,
+    AddPrimaryKey,
+    AddSurrogateKey,
     AddUnique,
+    CopyTable,
     CreateIndex,
     CreateTable,
     Declared,
     DropColumn,
     DropForeignKey,
+    DropPrimaryKey,
     DropTable,
     DropUnique,
     ProblemError,
@@ -210,6 +215,33 @@ def test_comments_and_defaults_are_written_for_each_server() -> None:
         sent = "\n".join(statement.sql for statement in adapter.hold(block, None))
         assert "%%" not in sent
         assert ("it''s the key: 100%" in sent) is (product != "sqlite")
+
+
+def test_the_primary_key_of_a_new_table_is_declared_with_it() -> None:
+    create = new_table("a", sa.Column("n", sa.Integer), text("c"))
+    drop, add = DropPrimaryKey(table="a"), AddPrimaryKey(table="a", columns=["c", "n"], name="pk_a")
+    (table,) = made(planned(create, drop, add))
+    assert (table.primary_key.columns.keys(), table.primary_key.name) == (["c", "n"], "pk_a")
+    assert not table.c.c.nullable
+    (table,) = made(planned(create, drop))
+    assert table.primary_key.columns.keys() == []
+    (table,) = made(planned(create, drop, add, drop, AddPrimaryKey(table="a", columns=["n"])))
+    assert table.primary_key.columns.keys() == ["n"]
+    assert table.autoincrement_column is None
+    (table,) = made(planned(create))
+    assert table.autoincrement_column is table.c.id
+    numbered = AddSurrogateKey(table="a", column=sa.Column("m", sa.Integer), unique="uq")
+    copied = CopyTable(table="notes", to="a")
+    gone = DropColumn(table="a", column="n")
+    for operations, said in (
+        ((create, add), "CF116: a has a primary key already, on id"),
+        ((create, drop, drop), "CF101: table a has no primary key"),
+        ((create, numbered), "declare the key with the table"),
+        ((create, drop, add, gone), "CF111: a.n cannot be dropped: the primary key that this upgrade makes"),
+        ((create, drop, add, copied), "CF116: the primary key of a changes in an upgrade in which the table has rows"),
+    ):
+        with pytest.raises(ProblemError, match=re.escape(said)):
+            planned(*operations)
 
 
 def test_constraints_of_a_new_table_are_declared_with_it() -> None:

@@ -184,6 +184,7 @@ class Plans:
                 found.table,
                 name=found.name[1],
                 columns=found.columns,
+                key=found.key,
                 released=found.released,
                 built=found.build,
                 unconstrained=found.unconstrained,

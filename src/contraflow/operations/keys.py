@@ -35,6 +35,7 @@ __all__ = [
     "key_change",
     "key_index",
     "key_problems",
+    "lost_key",
     "moving_problems",
     "number_blocks",
     "number_end",
@@ -54,7 +55,8 @@ class AddPrimaryKey:
 
     ``name`` is the constraint's, where the server keeps one (PostgreSQL, SQLite); without it ``<table>_pkey``, or
     another one while an old key has that. Foreign keys that refer to an old key's columns go on doing so: for them
-    these columns must stay unique (``CF111``), by an ``AddUnique`` in the same change.
+    these columns must stay unique (``CF111``), by an ``AddUnique`` in the same change. A table that the same upgrade
+    creates is created with the key.
     """
 
     table: str
@@ -246,9 +248,9 @@ def change_key(found: TablePlan, wish: Key) -> None:
     Raises ``CF116`` where a key would be added to the one that stands, ``CF101`` where there is none to be dropped.
     """
     table = found.name[1]
-    if found.created:
+    if found.created and wish.number is not None:
         raise incomplete(
-            f"the primary key of {table} would change in the upgrade that creates the table.",
+            f"{table} would get a numbered key in the upgrade that creates the table.",
             "declare the key with the table: sa.Column(..., primary_key=True).",
         )
     stands = found.key.columns if found.key is not None else _columns(found)
@@ -262,6 +264,8 @@ def change_key(found: TablePlan, wish: Key) -> None:
             Problem(code="CF101", what=f"table {table} has no primary key.", instead="leave DropPrimaryKey out.")
         )
     found.key = wish
+    if found.created:
+        return  # it is declared with the key
     computed = {name for lens, _ in found.lenses for name in lens.new}
     for name in wish.columns:
         if not found.columns[name].nullable:
@@ -338,6 +342,7 @@ def moving_problems(plans: Plans) -> Iterator[Problem]:
     """``CF116`` for a table whose key changes while columns move to or from it, or come to refer to rows."""
     for what, wishes in (
         ("has columns that move to or from another one", plans.moves),
+        ("has rows that come to or from another one", plans.parts),
         ("comes to refer to another one, or the other way round", plans.refers),
     ):
         for _, *tables in wishes:
@@ -355,7 +360,9 @@ def _beside(found: TablePlan, what: str) -> Problem:
         code="CF116",
         what=f"the primary key of {found.name[1]} changes in an upgrade in which the table {what}.",
         why="rows are found by the key meanwhile.",
-        instead="change the key in an upgrade of its own.",
+        instead="declare the key with the table: sa.Column(..., primary_key=True)."
+        if found.created
+        else "change the key in an upgrade of its own.",
     )
 
 
@@ -382,10 +389,16 @@ def key_problems(found: TablePlan) -> Iterator[Problem]:
     for what, is_so in others:
         if is_so:
             yield _beside(found, what)
-    if gone := [name for name in change.new if name not in found.columns]:
+    yield from lost_key(found)
+
+
+def lost_key(found: TablePlan) -> Iterator[Problem]:
+    """``CF111`` for a column that goes although the upgrade's own key stands on it."""
+    wanted = found.key.columns if found.key is not None else ()
+    if gone := [name for name in wanted if name not in found.columns]:
         yield Problem(
             code="CF111",
-            what=f"{table}.{gone[0]} cannot be dropped: the primary key that this upgrade makes stands on it.",
+            what=f"{found.name[1]}.{gone[0]} cannot be dropped: the primary key that this upgrade makes stands on it.",
             why="the new release would not have the key.",
             instead="drop it in the later change, and make one over the new columns.",
         )

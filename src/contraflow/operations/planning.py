@@ -31,6 +31,7 @@ from contraflow.operations.keys import (
     change_key,
     key_change,
     key_index,
+    lost_key,
     moving_problems,
     number_blocks,
     numbered,
@@ -209,7 +210,7 @@ def plan(
 def _definitions(plans: Plans, write: Callable[[expressions.Expression], str]) -> list[sa.Table]:
     """The new tables, each after those that it refers to."""
     made = [found for found in plans.current.values() if found.created]
-    held = [problem for found in made for problem in held_columns(found, None)]
+    held = [problem for found in made for problem in (*held_columns(found, None), *lost_key(found))]
     ProblemError.raise_any([*plans.problems(), *held])
     return plans.definitions(lambda found, constraint: _constraint(found, None, constraint, write))
 

@@ -10,7 +10,16 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.installed import Index
-from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, TableName, default_text, find_table, incomplete
+from contraflow.operations.base import (
+    LONGEST_NAME,
+    Fragment,
+    Key,
+    Schema,
+    TableName,
+    default_text,
+    find_table,
+    incomplete,
+)
 from contraflow.operations.held import put_index
 from contraflow.problems import Problem, ProblemError
 
@@ -160,6 +169,7 @@ def assembled(
     *,
     name: str,
     columns: Mapping[str, sa.Column[Any]],
+    key: Key | None,
     released: Sequence[Index],
     built: Sequence[Index],
     unconstrained: Sequence[Constraint],
@@ -176,7 +186,7 @@ def assembled(
     table = sa.Table(
         name,
         metadata,
-        *(column._copy() for column in columns.values()),  # noqa: SLF001
+        *(_copy_column(column, key) for column in columns.values()),
         schema=definition.schema,
         comment=definition.comment,
         **definition.dialect_kwargs,
@@ -185,7 +195,7 @@ def assembled(
     unnamed = {index.columns for index in released if not index.name}
     for constraint in definition.constraints:
         keys = tuple(constraint.columns.keys()) if isinstance(constraint, sa.UniqueConstraint) else None
-        if _is_gone(constraint, unconstrained):
+        if _is_gone(constraint, unconstrained, key):
             continue
         if isinstance(constraint, sa.ForeignKeyConstraint):
             _refer(table, constraint, stands)
@@ -211,10 +221,26 @@ def assembled(
                 f"{rule.name} is added to the table {name}, which the same upgrade creates.",
                 "declare it there: sqlalchemy.dialects.postgresql.ExcludeConstraint.",
             )
+    if key is not None and key.columns:
+        table.append_constraint(sa.PrimaryKeyConstraint(*key.columns, name=key.name))
     return table
 
 
-def _is_gone(constraint: sa.Constraint, unconstrained: Sequence[Constraint]) -> bool:
+def _copy_column(column: sa.Column[Any], key: Key | None) -> sa.Column[Any]:
+    """``key``: another primary key than the declared one."""
+    copied = column._copy()  # noqa: SLF001
+    if key is not None:
+        copied.primary_key = False
+        if copied.name in key.columns:
+            copied.nullable = False
+            if copied.autoincrement == "auto":
+                copied.autoincrement = False  # as with a key that is added to a table which stands
+    return copied
+
+
+def _is_gone(constraint: sa.Constraint, unconstrained: Sequence[Constraint], key: Key | None) -> bool:
+    if isinstance(constraint, sa.PrimaryKeyConstraint):
+        return key is not None
     if isinstance(constraint, sa.ForeignKeyConstraint):
         return any(
             isinstance(gone, ForeignKey) and list(gone.columns) == constraint.column_keys for gone in unconstrained
