@@ -6,7 +6,8 @@
 # PYTHON chooses the interpreter (3.10 to 3.13), JOBS the number of parallel test processes.
 
 PYTHON ?= python3
-JOBS ?= 2
+# On two processors: a test waits half its time, for locks, for a server or for the clock.
+JOBS ?= 3
 SERVERS ?= all
 ON ?=
 ARGS ?=
