@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from contraflow.rehearsal import servers
 from tests.servers.shared import Database, SharedServers, choose, new_engine, reach, read_exclusions
@@ -65,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "only_on(*kinds): run this test only on servers of these kinds; elsewhere it is not collected.",
     )
     _put_temporary_files_in_memory()
+    _choose_examples()
     config.stash[EXCLUDED] = excluded = read_exclusions()
     try:
         config.stash[CHOSEN] = choose(config.getoption("server"), config.getoption("server_url"), excluded)
@@ -80,6 +82,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[SHARED] = SharedServers(config.stash[CHOSEN], progress)
         if config.pluginmanager.hasplugin("xdist"):
             config.pluginmanager.register(WithWorkers())
+
+
+def _choose_examples() -> None:
+    """What property tests try, if they do not say themselves: the same in every run, however slow the machine is.
+
+    With ``CONTRAFLOW_HYPOTHESIS=thorough`` (tests/sync/conftest.py) more, and others each time.
+    """
+    same = settings(
+        deadline=None, derandomize=True, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.register_profile("ci", same)
+    settings.register_profile("shrink", same)
+    settings.register_profile("thorough", same, derandomize=False, max_examples=2000)
+    settings.load_profile(os.environ.get("CONTRAFLOW_HYPOTHESIS", "ci"))
 
 
 def _put_temporary_files_in_memory() -> None:
