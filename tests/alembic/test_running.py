@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from contraflow.alembic.environment import Environment
 from contraflow.alembic.running import ChangeError
 from contraflow.engine.report import State, Status
 from contraflow.engine.runner import Runner
@@ -323,6 +324,42 @@ def test_the_callers_transaction_is_refused(project: Project, database: Database
             project.upgrade()
         assert codes(error) == ["CF306"]
     env.write_text(text)
+    project.upgrade()
+    assert status(database).state is State.VERIFIED
+
+
+@pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")
+def test_an_env_that_sends_its_connection_elsewhere_is_refused(project: Project, database: Database) -> None:
+    """As Alembic's cookbook has it for schemas of tenants: the tables of another tenant would change."""
+    project.upgrade("0001")
+    env = project.folder / "migrations" / "env.py"
+    text = env.read_text()
+    postgresql = database.kind.startswith("postgresql")
+    name = "tenant" if postgresql else f"{database.url.database}_tenant"[:64]
+    execute(database, f"CREATE SCHEMA {name}")
+    goes = f"SET search_path TO {name}" if postgresql else f"USE {name}"
+    moves = (
+        f'connection.exec_driver_sql("{goes}"); connection.commit(); connection.dialect.default_schema_name = "{name}"'
+    )
+    translates = f'connection = connection.execution_options(schema_translate_map={{None: "{name}"}})'
+    try:
+        for line, told in ((moves, f"finds tables in {name}"), (translates, f"translates names to the schema {name}")):
+            env.write_text(
+                text.replace("        context.configure(\n", f"        {line}\n        context.configure(\n", 1)
+            )
+            if line == moves:  # there are none of Alembic's tables yet, so it begins with the plain revision
+                with pytest.raises(ChangeError, match=told) as error:
+                    project.upgrade()
+                assert codes(error) == ["CF301"]
+            execute(database, f"CREATE TABLE IF NOT EXISTS {name}.alembic_version (version_num VARCHAR(32))")
+            with pytest.raises(ProblemError, match=told):
+                Environment(project.ini).database()
+    finally:
+        execute(database, f"DROP SCHEMA {name}" + (" CASCADE" if postgresql else ""))
+    assert columns(database) == ["id", "fullname", "mail"]
+    env.write_text(text)
+    if postgresql:
+        project.url = project.url.update_query_dict({"options": "-csearch_path=public,pg_catalog"})
     project.upgrade()
     assert status(database).state is State.VERIFIED
 

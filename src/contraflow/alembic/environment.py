@@ -24,6 +24,7 @@ from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
 from contraflow.alembic.discovery import to_upgrade
+from contraflow.alembic.place import refuse_another_place
 from contraflow.alembic.settings import Settings, read_settings
 from contraflow.problems import ContraflowError, Problem, ProblemError
 
@@ -77,13 +78,15 @@ class Environment:
         """Run ``env.py`` as ``alembic current`` does, and see what it connects to. Nothing is written.
 
         Raises :class:`~contraflow.problems.ProblemError`: ``CF201`` if it cannot connect, ``CF301`` if it connects
-        to several databases, to none, or not to the one that was asked for.
+        to several databases, to none, or not to the one that was asked for, or looks for tables elsewhere than a new
+        connection would.
         """
         met: list[Database] = []
 
         def look(heads: object, context: MigrationContext) -> list[Any]:
             if context.connection is None:
                 raise _nowhere("env.py configures Alembic without a connection.")
+            refuse_another_place(context.connection)
             met.append(Database(engine=context.connection.engine, heads=tuple(cast("tuple[str, ...]", heads))))
             return []
 

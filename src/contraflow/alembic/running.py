@@ -26,6 +26,7 @@ from contraflow.alembic.discovery import (
     to_downgrade,
     to_upgrade,
 )
+from contraflow.alembic.place import refuse_another_place
 from contraflow.alembic.settings import Settings, Through, read_settings
 from contraflow.engine.report import Options, Progress, State
 from contraflow.engine.runner import Runner
@@ -225,6 +226,7 @@ def _own_connections(context: MigrationContext) -> Iterator[Any]:
                 "and write: with context.begin_transaction(): context.run_migrations()",
             )
         )
+    refuse_another_place(connection)
     with context.autocommit_block():
         yield connection.engine
 

@@ -202,6 +202,9 @@ class PostgreSQLServer(Adapter):
             "standard_conforming_strings": "on",
             "client_min_messages": "warning",
             "timezone": "UTC",
+            # A key's value is read as text, and must be the same value when it is compared.
+            "datestyle": "ISO, MDY",
+            "extra_float_digits": "1",
             # A query that row-level security would cut short fails instead.
             "row_security": "off",
             **({"transaction_timeout": "0"} if self.profile.version >= (17,) else {}),
