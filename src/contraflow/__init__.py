@@ -83,6 +83,7 @@ if TYPE_CHECKING:
     from contraflow.operations.parts import CopyTable, MergeTables, SplitTable
     from contraflow.operations.planning import Declared, Upgrade
     from contraflow.operations.references import AddCompanion, ReferColumns
+    from contraflow.operations.replacing import KeyReference, ReplaceKey
     from contraflow.operations.tables import CreateTable, DropTable, RenameTable
     from contraflow.operations.widening import WidenColumn
     from contraflow.problems import ContraflowError, Interrupted, Problem, ProblemError
@@ -134,6 +135,7 @@ __all__ = [
     "Heartbeat",
     "Interrupted",
     "InvalidData",
+    "KeyReference",
     "Lens",
     "LockTimeout",
     "LoosenNotNull",
@@ -159,6 +161,7 @@ __all__ = [
     "ReferColumns",
     "RenameColumn",
     "RenameTable",
+    "ReplaceKey",
     "RetryOptions",
     "Runner",
     "SchemaChanged",
@@ -273,6 +276,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Upgrade",
     ),
     "operations.references": ("AddCompanion", "ReferColumns"),
+    "operations.replacing": ("KeyReference", "ReplaceKey"),
     "operations.tables": (
         "CreateTable",
         "DropTable",

@@ -117,6 +117,9 @@ class KeyChange:
     """The name it gets where keys have one."""
     copies: bool = False
     """Whether writers may be kept waiting while the table is copied, where the server cannot do without."""
+    retires: bool = False
+    """The old key's columns are dropped with it. Foreign keys refer to the new key from migrate on: until contract, a
+    unique index that has its name bears them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, readable again by :meth:`from_dict`."""

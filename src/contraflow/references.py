@@ -38,6 +38,12 @@ class Reference:
     """The types of the other table's columns."""
     adopts: bool
     """Rows that refer to nothing may be there, and refer to a row as soon as there is one."""
+    fills: bool = False
+    """The key is a new column of the other table, and foreign keys hold the old columns and, once it is filled, the new
+    one: what follows is only that a row of the other table gets its key."""
+    clears: bool = False
+    """With ``fills``: the foreign key sets the old columns to NULL when a row of the other table is deleted, for which
+    some servers fire no triggers."""
     marker: str
     """The marker of the sync of ``table``."""
     name: str
@@ -46,6 +52,8 @@ class Reference:
     @property
     def triggers(self) -> str:
         """The last letters of the names of the triggers, one each."""
+        if self.fills:
+            return "ud" if self.clears else "u"
         return "udi" if self.adopts else "ud"
 
     @property
@@ -57,6 +65,8 @@ class Reference:
             self.adopts,
             self.marker,
         ]
+        if self.fills:
+            meaning.append(["fills", self.clears])
         return hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:16]
 
 

@@ -61,6 +61,9 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
     doubles = [index for index in step.doubles if found is None or index.name in found.indexes]
     parts += [f"DROP INDEX {compiler.quote(str(index.name))}" for index in doubles]
     parts.append(f"ADD PRIMARY KEY ({', '.join(map(compiler.quote, key.new))})")
+    if key.retires:
+        # In one statement: a column with AUTO_INCREMENT is never without an index, nor a new row without its number.
+        parts += [f"DROP COLUMN {compiler.quote(name)}" for name in key.old if found is None or name in found.columns]
     return [
         Statement(
             sql=f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)},"
@@ -135,7 +138,7 @@ def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterat
             why="a table has one column with AUTO_INCREMENT (error 1075).",
             instead=f"let {numbered} be the key: AddPrimaryKey(...).",
         )
-    elif numbered in key.old:
+    elif numbered in key.old and not key.retires:
         indexes = sa.inspect(connection).get_indexes(item.table, schema=item.schema)
         replaced = {index.name for index in item.replaced}
         leading = {index["column_names"][0] for index in indexes if index["name"] not in replaced}

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from contraflow.dialects import postgresql_held, postgresql_keys, readers
 from contraflow.dialects.base import Adapter, Found, Profile
 from contraflow.dialects.dependents import postgresql_dependents
-from contraflow.installed import Installed
+from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
 
 __all__ = ["PostgreSQLServer"]
@@ -174,13 +174,15 @@ class PostgreSQLServer(Adapter):
         oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
         if oid is None:
             return ()
+        key = installed.key
+        retired = (Index(name=key.old_name, columns=key.old, primary=True),) if key and key.retires else ()
         return postgresql_dependents(
             connection,
             oid=int(oid),
             columns=installed.dropped,
             own=installed.sync,
             defaults=tuple(installed.defaults.values()),
-            replaced=(*installed.replaced, *installed.released),
+            replaced=(*installed.replaced, *installed.released, *retired),
         )
 
     def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:

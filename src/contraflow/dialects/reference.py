@@ -50,6 +50,8 @@ class _Words:
         column, marker = quote(reference.column), quote(reference.marker)
         key = quote(reference.key)
         own = f"{marker} = CASE WHEN {marker} = 1 THEN 2 ELSE 1 END"
+        if reference.fills:
+            return [self._filled(letter, column, own)]
         if letter == "d":
             return [_Change(values=f"{column} = NULL, {own}", where=f"{column} = OLD.{key}")]
         natural = ", ".join(f"{quote(name)} = NEW.{quote(there)}" for name, there in reference.columns)
@@ -65,6 +67,16 @@ class _Words:
             *([adopted] if reference.adopts else []),
         ]
 
+    def _filled(self, letter: str, column: str, own: str) -> _Change:
+        """What comes of a key that is filled: the old columns, on which an index stands, tell the rows."""
+        if letter == "d":
+            return _Change(values=f"{column} = NULL, {own}", where=self._matches("OLD"))
+        marker, key = self.compiler.quote(self.reference.marker), self.compiler.quote(self.reference.key)
+        return _Change(
+            values=f"{column} = NEW.{key}, {own}",
+            where=f"{self._matches('NEW')} AND {column} IS NULL AND {marker} IS NOT NULL",
+        )
+
     def _matches(self, row: str) -> str:
         """Whether a row that refers means ``row`` by its natural key."""
         reference, quote = self.reference, self.compiler.quote
@@ -78,13 +90,20 @@ class _Words:
 
     @property
     def changed(self) -> str:
-        """Whether an UPDATE of the other table changed its key or its natural key."""
+        """Whether an UPDATE of the other table changed its key or its natural key; or filled its key."""
         quote = self.compiler.quote
+        if self.reference.fills:
+            key = quote(self.reference.key)
+            return f"OLD.{key} IS NULL AND NEW.{key} IS NOT NULL"
         same = [
             f"({self.compiler.unchanged(f'NEW.{quote(name)}', f'OLD.{quote(name)}', type_)})"
             for name, type_ in self.reference.types.items()
         ]
         return f"NOT ({' AND '.join(same)})"
+
+    def when(self, letter: str) -> str:
+        """When a trigger fires: before foreign keys let rows go, where it has to find them by what these set to NULL."""
+        return f"{'BEFORE' if self.reference.fills and letter == 'd' else 'AFTER'} {_EVENTS[letter]}"
 
     def guarded(self, letter: str) -> list[str]:
         """The statements of an event, each only where it would find a row."""
@@ -137,17 +156,18 @@ def _postgresql(words: _Words) -> list[TriggerText]:
     lines = ["BEGIN", f"  /* contraflow {reference.fingerprint} */"]
     for letter in reference.triggers:
         changes = words.plain(letter, words.table(reference.table))
-        if reference.adopts and letter != "d":
+        if reference.adopts and letter != "d" and not reference.fills:
             natural = [f"NEW.{compiler.quote(there)}" for _, there in reference.columns]
             changes = [f"PERFORM pg_advisory_xact_lock({natural_lock(reference.to, natural)});", *changes]
         lines += [f"  IF TG_OP = '{_EVENTS[letter]}' THEN", *_in(changes, 2), "  END IF;"]
-    lines += ["  RETURN NULL;", "END"]
+    # Of a BEFORE trigger, NULL would keep the row.
+    lines += ["  RETURN OLD;" if reference.clears else "  RETURN NULL;", "END"]
     function = compiler.table(reference.name, schema)
 
     def create(letter: str, name: str) -> str:
         when = f"WHEN ({words.changed}) " if letter == "u" else ""
         return (
-            f"CREATE TRIGGER {compiler.quote(name)} AFTER {_EVENTS[letter]} ON {words.table(reference.to)}"
+            f"CREATE TRIGGER {compiler.quote(name)} {words.when(letter)} ON {words.table(reference.to)}"
             f" FOR EACH ROW {when}EXECUTE FUNCTION {function}()"
         )
 
@@ -163,7 +183,7 @@ def _mysql(words: _Words) -> list[TriggerText]:
             body = [f"IF {words.changed} THEN", *_in(body), "END IF;"]
         comment = f"/* contraflow {reference.fingerprint} */"
         opening = (
-            f"CREATE TRIGGER {compiler.table(name, reference.schema)} AFTER {_EVENTS[letter]}"
+            f"CREATE TRIGGER {compiler.table(name, reference.schema)} {words.when(letter)}"
             f" ON {words.table(reference.to)} FOR EACH ROW BEGIN {comment}"
         )
         return "\n".join([opening, *_in(body), "END"])
@@ -178,7 +198,7 @@ def _sqlite(words: _Words) -> list[TriggerText]:
         when = f"WHEN {words.changed} " if letter == "u" else ""
         comment = f"/* contraflow {reference.fingerprint} */"
         opening = (
-            f"CREATE TRIGGER {compiler.table(name, reference.schema)} AFTER {_EVENTS[letter]}"
+            f"CREATE TRIGGER {compiler.table(name, reference.schema)} {words.when(letter)}"
             f" ON {compiler.quote(reference.to)} FOR EACH ROW {when}BEGIN {comment}"
         )
         return "\n".join([opening, *_in(words.plain(letter, compiler.quote(reference.table))), "END"])

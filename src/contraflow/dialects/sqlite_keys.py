@@ -80,6 +80,8 @@ def _rebuild(
         if exactly and isinstance(step, NumberColumn):
             texts = [one for one in texts if sqlite_text.index_name(one) != step.numbered.unique]
             spelt = _spelt(step, text, found, compiler)
+        if isinstance(step, ChangeKey) and step.key.retires:  # the key's own takes its place
+            texts = [one for one in texts if sqlite_text.index_name(one) != step.key.name]
         after = [_within(text, step.schema, compiler) for text in (*texts, *found.triggers.values())]
     return [
         Statement(sql="PRAGMA legacy_alter_table = ON"),
@@ -120,7 +122,10 @@ def _within(text: str, schema: str | None, compiler: Compiler) -> str:
 
 def _text(step: ChangeKey, found: Found) -> str:
     text = sqlite_text.drop_primary(str(found.details["sql"]))
-    if len(step.key.old) == 1 and found.details["types"][step.key.old[0]].upper() == "INTEGER":
+    if step.key.retires:
+        # Nobody reads it any more, and nothing numbers new rows until it goes.
+        text = sqlite_text.forget(sqlite_text.relax(text, step.key.old), step.key.old)
+    elif len(step.key.old) == 1 and found.details["types"][step.key.old[0]].upper() == "INTEGER":
         # The number of the row itself, which is never NULL without saying so.
         text = sqlite_text.set_final(text, not_null=step.key.old, defaults={})
     for index in step.doubles:

@@ -260,6 +260,13 @@ def _postgresql(
         if not isinstance(image, Lookup) or image.made is not None:
             return []
         new = words.new(name)
+        if image.fills:  # the row is there, by a foreign key: it can be waited for
+            patient = replace(words, compiler=compiler.waiting())
+            return [
+                f"IF {new} IS NULL AND {compiler.is_given(image, words.new)} THEN",
+                f"  {new} := {patient.image(write, name)};",
+                "END IF;",
+            ]
         lock = natural_lock(image.table, [words.new(column) for column in image.given])
         return [
             f"IF {new} IS NULL AND {compiler.is_given(image, words.new)} THEN",

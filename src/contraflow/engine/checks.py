@@ -11,7 +11,7 @@ import datetime as dt
 import decimal
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,8 @@ from contraflow import expressions
 from contraflow.constraints import ForeignKey
 from contraflow.dialects.base import Adapter
 from contraflow.dialects.compiler import Compiler, compiler_for
+from contraflow.expressions import Ref
+from contraflow.expressions.trees import Lookup
 from contraflow.installed import Installed
 from contraflow.lens import Group, Side
 from contraflow.operations.widening import integer_range
@@ -175,12 +177,34 @@ def check_rows(connection: sa.Connection, adapter: Adapter, syncs: Sequence[Sync
         for group in sync.groups
         if group.forward
         # What is looked up may be made when it is: then only the rows themselves tell.
-        for problem in (
-            _alike_rows(connection, compiler, sync, group)
-            if any(lookup.made is not None for lookup in group.lookups)
-            else _group_rows(connection, compiler, sync, group)
-        )
+        for problem in _examination(group)(connection, compiler, sync, group)
     ]
+
+
+def _examination(group: Group) -> Callable[[sa.Connection, Compiler, Sync, Group], Iterator[Problem]]:
+    if any(lookup.made is not None for lookup in group.lookups):
+        return _alike_rows
+    return _lost_rows if any(lookup.fills for lookup in group.lookups) else _group_rows
+
+
+def _lost_rows(connection: sa.Connection, compiler: Compiler, sync: Sync, group: Group) -> Iterator[Problem]:
+    """Rows that refer to nothing; what the others will refer to by is not there yet."""
+    quote = compiler.quote
+    for lookup in group.lookups:
+        (match,) = lookup.matches
+        if not lookup.fills or not isinstance(match.value, Ref):
+            continue
+        itself = Lookup(
+            table=lookup.table, schema=lookup.schema, column=match.name, type_=match.type, matches=lookup.matches
+        )
+        lost = f"{quote(match.value.name)} IS NOT NULL AND {compiler.compile(itself, quote)} IS NULL"
+        table = compiler.table(sync.table, sync.schema)
+        columns = ", ".join(map(quote, dict.fromkeys((*sync.key, match.value.name))))
+        found = _send(connection, f"SELECT COUNT(*) FROM {table} WHERE {lost}").scalar_one()
+        if found:
+            rows = _send(connection, f"SELECT {columns} FROM {table} WHERE {lost} LIMIT {EXAMPLES}").mappings()
+            shown = "; ".join(", ".join(f"{key} = {value!r}" for key, value in row.items()) for row in rows)
+            yield _round_trip(sync, group, f"{found} rows: {shown}")
 
 
 def _alike_rows(connection: sa.Connection, compiler: Compiler, sync: Sync, group: Group) -> Iterator[Problem]:

@@ -138,7 +138,8 @@ def _cascades(connection: sa.Connection, phases: Phases) -> Iterator[Problem]:
         if isinstance(step, InstallReference)
     ]
     for reference in references:
-        yield from _unheard(connection, reference)
+        if not reference.fills or reference.clears:  # else foreign keys do all that has to follow
+            yield from _unheard(connection, reference)
     made = {(item.schema, item.table): item.constrained for item in phases.installed}
     for (schema, name), sync in syncs.items():
         table = sa.Table(name, sa.MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
@@ -159,10 +160,13 @@ def _cascades(connection: sa.Connection, phases: Phases) -> Iterator[Problem]:
 
 
 def _is_itself(key: ForeignKey, table: str, reference: Reference) -> bool:
-    """Whether a foreign key of the table says by the natural key what the reference does."""
-    return (table, key.target) == (reference.table, reference.to) and set(
-        zip(key.columns, key.target_columns, strict=True)
-    ) == set(reference.columns)
+    """Whether a foreign key of the table says by the natural key what the reference does; or by a key that is filled:
+    then one of the same actions stands on the natural key, and changes that side.
+    """
+    if (table, key.target) != (reference.table, reference.to):
+        return False
+    columns = set(zip(key.columns, key.target_columns, strict=True))
+    return columns == set(reference.columns) or (reference.fills and columns == {(reference.column, reference.key)})
 
 
 def _unheard(connection: sa.Connection, reference: Reference) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import operator
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -19,6 +20,7 @@ from contraflow.problems import Problem, ProblemError
 __all__ = [
     "ARITHMETIC",
     "COMPARISONS",
+    "NEW_UUID",
     "Expression",
     "Function",
     "LensCall",
@@ -32,6 +34,7 @@ __all__ = [
     "element_of",
     "inside",
     "is_deterministic",
+    "new_uuid",
     "pairwise",
     "references",
     "validate",
@@ -123,6 +126,7 @@ class Lookup(ColumnElement[Any]):
         type_: TypeEngine[Any],
         matches: tuple[Match, ...],
         made: tuple[Made, ...] | None = None,
+        fills: bool = False,
     ) -> None:
         self.table = table
         self.schema = schema
@@ -131,6 +135,8 @@ class Lookup(ColumnElement[Any]):
         self.matches = matches
         self.made = made
         """None: what is not found is not made."""
+        self.fills = fills
+        """The column is new there, and filled meanwhile: NULL is asked for again, waiting for whoever fills it."""
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -150,6 +156,15 @@ class Function:
     deterministic: bool = True
     strict: bool = True
     """NULL in any argument gives NULL without calling ``python``."""
+
+
+NEW_UUID = Function(name="new_uuid", python=lambda: str(uuid.uuid4()), deterministic=False)
+"""No word of the language, as nothing could tell its value from another one: operations write it, lenses may not."""
+
+
+def new_uuid(type_: TypeEngine[Any]) -> LensCall:
+    """A new UUID each time that it is computed, as a column of the type holds it."""
+    return LensCall(NEW_UUID, (), type_)
 
 
 COMPARISONS: dict[Any, Callable[[Any, Any], Any]] = {

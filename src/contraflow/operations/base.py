@@ -119,6 +119,10 @@ class Refer:
     """The old columns and the new one say the same, so both follow the other table's row."""
     scans: bool = False
     """Rows that refer may be looked for in the whole table."""
+    fills: bool = False
+    """The key is a new column of the other table; see :attr:`contraflow.references.Reference.fills`."""
+    clears: bool = False
+    """See :attr:`contraflow.references.Reference.clears`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +167,8 @@ class Key:
     """Whatever key the table has."""
     number: sa.Column[Any] | None = None
     """The new column of which it consists, to be numbered by the server."""
+    retires: bool = False
+    """See :attr:`contraflow.installed.KeyChange.retires`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +232,8 @@ class Fragment:
     """For rows that violate what is built or constrained."""
     key: Key | None = None
     """Another primary key than the one that stands."""
+    then: tuple[Fragment, ...] = ()
+    """What the operation means besides, for this table or others, in this order."""
 
 
 @runtime_checkable

@@ -138,13 +138,18 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
         if found.tightened:
             step = EnforceNotNull(**where, names=found.tightened)
             contract.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
-        contract += key_blocks(found)
+        if not _retires(found):
+            contract += key_blocks(found)
     contract += _drop_references([(found, found.released) for found in installed])
+    retired: list[list[Block]] = []
     for found in installed:
         where = {"table": found.table, "schema": found.schema}
         forward, backward = _end_steps(found, installed)
-        if forward:
-            contract.append(Hold(title=f"contract {found.table}", steps=forward, **where))
+        held = [Hold(title=f"contract {found.table}", steps=forward, **where)] if forward else []
+        if _retires(found):
+            retired.append([*key_blocks(found), *held])
+        else:
+            contract += held
         if backward:
             rollback.append(Hold(title=f"roll back {found.table}", steps=backward, **where))
         if nullable := tuple(name for name in found.tightened if name not in found.added):
@@ -156,6 +161,8 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
             step = EnforceNotNull(**where, names=found.loosened)
             rollback.append(Online(title=f"prove NOT NULL on {found.table}", step=step, **where))
             rollback += _fill_nulls(found, found.loosened)
+    # A table after those whose sync looks up its old key; the plan has it before them.
+    contract += [block for blocks in reversed(retired) for block in blocks]
     # Last: some servers cannot take a value away again.
     contract += [block for found in installed if found.labels for block in label_blocks(found)]
     references = _drop_references([(found, found.constrained) for found in installed])
@@ -165,6 +172,11 @@ def _end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[Block
         *reversed(rollback),
         *refer_blocks(installed),
     )
+
+
+def _retires(found: Installed) -> bool:
+    """Whether the columns of the table's old key go with it."""
+    return found.key is not None and found.key.retires
 
 
 def _end_steps(found: Installed, installed: Sequence[Installed]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:

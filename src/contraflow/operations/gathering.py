@@ -162,10 +162,31 @@ class Plans:
         return self.current[name].name if name in self.current else name
 
     def changed(self) -> list[TablePlan]:
-        """The tables that both releases have, in a stable order."""
-        return sorted(
+        """The tables that both releases have, in a stable order; those that follow another one's new key after that.
+
+        Raises ``CF116`` for a circle.
+        """
+        left = sorted(
             (found for found in self.current.values() if not found.created), key=lambda found: order(found.name)
         )
+        follows = [(source.name, target.name) for wish, source, target in self.refers if wish.fills]
+        ordered: list[TablePlan] = []
+        while left:
+            waiting = {source for source, target in follows if target in {found.name for found in left}}
+            ready = [found for found in left if found.name not in waiting]
+            if not ready:
+                raise ProblemError(
+                    Problem(
+                        code="CF116",
+                        what=f"the tables {', '.join(found.name[1] for found in left)} refer to each other by keys that"
+                        " are replaced.",
+                        why="none of them could be filled, or lose its old key, before the others.",
+                        instead="replace one of the keys in an upgrade of its own.",
+                    )
+                )
+            ordered += ready
+            left = [found for found in left if found.name in waiting]
+        return ordered
 
     def resolve(self) -> None:
         """Let new foreign keys refer to where tables stand."""

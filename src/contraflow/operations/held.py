@@ -325,6 +325,9 @@ def is_key_implied(
     are its own (or copies), and one of its own foreign keys on these demands no less.
     """
     forward = {name: image for group in groups for name, image in group.forward.items()}
+    own = [holder.constraint for holder in found if isinstance(holder.constraint, ForeignKey)]
+    if (former := _looked_up(key, forward)) is not None:
+        return any(other.columns == former.columns and former.demands_no_more_than(other) for other in own)
     sources = []
     for name in key.columns:
         if name not in old and name not in forward:
@@ -333,8 +336,18 @@ def is_key_implied(
         if source not in old or (name not in old and not _same_type(new[name], old[source])):
             return False
         sources.append(source)
-    own = [holder.constraint for holder in found if isinstance(holder.constraint, ForeignKey)]
     return any(other.columns == tuple(sources) and key.demands_no_more_than(other) for other in own)
+
+
+def _looked_up(key: ForeignKey, forward: Mapping[str, sa.ColumnElement[Any]]) -> ForeignKey | None:
+    """The foreign key by old columns that finds the rows to which ``key`` refers by what is looked up in them."""
+    image = forward.get(key.columns[0])
+    if len(key.columns) > 1 or not isinstance(image, Lookup) or image.made is not None:
+        return None
+    if (key.target_schema, key.target, key.target_columns) != (image.schema, image.table, (image.column,)):
+        return None
+    there = tuple(match.name for match in image.matches)
+    return replace(key, columns=image.given, target_columns=there) if len(image.given) == len(there) else None
 
 
 def check_injective(

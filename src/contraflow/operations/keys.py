@@ -296,6 +296,7 @@ def key_change(found: TablePlan) -> KeyChange | None:
         new=found.key.columns,
         name=(found.key.name or _free_name(found)) if found.key.columns else "",
         copies=found.key.copies,
+        retires=found.key.retires,
     )
 
 
@@ -316,13 +317,20 @@ def key_index(found: TablePlan) -> tuple[Index, ...]:
     change = key_change(found)
     if change is None or not change.new:
         return ()
+    if change.retires:
+        return (_bearer(change),)
     # What the server numbers is unique from the start, whoever writes.
     late = found.key is None or found.key.number is None
     return (Index(name=change.name, columns=change.new, unique=True, late=late, primary=True),)
 
 
+def _bearer(change: KeyChange) -> Index:
+    """What foreign keys stand on until their columns are the primary key."""
+    return Index(name=change.name, columns=change.new, unique=True)
+
+
 def key_blocks(found: Installed) -> Iterator[Block]:
-    """What changes the key: at contract, before columns, indexes or the sync go."""
+    """What changes the key: at contract, before columns, indexes or the sync of its table go."""
     change = found.key
     if change is None:
         return
@@ -331,24 +339,28 @@ def key_blocks(found: Installed) -> Iterator[Block]:
     doubles = tuple(index for index in found.replaced if index.unique and index.columns == change.new)
     if found.numbered:
         doubles = (*doubles, Index(name=found.numbered.index, columns=change.new, unique=True))
+    if change.retires:
+        doubles = (*doubles, _bearer(change))
     step = ChangeKey(**where, key=change, doubles=doubles)
     yield Online(title=f"{named} of {found.table}", step=step, **where)
-    if change.old:
+    if change.old and not change.retires:
         prove = ProveReferences(**where, columns=change.old)
         yield Online(title=f"prove the foreign keys that refer to {found.table}", step=prove, **where)
 
 
 def moving_problems(plans: Plans) -> Iterator[Problem]:
     """``CF116`` for a table whose key changes while columns move to or from it, or come to refer to rows."""
-    for what, wishes in (
-        ("has columns that move to or from another one", plans.moves),
-        ("has rows that come to or from another one", plans.parts),
-        ("comes to refer to another one, or the other way round", plans.refers),
+    for what, pairs in (
+        ("has columns that move to or from another one", [both for _, *both in plans.moves]),
+        ("has rows that come to or from another one", [both for _, *both in plans.parts]),
+        (
+            "comes to refer to another one, or the other way round",
+            [both for wish, *both in plans.refers if not wish.fills],
+        ),
     ):
-        for _, *tables in wishes:
-            for found in tables:
-                if key_change(found) is not None:
-                    yield _beside(found, what)
+        for found in (found for both in pairs for found in both):
+            if key_change(found) is not None:
+                yield _beside(found, what)
 
 
 def _is_numbered(found: TablePlan) -> bool:

@@ -52,6 +52,7 @@ from contraflow.operations.references import (
     referring,
 )
 from contraflow.operations.refusals import held_columns, table_problems
+from contraflow.operations.replacing import ReplaceKey
 from contraflow.operations.syncing import MARKER, sync_of
 from contraflow.operations.tables import RenameTable, describe_table
 from contraflow.operations.widening import mirror_of, widening_stage, widenings_of
@@ -118,6 +119,12 @@ def tables_of(upgrade: Upgrade) -> frozenset[TableName]:
         (operation.schema, operation.to)
         for operation in operations
         if isinstance(operation, (AddCompanion, MoveColumns, ReferColumns))
+    ]
+    new += [
+        (one.schema, one.table)
+        for operation in operations
+        if isinstance(operation, ReplaceKey)
+        for one in operation.references
     ]
     several = (CopyColumn, CopyTable, MergeTables, SplitTable)
     new += [place for operation in operations if isinstance(operation, several) for place in operation.tables]
@@ -223,6 +230,11 @@ def _apply(operation: Operation, plans: Plans) -> None:
     fragment = operation.plan({name: found.columns for name, found in plans.current.items()})
     if plans.exist(fragment):
         return
+    for one in (fragment, *fragment.then):
+        _gather(one, plans)
+
+
+def _gather(fragment: Fragment, plans: Plans) -> None:
     found = plans.current[fragment.table]
     for column in fragment.add:
         # Some servers see no difference between upper and lower case in a column's name.

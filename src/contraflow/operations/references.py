@@ -456,7 +456,7 @@ def _plan_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterato
                 "triggers of one table write the other one, by its name.",
                 "rename it in an upgrade of its own.",
             )
-    if source is target:
+    if source is target and not wish.fills:
         yield _problem(
             f"{table} refers to itself.",
             "its triggers would have to write the table that fires them, which MySQL and MariaDB refuse.",
@@ -469,6 +469,9 @@ def _plan_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterato
             "triggers on the other table write the columns of both releases, by their names.",
             "change it in an upgrade of its own.",
         )
+    if wish.fills:
+        yield from _fills_problems(wish, source, target)
+        return
     needed = (wish.key, *wish.columns.values(), *wish.where)
     if gone := [
         name
@@ -500,13 +503,36 @@ def _plan_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterato
         yield from _scans(wish, source, to)
 
 
+def _fills_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterator[Problem]:
+    """What keeps rows from following a key that takes the place of the one by which they refer now."""
+    table, to = source.name[1], target.name[1]
+    if source is target:
+        yield _problem(
+            f"{table}.{wish.column} is to refer to {table} itself, whose key is replaced.",
+            "the trigger that fills the new key would have to write the table that fires it, which MySQL and MariaDB"
+            " refuse.",
+            "let a table of its own hold who refers to whom, in an upgrade before.",
+        )
+    for name in wish.columns.values():
+        if name not in target.original or name in target.widened:
+            yield _problem(
+                f"{to}.{name} changes in the upgrade in which it is replaced.",
+                "both releases look it up.",
+                "change it in an upgrade of its own.",
+            )
+    if not wish.scans:
+        yield from _scans(wish, source, to)
+
+
 def _scans(wish: Refer, source: TablePlan, to: str) -> Iterator[Problem]:
     """Without indexes, rows that refer are looked for in the whole table."""
     table = source.name[1]
     standing = [holder.columns for holder in source.holders if holder.unique or holder.index is not None]
     built = [index.columns for index in source.build]
-    needed = [([wish.column], built, "changes", "the change")]
-    if not wish.creates:
+    needed = [] if wish.fills else [([wish.column], built, "changes", "the change")]
+    if wish.fills:
+        needed.append((list(wish.columns), standing, "gets its new key", "an upgrade before"))
+    elif not wish.creates:
         needed.append((list(wish.columns), standing, "comes", "an upgrade before"))
     for names, indexes, event, where in needed:
         if not any(columns and columns[0] in names for columns in indexes):
@@ -549,7 +575,7 @@ def _reference(wish: Refer, source: TablePlan, target: TablePlan) -> Reference:
     meaning = [schema, table, wish.column, target.name[1]]
     digest = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:8]
     to = target.name[1]
-
+    known = {**target.original, **target.columns}
     return Reference(
         table=table,
         schema=schema,
@@ -558,8 +584,10 @@ def _reference(wish: Refer, source: TablePlan, target: TablePlan) -> Reference:
         nulls=wish.nulls,
         to=to,
         key=wish.key,
-        types={name: target.columns[name].type for name in (wish.key, *wish.columns.values())},
+        types={name: known[name].type for name in (wish.key, *wish.columns.values())},
         adopts=not wish.creates,
+        fills=wish.fills,
+        clears=wish.clears,
         marker=MARKER,
         name=f"zcf_{to.encode()[:36].decode(errors='ignore')}_{digest}",
     )

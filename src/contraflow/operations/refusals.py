@@ -27,7 +27,8 @@ __all__ = ["held_columns", "table_problems"]
 def table_problems(found: TablePlan, sync: Sync | None) -> list[Problem]:
     """Everything that is wrong with the changes of a table that both releases have."""
     written = {name for group in sync.groups for name in group.backward} if sync else set()
-    dropped = {name: found.original[name] for name in found.dropped}
+    retired = () if found.key is None or not found.key.retires else found.table.primary_key.columns.keys()
+    dropped = {name: found.original[name] for name in found.dropped if name not in retired}
     problems = [
         *held_columns(found, sync),
         *_new_column_problems(found),
@@ -69,6 +70,7 @@ def held_columns(found: TablePlan, sync: Sync | None) -> list[Problem]:
         for holder in found.holders
         if (holder.index is None or holder.index not in found.released)
         and (holder.constraint is None or holder.constraint not in found.unconstrained)
+        and not (holder.kind == "primary key" and found.key is not None and found.key.retires)
     ]
     problems = [
         Problem(

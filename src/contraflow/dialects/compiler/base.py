@@ -20,7 +20,7 @@ from sqlalchemy.sql import elements, functions, operators
 from sqlalchemy.sql.expression import ColumnElement
 
 from contraflow.expressions import LensCall, Ref, children, inside, pairwise
-from contraflow.expressions.trees import Lookup, Match, NewUuid
+from contraflow.expressions.trees import NEW_UUID, Lookup, Match, NewUuid
 from contraflow.syncs import SyncColumn
 
 __all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
@@ -63,8 +63,10 @@ class Compiler(ABC):
     false: ClassVar[str] = "0"
     compares_rows: ClassVar[bool] = True
     """An index on (a, b) serves ``(a, b) > (1, 2)``."""
-    row_lock: ClassVar[str] = ""
+    row_lock: str = ""
     """Ends a query whose row must neither go nor change its key before the transaction ends."""
+    share_lock: ClassVar[str] = ""
+    """Ends a query whose row must not change at all before the transaction ends, and which waits for who changes it."""
 
     def __init__(self) -> None:
         self.looks_closely = False
@@ -121,6 +123,11 @@ class Compiler(ABC):
         if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
             return self.compile(pairwise(node), ref)
         operands = [self.compile(child, ref) for child in children(node)]
+        if isinstance(node, LensCall) and node.function is NEW_UUID:
+            # As texts, SQLAlchemy's own UUIDs are 32 hexadecimal digits; a column of text has hyphens if they fit.
+            length = getattr(node.type, "length", None)
+            hyphens = not isinstance(node.type, sa.types.Uuid) and (length is None or length >= 36)
+            return self.new_uuid(NewUuid(hyphens=hyphens), node.type)
         if isinstance(node, LensCall):
             method = getattr(self, f"fn_{node.function.name}")
             return f"({method(*operands)})"
@@ -142,6 +149,12 @@ class Compiler(ABC):
         closely = copy.copy(self)
         closely.looks_closely = True
         return closely
+
+    def waiting(self) -> Compiler:
+        """A compiler for triggers that wait for whoever is changing the row that is looked up."""
+        patient = self.in_triggers()
+        patient.row_lock = self.share_lock
+        return patient
 
     def _lookup(self, node: Lookup, ref: RefText) -> str:
         if self.looks_closely:

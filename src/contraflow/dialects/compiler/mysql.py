@@ -24,7 +24,7 @@ class MySQLCompiler(Compiler):
     collation = "utf8mb4_0900_bin"
     """Byte-wise and without padding: 'a' and 'a ' differ."""
     # MariaDB knows no FOR SHARE.
-    row_lock = " LOCK IN SHARE MODE"
+    row_lock = share_lock = " LOCK IN SHARE MODE"
 
     def __init__(self, *, utf8mb4: bool = False) -> None:
         """``utf8mb4``: every column of text is known to be in this character set, so that none is converted to it."""
@@ -198,6 +198,11 @@ class MariaDBCompiler(MySQLCompiler):
     """MariaDB names its collations otherwise, and keeps JSON as text."""
 
     collation = "utf8mb4_nopad_bin"
+
+    def __init__(self, *, utf8mb4: bool = False) -> None:
+        super().__init__(utf8mb4=utf8mb4)
+        # From 10.7 on; SQLAlchemy's own dialect takes each MariaDB for such, and sends what a CHAR(32) cannot hold.
+        self.dialect.supports_native_uuid = True
 
     def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
         # RANDOM_BYTES() came with 10.10, SYS_GUID() with 10.6.1; where there is a type UUID, it takes both forms.

@@ -26,6 +26,7 @@ class PostgreSQLCompiler(Compiler):
     collate = ' COLLATE "C"'
     # Of a change of the row, only one of columns under a unique index has to wait for it (manual, Row-Level Locks).
     row_lock = " FOR KEY SHARE"
+    share_lock = " FOR SHARE"
 
     def image(self, expression: Expression, target: SyncColumn, ref: RefText) -> str:
         text = super().image(expression, target, ref)
@@ -64,7 +65,7 @@ class PostgreSQLCompiler(Compiler):
         return "E'" + text.replace("\\", "\\\\") + "'" if "\\" in text else f"'{text}'"
 
     def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:
-        if isinstance(type_, sa.types.Uuid):
+        if isinstance(type_, sa.types.Uuid) and type_.native_uuid:
             return "gen_random_uuid()"
         text = "CAST(gen_random_uuid() AS text)"
         return text if wish.hyphens else f"replace({text}, '-', '')"
