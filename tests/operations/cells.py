@@ -35,6 +35,7 @@ from contraflow import (
     DropPrimaryKey,
     DropTable,
     DropUnique,
+    KeyReference,
     Lens,
     LoosenNotNull,
     MergeTables,
@@ -44,6 +45,7 @@ from contraflow import (
     ReferColumns,
     RenameColumn,
     RenameTable,
+    ReplaceKey,
     Source,
     SplitTable,
     TightenNotNull,
@@ -181,6 +183,12 @@ EXAMPLES: Sequence[Operation] = (
     AddPrimaryKey(table="users", columns=["mail"]),
     DropPrimaryKey(table="users"),
     AddSurrogateKey(table="users", column=sa.Column("number", sa.Integer, sa.Identity()), unique="uq_users_id"),
+    ReplaceKey(
+        table="groups",
+        old="id",
+        column=sa.Column("uid", sa.Uuid()),
+        references=[KeyReference(table="users", old="group", new="group_uid", name="fk_users_uid", scans=True)],
+    ),
     AddForeignKey(table="users", name="fk_users_realm", columns=["realm"], target="realms", target_columns=["id"]),
     DropForeignKey(table="users", columns=["group"]),
     AddCheck(table="users", name="ck_users_street", columns=["street"], condition=lambda row: length(row.street) > 0),
@@ -259,6 +267,8 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
     tables: dict[TableName, sa.Table] = {(None, "users"): table}
     if isinstance(operation, CopyColumn):
         tables[None, "realms"] = realms
+    elif isinstance(operation, ReplaceKey):
+        tables[None, "groups"] = sa.Table("groups", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
     return plan(Upgrade(old=None, new="r", changes=(change,)), tables, write=adapter.condition)
 
 
@@ -323,6 +333,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
 def _key_cell(planned: Phases, adapter: Adapter) -> str:
     if not adapter.changes_keys:
         return "refused"
+    if any(isinstance(block.step, Backfill) for block in planned.migrate if isinstance(block, Online)):
+        return "trigger" if adapter.follows_tables else "refused"
     if planned.installed[0].numbered is not None:
         locks = " ".join(statement.lock for statement in statements(adapter, planned.expand))
         return "in place, writers wait, at expand" if "writers wait" in locks or "copying" in locks else "online"

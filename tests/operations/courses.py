@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from contraflow import (
     DropColumn,
     DropIndex,
     DropTable,
+    KeyReference,
     Lens,
     MergeTables,
     MoveColumns,
@@ -31,6 +33,7 @@ from contraflow import (
     ReferColumns,
     RenameColumn,
     RenameTable,
+    ReplaceKey,
     Source,
     SplitTable,
     TightenNotNull,
@@ -81,6 +84,8 @@ class Course:
     """For columns that are no plain copies: what the other release reads, the same way in both directions."""
     given: frozenset[str] = frozenset()
     """Columns that no release leaves NULL any more: nothing would fill them."""
+    draws: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
+    """For columns that cannot hold just any value: one for a writer's number."""
     labels: Sequence[str] = ()
     """The values of an enumerated column that both releases know: others may stand from contract on. Without them, each
     release writes those of its own column."""
@@ -473,6 +478,66 @@ def _recoded(name: str, old: Sequence[str], new: Sequence[str], forward: Mapping
     return replace(course, create=make)
 
 
+class _Teams:
+    """The keys of three teams in both releases, as an upgrade gives them; they are known until the next one does."""
+
+    def __init__(self) -> None:
+        self.uids: dict[int, str] = {}
+        self._engine: sa.Engine | None = None
+
+    def create(self, engine: sa.Engine, tables: sa.MetaData) -> None:
+        """Make the old release's tables, and the teams."""
+        tables.create_all(engine)
+        send(engine, ["INSERT INTO teams (name) VALUES ('a')"] * 3)
+        self._engine = engine
+
+    def draw(self, number: int) -> str:
+        """The key of one of them in the new release, which alone asks."""
+        assert self._engine is not None
+        with self._engine.connect() as connection, contextlib.suppress(sa.exc.DBAPIError):  # contracted
+            self.uids = {row[0]: row[1] for row in connection.exec_driver_sql("SELECT id, uid FROM teams")}
+        return self.uids[number % 3 + 1]
+
+    def number(self, uid: str) -> int:
+        """The key in the old release."""
+        return next(number for number, known in self.uids.items() if known == uid)
+
+
+def _replaced() -> Course:
+    """The keys of teams and of their users become UUIDs. The releases go on telling users apart by a code."""
+    old, teams = sa.MetaData(), _Teams()
+    sa.Table("teams", old, sa.Column("id", sa.Integer, primary_key=True), _text("name"))
+    sa.Table(
+        "users",
+        old,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("code", sa.BigInteger, nullable=False, unique=True),
+        _text("name"),
+        sa.Column("team_id", sa.Integer, sa.ForeignKey("teams.id"), nullable=False, index=True),
+    )
+    uid = sa.Column("uid", sa.String(36), nullable=False)
+    refers = KeyReference(table="users", old="team_id", new="team_uid", name="fk_users_team", index="ix_users_team")
+    column = sa.Column("team_uid", sa.String(36), nullable=False)
+    course = _course(
+        "numbered keys become UUIDs",
+        [
+            ReplaceKey(table="teams", old="id", column=uid._copy(), references=[refers]),
+            ReplaceKey(table="users", old="id", column=uid._copy()),
+        ],
+        (old, ["users"]),
+        [Part(table="users", key="code", columns={"uid": uid, "name": _text("name"), "team_uid": column})],
+        {"name": "name", "team_id": "team_uid"},
+        images={"team_id": lambda number: teams.uids[number], "team_uid": teams.number},
+        draws={"team_uid": teams.draw},
+    )
+    columns = {name: old.tables["users"].c[name] for name in ("name", "team_id")}
+    return replace(
+        course,
+        create=lambda engine: teams.create(engine, old),
+        old=[Part(table="users", key="code", columns=columns)],
+    )
+
+
 def _numbered() -> Course:
     """The server numbers the rows, and the releases go on telling them apart by the key that was."""
     old = sa.MetaData()
@@ -510,4 +575,5 @@ COURSES = (
         ["active", "disabled"],
         {"active": "active", "disabled": "disabled", "gone": "disabled"},
     ),
+    *(_copied(), _transformed(), _numbered(), _replaced(), _own_copy(), _split_by_rows()),
 )

@@ -444,7 +444,9 @@ class Writer(threading.Thread):
         """Values that no other row has, where that can matter, and that every constraint of a life allows."""
         row: Row = {}
         for name, column in self.columns.items():
-            if column.nullable and name not in self.load.course.given and number % 3 == 0:
+            if name in self.load.course.draws:
+                row[name] = self.load.course.draws[name](number)
+            elif column.nullable and name not in self.load.course.given and number % 3 == 0:
                 row[name] = None
             elif isinstance(column.type, sa.types.Enum):
                 labels = self.load.course.labels or column.type.enums

@@ -102,7 +102,7 @@ class _Words:
         return f"NOT ({' AND '.join(same)})"
 
     def when(self, letter: str) -> str:
-        """When a trigger fires: before foreign keys let rows go, where it has to find them by what these set to NULL."""
+        """When a trigger fires: before foreign keys set to NULL what it has to find rows by, else after the event."""
         return f"{'BEFORE' if self.reference.fills and letter == 'd' else 'AFTER'} {_EVENTS[letter]}"
 
     def guarded(self, letter: str) -> list[str]:

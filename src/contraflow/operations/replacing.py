@@ -43,8 +43,8 @@ class KeyReference:
     ``old`` is the column of ``table`` that refers to the old key, ``new`` the new one that refers to the new key. It is
     NOT NULL if the old one is. ``name`` is the new foreign key's, whose actions are those of the old one.
 
-    ``index`` is the name of an index over the new column; the plain one over the old column alone, if there is any, goes
-    with it. Without ``index`` there is no new one but on MySQL and MariaDB, which make their own.
+    ``index`` is the name of an index over the new column; the plain one over the old column alone, if there is any,
+    goes with it. Without ``index`` there is no new one but on MySQL and MariaDB, which make their own.
 
     While the new key is filled, rows of ``table`` are looked for by ``old``: without an index that begins so, ``scans``
     must say that the table may be read as a whole for each row of the other one, which is right for a small table.
@@ -79,23 +79,22 @@ class ReplaceKey:
             references=[KeyReference(table="orders", old="user_id", new="user_uid", name="fk_orders_user")],
         )
 
-    Rows that the old release inserts get a UUID from the server, those from before get theirs by ``migrate``; rows that
-    the new release inserts get their number from the server, as ever. A row that refers is written by the old release by
-    number, by the new one by UUID: each is looked up from the other, and NULL stays NULL. From ``migrate`` on both
-    foreign keys stand, each with the actions of the old one. ``contract`` drops the old columns and foreign keys, and
-    makes the UUID the primary key.
+    Rows that the old release inserts get a UUID from the server, those from before get theirs by ``migrate``; rows
+    that the new release inserts get their number from the server, as ever. A row that refers is written by the old
+    release by number, by the new one by UUID: each is looked up from the other, and NULL stays NULL. From ``migrate``
+    on both foreign keys stand, the new one with the actions of the old one. ``contract`` drops the old columns and
+    foreign keys, and makes the UUID the primary key.
 
-    ``column`` is of the type ``sa.Uuid``, or a text of at least 32 characters (with hyphens from 36 on). It is NOT NULL.
-    ``name`` is the new key's own, where the server keeps one, as for :class:`AddPrimaryKey`. ``references`` are all
-    foreign keys that refer to the old key, of whatever table (``CF111`` tells which one is missing); a column that holds
-    such a number without a foreign key is not known, and would refer to nothing after ``contract``.
+    ``column`` is of the type ``sa.Uuid``, or a text of at least 32 characters (with hyphens from 36 on), and becomes
+    NOT NULL. ``name`` is the new key's own, where the server keeps one, as for :class:`AddPrimaryKey`. ``references``
+    are all foreign keys that refer to the old key, of whatever table: ``CF111`` names one that is missing. A column
+    that holds such a number without a foreign key is not known, and refers to nothing after ``contract``.
 
-    What the server makes are random UUIDs on PostgreSQL (version 4), ``UUID()`` or 16 bytes of its own elsewhere: see
-    :class:`NewUuid`.
+    The server makes random UUIDs (version 4) on PostgreSQL; for what it makes elsewhere see :class:`NewUuid`.
 
-    Refused (``CF116``): a key of several columns, or one that the server does not number; a table that refers to itself;
-    foreign keys with ``SET DEFAULT``, or with ``SET NULL`` when the key changes. MySQL and MariaDB rebuild the table
-    beside its writers at ``contract``; Galera clusters and CockroachDB refuse it (``CF205``).
+    Refused (``CF116``): a key of several columns, or one that the server does not number; a table that refers to
+    itself; foreign keys with ``SET DEFAULT``, or with ``SET NULL`` when the key changes. Refused on CockroachDB and on
+    Galera clusters (``CF205``).
     """
 
     table: str
@@ -262,6 +261,6 @@ def _foreign_key(reference: KeyReference, standing: Sequence[Holder], to: TableN
             if action is None
             else f"{action.title} of {reference.table} writes {reference.old} by itself"
             f" (ON DELETE {action.ondelete or 'NO ACTION'}, ON UPDATE {action.onupdate or 'NO ACTION'}).",
-            "let one foreign key stand, with CASCADE, RESTRICT or NO ACTION, or ON DELETE SET NULL, in an upgrade before.",
+            "let one stand, with CASCADE, RESTRICT or NO ACTION, or ON DELETE SET NULL, in an upgrade before.",
         )
     return meant[0]

@@ -123,14 +123,8 @@ class Compiler(ABC):
         if isinstance(node, elements.ExpressionClauseList) and not isinstance(node, elements.BooleanClauseList):
             return self.compile(pairwise(node), ref)
         operands = [self.compile(child, ref) for child in children(node)]
-        if isinstance(node, LensCall) and node.function is NEW_UUID:
-            # As texts, SQLAlchemy's own UUIDs are 32 hexadecimal digits; a column of text has hyphens if they fit.
-            length = getattr(node.type, "length", None)
-            hyphens = not isinstance(node.type, sa.types.Uuid) and (length is None or length >= 36)
-            return self.new_uuid(NewUuid(hyphens=hyphens), node.type)
         if isinstance(node, LensCall):
-            method = getattr(self, f"fn_{node.function.name}")
-            return f"({method(*operands)})"
+            return self._call(node, operands)
         if isinstance(node, functions.coalesce):
             return f"COALESCE({', '.join(operands)})"
         if isinstance(node, elements.BooleanClauseList):
@@ -141,6 +135,15 @@ class Compiler(ABC):
                 return f"(- {self.widened(operands[0], node.element.type)})"
             return operands[0] if node.operator is operators.is_true else f"(NOT {operands[0]})"
         return self._binary(cast("elements.BinaryExpression[Any]", node), operands)
+
+    def _call(self, node: LensCall, operands: Sequence[str]) -> str:
+        if node.function is NEW_UUID:
+            # As texts, SQLAlchemy's own UUIDs are 32 hexadecimal digits; a column of text has hyphens if they fit.
+            length = getattr(node.type, "length", None)
+            hyphens = not isinstance(node.type, sa.types.Uuid) and (length is None or length >= 36)
+            return self.new_uuid(NewUuid(hyphens=hyphens), node.type)
+        method = getattr(self, f"fn_{node.function.name}")
+        return f"({method(*operands)})"
 
     # -- other tables -------------------------------------------------------------------------------------------------
 
