@@ -562,7 +562,7 @@ def _numbered() -> Course:
 COURSES = (
     *(course_of(life) for life in LIVES if any(getattr(item, "name", None) == "id" for item in life.old)),
     *(_renamed(), _come_and_gone(), _split(), _joined(), _referring(), _companions(), _opaque()),
-    *(_copied(), _transformed(), _numbered(), _own_copy(), _split_by_rows(), _merged()),
+    *(_copied(), _transformed(), _numbered(), _replaced(), _own_copy(), _split_by_rows(), _merged()),
     _recoded(
         "values of an enumerated column are renamed",
         ["active", "disabled"],
@@ -575,5 +575,4 @@ COURSES = (
         ["active", "disabled"],
         {"active": "active", "disabled": "disabled", "gone": "disabled"},
     ),
-    *(_copied(), _transformed(), _numbered(), _replaced(), _own_copy(), _split_by_rows()),
 )

@@ -59,6 +59,35 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
             for end, other in (ends, ends[::-1]):
                 yield from _touching(connection, end, other)
             yield from lookup_collations(connection, sync, lookup, "database()")
+            if lookup.fills:
+                yield from _defaults(connection, sync, lookup)
+
+
+def _defaults(connection: sa.Connection, sync: Sync, lookup: Lookup) -> Iterator[Problem]:
+    """``CF205`` for a new column of text, and one that refers to it, which would have other collations."""
+    type_ = lookup.type
+    server = connection.dialect
+    is_text = isinstance(type_, sa.types.String) or (
+        isinstance(type_, sa.types.Uuid) and not (type_.native_uuid and getattr(server, "is_mariadb", False))
+    )
+    if not is_text or getattr(type_, "collation", None) is not None:
+        return
+    query = sa.text(
+        "SELECT table_collation FROM information_schema.tables WHERE table_name = :table"
+        " AND table_schema = coalesce(:schema, database())"
+    )
+    mine, theirs = (
+        connection.execute(query, {"table": table, "schema": schema}).scalar()
+        for schema, table in ((sync.schema, sync.table), (lookup.schema, lookup.table))
+    )
+    if mine != theirs:
+        yield Problem(
+            code="CF205",
+            what=f"new columns of {sync.table} get the collation {mine}, and those of {lookup.table} get {theirs}.",
+            why="no foreign key joins them (error 3780 or 1005), and the server does not compare them (error 1267).",
+            instead=f'let the tables have one default, in an upgrade before: op.execute("ALTER TABLE {sync.table}'
+            f" COLLATE {theirs}\"),\nwhich changes no column that is there; or declare a collation with the new key's type.",
+        )
 
 
 def _touching(connection: sa.Connection, end: Place, other: Place) -> Iterator[Problem]:

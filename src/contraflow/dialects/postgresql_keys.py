@@ -205,8 +205,10 @@ def problems(connection: sa.Connection, item: Installed, found: Found, name: str
     key = item.key
     if key is None:
         return
-    yield from cannot_be_remade([one for one in found.details["references"] if tuple(one["columns"]) == key.old])
-    for one in found.details["references"]:
+    # Those to a key whose columns go are dropped before.
+    remade = () if key.retires else found.details["references"]
+    yield from cannot_be_remade([one for one in remade if tuple(one["columns"]) == key.old])
+    for one in remade:
         if key.old and not one["valid"] and tuple(one["columns"]) == key.old:
             yield Problem(
                 code="CF111",

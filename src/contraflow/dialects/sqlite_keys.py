@@ -144,6 +144,16 @@ def problems(item: Installed, found: Found) -> Iterator[Problem]:
     text = str(found.details["sql"])
     if item.numbered and item.numbered.column not in found.columns:
         yield from _unnumbered(item, item.numbered, found)
+    if item.key.retires and item.added and item.added[0] not in found.columns:
+        (old,) = item.key.old
+        if found.details["types"][old].upper() != "INTEGER" or "WITHOUT" in sqlite_text.options(text):
+            yield Problem(
+                code="CF205",
+                what=f"{item.table}.{old} is not numbered by the server.",
+                why="SQLite numbers rows by an INTEGER PRIMARY KEY only, and the new release gives them no number.",
+                instead="let the new release write both columns: AddColumn(...), then DropPrimaryKey(...),"
+                "\nAddPrimaryKey(...) in a later upgrade.",
+            )
     if not item.key.new and "WITHOUT" in sqlite_text.options(text):
         yield Problem(
             code="CF205",

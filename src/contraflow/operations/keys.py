@@ -248,9 +248,9 @@ def change_key(found: TablePlan, wish: Key) -> None:
     Raises ``CF116`` where a key would be added to the one that stands, ``CF101`` where there is none to be dropped.
     """
     table = found.name[1]
-    if found.created and wish.number is not None:
+    if found.created and (wish.number is not None or wish.retires):
         raise incomplete(
-            f"{table} would get a numbered key in the upgrade that creates the table.",
+            f"{table} would get a key that is filled, in the upgrade that creates the table.",
             "declare the key with the table: sa.Column(..., primary_key=True).",
         )
     stands = found.key.columns if found.key is not None else _columns(found)
