@@ -353,6 +353,30 @@ def test_a_foreign_key_that_is_left_out_is_named(database: Database) -> None:
         assert "fk_agent_id of orders" in problem.what
 
 
+@pytest.mark.only_on("sqlite")
+def test_a_number_that_the_server_does_not_give_is_refused_on_sqlite(database: Database) -> None:
+    """There a key that is not of the type INTEGER is no row number."""
+    tables = sa.MetaData()
+    sa.Table("users", tables, sa.Column("id", sa.BigInteger, primary_key=True))
+    with staged(database, tables, replace_key("users")) as stage:
+        (problem,) = stage.run.check()
+        assert problem.code == "CF205"
+        assert "users.id is not numbered by the server" in problem.what
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+def test_tables_of_two_collations_are_refused_where_they_cannot_be_compared(database: Database) -> None:
+    with staged(database, OLD, ORDERS, USERS) as stage:
+        with stage.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE items COLLATE latin1_bin")
+        if database.kind == "mariadb":  # its own type has none
+            assert stage.run.check() == []
+            return
+        (problem,) = stage.run.check()
+        assert problem.code == "CF205"
+        assert "new columns of items get the collation latin1_bin" in problem.what
+
+
 def test_rows_that_refer_to_nothing_are_told(database: Database) -> None:
     """Nothing but a foreign key that was not looked at can let them be."""
     with staged(database, OLD, ORDERS, USERS) as stage:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from contraflow.copies import Copy, Place
 from contraflow.dialects.collations import copy_collations, lookup_collations
 from contraflow.dialects.pair import PREFIX
+from contraflow.expressions.trees import Lookup
 from contraflow.problems import Problem
 from contraflow.syncs import Pair, Sync
 
@@ -85,8 +86,9 @@ def _defaults(connection: sa.Connection, sync: Sync, lookup: Lookup) -> Iterator
             code="CF205",
             what=f"new columns of {sync.table} get the collation {mine}, and those of {lookup.table} get {theirs}.",
             why="no foreign key joins them (error 3780 or 1005), and the server does not compare them (error 1267).",
-            instead=f'let the tables have one default, in an upgrade before: op.execute("ALTER TABLE {sync.table}'
-            f" COLLATE {theirs}\"),\nwhich changes no column that is there; or declare a collation with the new key's type.",
+            instead="let the tables have one default, in an upgrade before, which changes no column that is there:"
+            f'\nop.execute("ALTER TABLE {sync.table} COLLATE {theirs}"); or declare a collation with the type of the'
+            " new key.",
         )
 
 
