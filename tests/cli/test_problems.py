@@ -149,6 +149,16 @@ def test_a_broken_revision_file_is_the_users_own_error(local: Project) -> None:
         contraflow("check")
 
 
+def test_a_database_of_a_newer_release_than_the_files(local: Project) -> None:
+    assert contraflow("upgrade").code == 0
+    engine = sa.create_engine(local.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0009'"))
+    engine.dispose()
+    for verb in ("status", "check", "plan", "expand", "upgrade", "rollback"):
+        assert "'0009'" in refused("CF302", verb).err
+
+
 def test_whatever_goes_wrong_a_program_gets_one_document(local: Project, capsys: pytest.CaptureFixture[str]) -> None:
     local.revision("0003", "0002", "raise ZeroDivisionError('mine')\n")
     with pytest.raises(ZeroDivisionError, match="mine"):

@@ -134,6 +134,9 @@ def test_preflight_names_what_cannot_work(database: Database) -> None:
             assert adapter.preflight(connection, [(None, "users"), (None, "missing"), (None, "child")]) == []
             for table in ("parent", "seen"):
                 assert [problem.code for problem in adapter.preflight(connection, [(None, table)])] == ["CF205"]
+            send(connection, "SET default_transaction_read_only = on")
+            assert [problem.code for problem in adapter.preflight(connection)] == ["CF205"]
+            send(connection, "SET default_transaction_read_only = off")
             send(
                 connection, f"CREATE ROLE {role}_owner", f"ALTER TABLE child OWNER TO {role}_owner", f"SET ROLE {role}"
             )

@@ -6,9 +6,11 @@ Reads revisions only; nothing here opens a connection.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 
 from contraflow.alembic.change import Change, change_of, declared
 from contraflow.engine.report import State, Status
@@ -31,29 +33,50 @@ __all__ = [
 def to_upgrade(directory: ScriptDirectory, heads: Sequence[str], destination: str | Sequence[str]) -> list[Script]:
     """The revisions that ``alembic upgrade destination`` runs from ``heads``, in the order it runs them.
 
-    Raises ``alembic.util.CommandError`` if Alembic would.
+    Raises ``alembic.util.CommandError`` if Alembic would, :class:`~contraflow.problems.ProblemError` with ``CF302`` if
+    ``heads`` are none of its revisions.
     """
     # The same walk as alembic.command.upgrade's; implicit_base lets it enter branches that were not begun yet.
     target = destination if isinstance(destination, str) else tuple(destination)
-    found = directory.iterate_revisions(target, tuple(heads), implicit_base=True)
-    return list(found)[::-1]
+    with _known():
+        return list(directory.iterate_revisions(target, tuple(heads), implicit_base=True))[::-1]
 
 
 def to_downgrade(directory: ScriptDirectory, heads: Sequence[str], destination: str | None) -> list[Script]:
-    """The revisions that ``alembic downgrade destination`` runs from ``heads``, the newest first."""
-    return list(directory.iterate_revisions(tuple(heads), destination, select_for_downgrade=True))
+    """The revisions that ``alembic downgrade destination`` runs from ``heads``, the newest first. Raises as
+    :func:`to_upgrade`.
+    """
+    with _known():
+        return list(directory.iterate_revisions(tuple(heads), destination, select_for_downgrade=True))
 
 
 def behind(directory: ScriptDirectory, heads: Sequence[str], revision: str) -> bool:
     """Whether a database at ``heads`` still has to reach ``revision``. A revision that is no more counts as
-    reached.
+    reached. Raises as :func:`to_upgrade`.
     """
     known = {script.revision for script in directory.walk_revisions()}
     if revision not in known:
         return False
     # An empty tuple would mean "heads" to Alembic.
     applied = directory.iterate_revisions(tuple(heads), "base") if heads else iter(())
-    return revision not in {script.revision for script in applied}
+    with _known():
+        return revision not in {script.revision for script in applied}
+
+
+@contextmanager
+def _known() -> Iterator[None]:
+    """``CF302`` for revisions of the database that are not among the files: Alembic walks from them without a look."""
+    try:
+        yield
+    except RevisionError as error:
+        raise ProblemError(
+            Problem(
+                code="CF302",
+                what=f"Alembic says: {str(error).rstrip('.')}.",
+                why="the database is at a revision that is not among these files, perhaps those of an older release.",
+                instead="run it where the newest revisions are; contraflow --url URL status needs none.",
+            )
+        ) from error
 
 
 def sets(scripts: Iterable[Script], *, apart: bool = False) -> tuple[Upgrade, ...]:

@@ -43,6 +43,14 @@ class PostgreSQLServer(Adapter):
         problems = []
         if connection.exec_driver_sql("SELECT pg_is_in_recovery()").scalar():
             problems.append(Problem(code="CF205", what="the server is a standby.", instead="connect to the primary."))
+        elif connection.exec_driver_sql("SHOW default_transaction_read_only").scalar() == "on":
+            problems.append(
+                Problem(
+                    code="CF205",
+                    what="the sessions of this role or database are read-only (default_transaction_read_only).",
+                    instead="connect as another role, or: ALTER ROLE ... SET default_transaction_read_only = off;",
+                )
+            )
         if not connection.exec_driver_sql("SELECT 1 FROM pg_language WHERE lanname = 'plpgsql'").scalar():
             problems.append(
                 Problem(
