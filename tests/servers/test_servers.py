@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import sqlalchemy as sa
 from contraflow.problems import ProblemError
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.servers import process
+from contraflow.rehearsal.servers.base import free_port
 from tests.servers.shared import Database
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +254,17 @@ def test_attached_server_is_what_it_says_not_what_the_url_says(server: servers.S
 def test_unreachable_server_is_a_problem() -> None:
     with pytest.raises(ProblemError, match="CF201"):
         servers.attach("postgresql+psycopg://nobody@127.0.0.1:1/none")
+
+
+def test_a_port_is_given_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody listens there yet."""
+    with socket.socket() as one, socket.socket() as other:
+        for found in (one, other):
+            found.bind(("127.0.0.1", 0))
+        first, second = one.getsockname()[1], other.getsockname()[1]
+    drawn = iter([first, first, second])
+    monkeypatch.setattr("random.randrange", lambda *_bounds: next(drawn))
+    assert [free_port(), free_port()] == [first, second]
 
 
 def test_unknown_kind_is_refused() -> None:

@@ -6,8 +6,10 @@ import abc
 import random
 import re
 import socket
+import sys
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -339,13 +341,20 @@ def version_number(text: str) -> str:
     return match.group() if match else text
 
 
+_reserved: deque[socket.socket] = deque(maxlen=100)
+"""What keeps the ports of this process from being given out by another one: see `_reserve`."""
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on, below the range from which clients get theirs.
 
-    Linux hands out 32768 to 60999 to clients; a server's port from there could be taken while it restarts.
+    Linux hands out 32768 to 60999 to clients; a server's port from there could be taken while it restarts. No other
+    process gets the port from here meanwhile, until this one has had a hundred more or ends.
     """
     for _ in range(1000):
         port = random.randrange(15000, 32000)  # noqa: S311 - a port is no secret
+        if not _reserve(port):
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -353,6 +362,24 @@ def free_port() -> int:
                 continue
             return port
     raise OSError("no free TCP port between 15000 and 32000 on 127.0.0.1")
+
+
+def _reserve(port: int) -> bool:
+    """Whether nobody else has reserved the port: a server binds it a second later, and leaves it while it restarts.
+
+    Linux's abstract Unix sockets (unix(7)) are names that belong to a network namespace, as ports do, and that end
+    with their process. Elsewhere nothing is reserved.
+    """
+    if sys.platform != "linux":
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0contraflow-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    _reserved.append(name)
+    return True
 
 
 def _extra(url: sa.URL) -> str:
