@@ -121,13 +121,14 @@ def test_an_index_whose_builder_died_is_built_again(database: Database) -> None:
         other.exec_driver_sql("INSERT INTO users (id, mail) VALUES (50, 'x')")
         thread = threading.Thread(target=build)
         thread.start()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while exact(database.engine)["indexes"].get("uq_users_email") != "invalid":
             assert time.monotonic() < deadline
             time.sleep(0.02)
         with database.engine.connect() as third:
             third.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE UNIQUE INDEX%%'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE 'CREATE UNIQUE INDEX%%'"
             )
         thread.join()
         other.rollback()
