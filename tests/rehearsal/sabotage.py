@@ -5,6 +5,8 @@ Every spoiler is an SQL statement or two, done to the database behind the rehear
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +188,29 @@ PAIRS: Sequence[Spoiler] = (
 )
 """What spoils two tables that are kept in step: ``number`` moves from ``{t}`` to ``{t}_more``."""
 
+ASTRAY = "to_id IS NULL OR fullname <> (SELECT fullname FROM {t}_to WHERE {t}_to.id = {t}.to_id)"
+UNHEARD = "{image} IS NULL AND EXISTS (SELECT 1 FROM {t}_of WHERE {t}_of.good = {t}.id AND {t}_of.number IS NOT NULL)"
+REFERRING: Sequence[Spoiler] = (
+    Spoiler(name="referring triggers dropped", kinds=TORN, spoil=drop_triggers("i", "u"), felt=ASTRAY),
+    Spoiler(name="referred triggers dropped", kinds=TORN, spoil=drop_pair_triggers("_to"), felt=ASTRAY),
+    Spoiler(
+        name="reference altered",
+        kinds=WRONG,
+        spoil=sql(
+            "UPDATE {t} SET to_id = (SELECT min(id) FROM {t}_to),"
+            f" fullname = (SELECT fullname FROM {{t}}_to WHERE id = (SELECT min(id) FROM {{t}}_to)), {MARKED}"
+        ),
+        phase=CHECK,
+    ),
+)
+"""What spoils rows of ``{t}`` that refer to rows of ``{t}_to``: by ``fullname`` before, by ``to_id`` after."""
+COPYING: Sequence[Spoiler] = (
+    Spoiler(name="source triggers dropped", kinds=WRONG, spoil=drop_pair_triggers("_of"), felt=UNHEARD),
+    Spoiler(name="copy altered", kinds=WRONG, spoil=sql("UPDATE {t} SET copied = -7"), phase=CHECK),
+)
+"""What spoils a column of ``{t}`` that is copied from rows of ``{t}_of``."""
+RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING)
+
 SCHEMA: Sequence[Spoiler] = (
     Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
     Spoiler(
@@ -203,22 +228,36 @@ UNSPOILT = ("unspoilt", "unspoilt_too")
 
 
 def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
-    """An Alembic project that renames a column of each of the tables; of those of `PAIRS`, moves one away."""
+    """An Alembic project that renames a column of each of the tables, or does what the spoiler is about."""
     names = [*(spoiler.table for spoiler in spoilers), *UNSPOILT]
-    moving = [spoiler.table for spoiler in spoilers if spoiler in PAIRS]
+    changing = {
+        spoiler.table: change
+        for listed, change in ((PAIRS, _move), (REFERRING, _refer), (COPYING, _copy))
+        for spoiler in listed
+    }
     made = Project(folder, "sqlite://")
     tables = "".join(
         f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True),"
         " sa.Column('fullname', sa.String(100), nullable=False), sa.Column('number', sa.Integer()))\n"
         for name in names
     )
+    tables += "".join(
+        f"    op.create_table('{spoiler.table}_{suffix}', sa.Column('id', sa.Integer(), primary_key=True),"
+        f" {column}, sa.Column('number', sa.Integer()))\n"
+        for listed, suffix, column in (
+            (REFERRING, "to", "sa.Column('fullname', sa.String(100), nullable=False, unique=True)"),
+            (COPYING, "of", "sa.Column('good', sa.Integer(), nullable=False)"),
+        )
+        for spoiler in spoilers
+        if spoiler in listed
+    )
     drops = "".join(f"    op.drop_table({name!r})\n" for name in names)
     made.revision("0001", None, f"def upgrade():\n{tables}\n\ndef downgrade():\n{drops}")
-    changes = "".join(_move(name) if name in moving else _rename(name) for name in names)
+    changes = "".join(changing.get(name, _rename)(name) for name in names)
     made.revision(
         "0002",
         "0001",
-        "from contraflow import CreateTable, MoveColumns\n\n"
+        "from contraflow import CopyColumn, CreateTable, MoveColumns, ReferColumns, Source\n\n"
         f"change = Change(\n{changes})\nupgrade, downgrade = change.upgrade, change.downgrade\n",
     )
     return made
@@ -226,6 +265,26 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
 
 def _rename(name: str) -> str:
     return f"    RenameColumn(table={name!r}, old='fullname', new='display_name'),\n"
+
+
+def _refer(name: str) -> str:
+    column = "sa.Column('to_id', sa.Integer(), nullable=False)"
+    return (
+        f"    ReferColumns(table={name!r}, columns={{'fullname': 'fullname'}}, column={column}, to='{name}_to',"
+        " key='id', scans=True),\n"
+    )
+
+
+def _copy(name: str) -> str:
+    source = f"Source(table='{name}_of', column='number', on={{'id': 'good'}})"
+    column = "sa.Column('copied', sa.Integer())"
+    return f"    CopyColumn(table={name!r}, column={column}, sources=[{source}], scans=True),\n"
+
+
+def image_of(table: str) -> str:
+    """The column beside ``copied`` until contract."""
+    digest = hashlib.sha256(json.dumps([[None, table], "copied"]).encode()).hexdigest()
+    return f"cf_image_{digest[:8]}"
 
 
 def _move(name: str) -> str:

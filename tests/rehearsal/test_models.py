@@ -196,7 +196,7 @@ change = Change(
     CopyColumn(
         table="owners",
         column=sa.Column("code", sa.String(20)),
-        sources=[Source(table="things", column="code", on={"id": "owner"})],
+        sources=[Source(table="things", column="code", on={"name": "code"})],
         scans=True,
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ import sqlalchemy as sa
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.rehearsal import sabotage
-from tests.rehearsal.sabotage import DATA, PAIRS, SCHEMA, UNSPOILT, Spoiler
+from tests.rehearsal.sabotage import DATA, PAIRS, RELATED, SCHEMA, UNSPOILT, Spoiler
 
 PATIENCE = 120.0
 SEVERAL = 3
+SUFFIX = re.compile("_(more|to|of)$")
 
 
 def wait_until_felt(connection: sa.Connection, spoilers: Sequence[Spoiler]) -> None:
@@ -32,11 +34,12 @@ def wait_until_felt(connection: sa.Connection, spoilers: Sequence[Spoiler]) -> N
 def _is_felt(connection: sa.Connection, spoiler: Spoiler) -> bool:
     if spoiler.felt is None:
         return True
-    query = f"SELECT count(*) FROM {spoiler.table} WHERE {spoiler.felt.format(t=spoiler.table)}"
+    felt = spoiler.felt.format(t=spoiler.table, image=sabotage.image_of(spoiler.table))
+    query = f"SELECT count(*) FROM {spoiler.table} WHERE {felt}"
     return int(connection.exec_driver_sql(query).scalar_one()) >= SEVERAL
 
 
-@pytest.mark.parametrize("spoilers", [DATA, PAIRS, SCHEMA], ids=["data", "pairs", "schema"])
+@pytest.mark.parametrize("spoilers", [DATA, PAIRS, RELATED, SCHEMA], ids=["data", "pairs", "related", "schema"])
 def test_every_sabotage_is_noticed(
     server: Server,
     tmp_path: Path,
@@ -60,7 +63,7 @@ def test_every_sabotage_is_noticed(
     found: dict[str, set[str]] = defaultdict(set)
     for finding in record.findings:
         table = finding.table or finding.what.partition(":")[0]
-        found[table.removesuffix("_more")].add(finding.kind)
+        found[SUFFIX.sub("", table)].add(finding.kind)
     noticed = [spoiler.name for spoiler in spoilers if found[spoiler.table] & set(spoiler.kinds)]
     record_property("mutation score", f"{len(noticed)} of {len(spoilers)}")
     assert noticed == [spoiler.name for spoiler in spoilers], record.reason

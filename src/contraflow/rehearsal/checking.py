@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contraflow.operations.base import TableName
-from contraflow.rehearsal.clients import Client, Desk
+from contraflow.rehearsal.clients import Client
+from contraflow.rehearsal.desk import Desk
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Node
-from contraflow.rehearsal.oracle import TableOracle
+from contraflow.rehearsal.oracle import TableOracle, World
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape, stored
 
@@ -45,21 +46,33 @@ class _Check:
 
     def _agreement(self) -> None:
         """Hold the two sides of every row against each other, as both releases read them."""
-        for table in self._desk.tables.values():
-            if not table.groups or table.shape("new").keyless or len(self._desk.nodes) < len(_RELEASES):
-                continue
-            merged: dict[tuple[str, ...], dict[str, Any]] = {}
-            for release in _RELEASES:
-                shape = table.shape(release)
-                answer = self._desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
-                for row in answer.results[0] if answer.ok else ():
-                    merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
-            self._history.count("values checked", sum(map(len, merged.values())))
-            for row in merged.values():
+        if len(self._desk.nodes) < len(_RELEASES):
+            return
+        read = {
+            name: self._merged(table)
+            for name, table in self._desk.tables.items()
+            if (table.groups or name in self._desk.related) and not table.shape("new").keyless
+        }
+
+        known = {name: [[World(self._desk.tables[name].coerced(row))] for row in found] for name, found in read.items()}
+        for name, found in read.items():
+            table = self._desk.tables[name].of(known.__getitem__)
+            for row in found:
                 for group in table.drifted(row):
                     told = ", ".join(f"{cell.name} = {row[cell.name]!r}" for cell in (*group.old, *group.new))
                     key = ", ".join(f"{name}={row[name]}" for name in table.shape("new").key)
                     self._history.find("differs", f"{told} do not agree", table=table.shape("new").title, key=key)
+
+    def _merged(self, table: TableOracle) -> Sequence[Mapping[str, Any]]:
+        """Every row, with the columns of both releases."""
+        merged: dict[tuple[str, ...], dict[str, Any]] = {}
+        for release in _RELEASES:
+            shape = table.shape(release)
+            answer = self._desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
+            for row in answer.results[0] if answer.ok else ():
+                merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
+        self._history.count("values checked", sum(map(len, merged.values())))
+        return list(merged.values())
 
     def _table(
         self,

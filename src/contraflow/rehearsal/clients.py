@@ -6,84 +6,34 @@ known, whichever release carried them out, and every read has an expected result
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
-from contraflow.rehearsal.gate import Gate
-from contraflow.rehearsal.history import History, KeyHistory
+from contraflow.rehearsal.desk import Desk
+from contraflow.rehearsal.history import KeyHistory
 from contraflow.rehearsal.hot import HotRow
-from contraflow.rehearsal.nodes import Answer, Node, NodeGone, Statement
-from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, TableOracle, World
-from contraflow.rehearsal.pairs import PairOracle
+from contraflow.rehearsal.nodes import Answer, NodeGone, Statement
+from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, World, distinct
 from contraflow.rehearsal.record import FindingKind
-from contraflow.rehearsal.recorded import Replay, Without
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
-from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, in_order
+from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, Written, after_update, in_order
 
-__all__ = ["Client", "Desk"]
+__all__ = ["Client"]
 
 _A_MOMENT = 0.005
 """Seconds until a client asks again whether a recorded transaction is due."""
 _HOT = 0.15
 """How many of the requests are for rows that everybody writes."""
-_LARGEST_TOKEN = 2**31 - 10_000_000
-"""Beyond that there may be no room in an INTEGER for those that follow."""
 _UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
 _REFUSED = frozenset(
     fault.value
     for fault in (Fault.CHECK, Fault.DATA, Fault.NOT_NULL, Fault.DUPLICATE_KEY, Fault.FOREIGN_KEY, Fault.RAISED)
 )
-
-
-class Desk(Gate):
-    """What all clients share: which releases serve, what they may be asked, and when everybody has to stand still."""
-
-    def __init__(
-        self,
-        *,
-        tables: Mapping[TableName, TableOracle],
-        history: History,
-        seed: int,
-        clients: int,
-        control: Callable[[Side, Statement, Mapping[str, Any] | None], bool],
-        pairs: Sequence[PairOracle] = (),
-        calls: bool = False,
-        replays: Mapping[Side, tuple[Replay, Without]] | None = None,
-        crowd: int = 1_000,
-    ) -> None:
-        super().__init__(clients)
-        self.replays = dict(replays or {})
-        """Recorded transactions of a release, and what comes of them without an upgrade."""
-        self.crowd = crowd
-        """How many rows of one table a client has at most, or nearly so: then it deletes where it would insert."""
-        self.calls = calls
-        """The requests are calls of the releases' own workloads: rows belong to nobody, and cannot be foretold."""
-        self.tables = tables
-        self.mains = {pair.main: pair for pair in pairs}
-        self.companions = {pair.companion: pair for pair in pairs}
-        self.history = history
-        self.seed = seed
-        self.control = control
-        """Whether the same statement fails in the release's own schema, too, without an upgrade."""
-        self.stage = Stage.OLD
-        self.hot: list[HotRow] = []
-        self.nodes: dict[Side, Node] = {}
-        self._tokens = itertools.count(10_001)  # beyond what a project's own first rows are likely to hold
-
-    def token(self) -> int:
-        """A number that nobody else gets."""
-        return next(self._tokens)
-
-    def reserve(self, numbers: Iterable[Any]) -> None:
-        """Let no token be one of these numbers, or below."""
-        low = max((one for one in numbers if isinstance(one, int) and one < _LARGEST_TOKEN), default=0)
-        self._tokens = itertools.count(max(next(self._tokens), low + 1))
 
 
 class Client:
@@ -104,7 +54,10 @@ class Client:
         self.unheard: list[Item] = []
         self.error: BaseException | None = None
         self._rng = random.Random(f"{desk.seed}/{number}")  # noqa: S311 - repeatable on purpose
-        self._drawer = Drawer(tables=desk.tables, items=self.items, token=desk.token, rng=self._rng)
+        self._tables = {name: table.of(self._rows) for name, table in desk.tables.items()}
+        self._drawer = Drawer(
+            tables=self._tables, items=self.items, token=desk.token, rng=self._rng, followed=lambda: desk.followed
+        )
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -176,6 +129,7 @@ class Client:
             for step in self._statements(release, busy):
                 busy += step.items
                 busy += (parent for item in step.items for parent in item.parents)
+                busy += [step.referred] if step.referred is not None else []
                 steps.append(step)
         self._carry_out(release, steps)
 
@@ -232,8 +186,8 @@ class Client:
         shape = oracle.shape("old")
         if set(shape.key) <= {name for link in shape.links for name in link.columns}:
             return  # what refers to others only must be known to whoever refers to them next
-        if table in {*self.desk.mains, *self.desk.companions}:
-            return  # its row in the other table would be everybody's, too
+        if table in {*self.desk.mains, *self.desk.companions, *self.desk.related}:
+            return  # its rows in other tables would be everybody's, too
         if oracle.opaque:
             return  # what it reads need not be the same twice
         if oracle.conditions:
@@ -307,7 +261,7 @@ class Client:
             return drawer.delete(release, free) if free else []
         if chance < 0.5:
             return drawer.upsert(release, ready[0], stage)
-        return drawer.update(release, ready, stage)
+        return drawer.update(release, ready, stage, busy=busy)
 
     def _taken_along(self, release: Side, item: Item) -> int:
         """How many of the rows that refer to this one go with it where the release deletes it."""
@@ -387,22 +341,57 @@ class Client:
             for item in step.items:
                 self._wrong("lost", item, found)
             return
-        for item, values, after in zip(step.items, step.values, step.after, strict=True):
+        written: list[tuple[Item, Sequence[World]]] = []
+        for item, after in zip(step.items, self._after(step, result), strict=True):
             before = [] if step.fresh else item.worlds
             if step.fresh:
                 if result is not None:
                     item.key = dict(result)
-                    after = self.desk.tables[item.table].insert({**(values or {}), **result}, self.desk.stage)
                 self._own(item)
             item.worlds = after
             self._echo(item, before)
             if after == [ABSENT]:
                 self._forget(item)
+            written.append((item, before))
+        self._follow(step, written)
+
+    def _after(self, step: Step, result: Any = None) -> Sequence[list[World]]:
+        """What a step makes of its rows, now that those before it in the transaction are done."""
+        oracle, stage = self._tables[step.items[0].table], self.desk.stage
+        told = list(zip(step.items, step.values, strict=True))
+        if step.fresh and (result is not None or not oracle.alone):
+            stages = (stage, Stage.NEW) if self.desk.ending and not oracle.alone else (stage,)
+            given = [{**(values or {}), **(result or {})} for _, values in told]
+            return [distinct(world for each in stages for world in oracle.insert(one, each)) for one in given]
+        if oracle.alone or step.verb == "delete":
+            return step.after
+        return [after_update(oracle, item, values or {}, stage) for item, values in told]
+
+    def _follow(self, step: Step, written: Written) -> None:
+        """Rows were written, and rows of other tables follow them."""
+        if step.referred is not None:
+            for item in step.items:
+                item.parents = (*item.parents, step.referred)
+                step.referred.children += 1
+        for relation in self.desk.relations if self.desk.stage is Stage.BOTH else ():
+            relation.follow(written, self._known, self._rows, sure=not self.desk.ending)
+
+    def _known(self, table: TableName) -> Iterator[Item]:
+        """Its rows of a table, those that may not be there too."""
+        yield from self.items[table]
+        yield from (item for item in self.unheard if item.table == table)
+
+    def _rows(self, table: TableName) -> Iterator[Sequence[World]]:
+        """What is known of them."""
+        yield from (item.worlds for item in self.items[table])
+        yield from ([ABSENT, *item.worlds] for item in self.unheard if item.table == table)
 
     def _doubt(self, release: Side, step: Step) -> None:
         """Nobody knows whether a step is committed."""
-        for item, after in zip(step.items, step.after, strict=True):
+        written: list[tuple[Item, Sequence[World]]] = []
+        for item, after in zip(step.items, self._after(step), strict=True):
             before = [ABSENT] if step.fresh else item.worlds
+            written.append((item, before))
             item.worlds = [*before, *after]
             if not step.fresh:
                 self._echo(item, before)
@@ -416,6 +405,7 @@ class Client:
                 for parent in item.parents:
                     parent.children += 1
                 self._echo(item, [])
+        self._follow(step, written)
 
     def _own(self, item: Item) -> None:
         self.items[item.table].append(item)
@@ -459,7 +449,7 @@ class Client:
 
     def move(self, stage: Stage) -> None:
         """Make of each row what the next stage makes of it."""
-        tables = self.desk.tables
+        tables = self._tables
         for item in (*self.unheard, *(item for items in self.items.values() for item in items)):
             item.worlds = tables[item.table].moved(item.worlds, stage)
         for pair in self.desk.mains.values() if stage is Stage.BOTH else ():

@@ -134,7 +134,7 @@ class Bench:
         paired = {name for pair in self._models.pairs for name in (pair.main, pair.companion)}
         found = next((name for name in self._models.tables if _title(name) == title and name not in paired), None)
         table = self._models.tables[found] if found is not None else None
-        return None if table is None or table.opaque else table
+        return None if table is None or table.opaque or not table.alone else table
 
     def replay(self, case: Case, tell: Callable[[str], None] = lambda _line: None) -> Wrong | None:
         """Carry a case out in a fresh database.

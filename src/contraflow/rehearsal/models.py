@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from contraflow.copies import BackfillCopy
 from contraflow.expressions import Expression, Ref, validate
 from contraflow.lens import Row
 from contraflow.operations.attributes import ChangeDefault
 from contraflow.operations.base import TableName
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+from contraflow.operations.copying import CopyColumn
 from contraflow.operations.enums import AddEnumValues
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
 from contraflow.operations.moves import MoveColumns
 from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
 from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.planning import Upgrade, tables_of
+from contraflow.operations.references import ReferColumns
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
+from contraflow.rehearsal.copies import CopyingOracle, Following
 from contraflow.rehearsal.opaque import OpaqueOracle
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
+from contraflow.rehearsal.references import Reference, ReferringOracle
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
+from contraflow.rehearsal.transactions import Relation
 from contraflow.steps import Backfill, BackfillPair, Block, Hold, Phases, Step
 from contraflow.syncs import Pair, Sync
 
@@ -38,12 +44,14 @@ class Models:
 
     :ivar tables: the model of each table, under the new release's name for it; companions after their main tables.
     :ivar pairs: the tables whose rows are kept in step.
+    :ivar relations: what else makes rows of one table depend on those of another one.
     :ivar notes: for each table that is left out, a sentence that says why.
     :ivar unjudged: those among them that the upgrade changes: a verdict is not about them.
     """
 
     tables: Mapping[TableName, TableOracle]
     pairs: Sequence[PairOracle] = ()
+    relations: Sequence[Relation] = ()
     notes: Sequence[str] = ()
     unjudged: Sequence[str] = ()
 
@@ -52,7 +60,7 @@ _MODELLED = (
     *(AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns, WidenColumn, ChangeDefault, AddEnumValues),
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
-    *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns),
+    *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -79,6 +87,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     changed = set(tables_of(upgrade))
     unjudged: list[str] = []
     new = dict(new)
+    relations = list(_relations(upgrade, phases, before, new, obstacles))
     for name in before.keys() | new.keys():
         for shapes_of, shape in _told_apart(name, before, new, syncs).items():
             (before if shapes_of == "old" else new)[name] = shape
@@ -101,14 +110,53 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         if earlier is not None and later is not None:
             earlier = _obeying(earlier, later, sync)
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
+        references = [one for one in relations if isinstance(one, Reference) and one.table == name]
+        followings = [one for one in relations if isinstance(one, Following) and one.target == name]
         if lens is not None and earlier is not None and later is not None:
             made[name] = OpaqueOracle(old=earlier, new=later, lens=lens, conditions=conditions)
+        elif references and earlier is not None and later is not None and sync is not None:
+            made[name] = ReferringOracle(
+                old=earlier, new=later, sync=sync, references=references, conditions=conditions
+            )
+        elif followings and earlier is not None and later is not None:
+            made[name] = CopyingOracle(old=earlier, new=later, sync=sync, followings=followings, conditions=conditions)
         else:
             made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
-    return Models(tables=tables, pairs=oracles, notes=notes, unjudged=unjudged)
+    return Models(tables=tables, pairs=oracles, relations=relations, notes=notes, unjudged=unjudged)
+
+
+def _relations(
+    upgrade: Upgrade,
+    phases: Phases,
+    old: dict[TableName, TableShape],
+    new: dict[TableName, TableShape],
+    obstacles: dict[TableName, str],
+) -> Iterator[Reference | Following]:
+    """What makes rows of several tables depend on each other, with the links that let the workload make such rows.
+
+    Where that cannot be foretold, all of these tables get an obstacle.
+    """
+    operations = (each for change in upgrade.changes for each in change.operations)
+    wishes = [each for each in operations if isinstance(each, ReferColumns)]
+    copied = {step.copy.fingerprint: step.copy for _, step in _steps(phases) if isinstance(step, BackfillCopy)}
+    found: list[Reference | Following] = [*map(Reference, wishes), *map(Following, copied.values())]
+    for relation in found:
+        tables = sorted(relation.tables, key=str)
+        reason = next((obstacles[name] for name in tables if name in obstacles), None)
+        shapes = [shapes[name] for name in tables for shapes in (old, new) if name in shapes]
+        for shape in shapes:
+            if reason is None and (shape.obstacle or not shape.key):
+                reason = f"{shape.title}: {shape.obstacle or 'it has no primary key'}"
+        if reason is None:
+            reason = relation.obstacle(old, new)
+        if reason is None:
+            relation.link(old, new)
+            yield relation
+        else:
+            obstacles.update(dict.fromkeys(tables, reason))
 
 
 def _told_apart(name: TableName, old: Shapes, new: Shapes, syncs: Mapping[TableName, Sync]) -> dict[Side, TableShape]:

@@ -15,7 +15,7 @@ import enum
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from contraflow import expressions
 from contraflow.lens import Group as LensGroup
@@ -23,7 +23,12 @@ from contraflow.rehearsal.rule import NOW, Cell, Group, Side, Undecided, Values,
 from contraflow.rehearsal.shapes import ANY, TableShape, stored
 from contraflow.syncs import Sync, SyncColumn
 
-__all__ = ["ABSENT", "MANY", "Stage", "TableOracle", "World", "distinct"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from contraflow.operations.base import TableName
+
+__all__ = ["ABSENT", "MANY", "Rows", "Stage", "TableOracle", "World", "distinct"]
 
 MANY = 24
 """As many worlds that it is better to read the row before it is written again."""
@@ -47,6 +52,9 @@ class World:
 
 
 ABSENT = World(None)
+
+Rows: TypeAlias = "Callable[[TableName], Iterable[Sequence[World]]]"
+"""What is known of each row of a table."""
 
 _CLOCKS = (dt.datetime(1987, 6, 5, 4, 3, 2, 100001), dt.datetime(2031, 7, 8, 9, 10, 11, 200002))  # noqa: DTZ001
 
@@ -88,6 +96,15 @@ class TableOracle:
     def opaque(self) -> bool:
         """Whether the new release writes the table by way of an `OpaqueWriter`."""
         return False
+
+    @property
+    def alone(self) -> bool:
+        """Whether what a row holds depends on no row of another table."""
+        return True
+
+    def of(self, rows: Rows) -> Self:  # noqa: ARG002 - what a model asks that is not alone
+        """The same model for somebody who knows these rows of all tables."""
+        return self
 
     def whole(
         self,

@@ -24,8 +24,9 @@ from contraflow.problems import ContraflowError, ProblemError
 from contraflow.rehearsal import faults as kinds
 from contraflow.rehearsal import recorded, servers
 from contraflow.rehearsal.checking import check
-from contraflow.rehearsal.clients import Client, Desk
+from contraflow.rehearsal.clients import Client
 from contraflow.rehearsal.control import Control, differences
+from contraflow.rehearsal.desk import Desk
 from contraflow.rehearsal.faults import Fault
 from contraflow.rehearsal.history import History
 from contraflow.rehearsal.injector import Injector
@@ -209,6 +210,7 @@ class _Run:
         self.desk = Desk(
             tables=made.tables,
             pairs=made.pairs,
+            relations=made.relations,
             history=self.history,
             seed=options.seed,
             clients=options.workers,
@@ -432,7 +434,9 @@ class _Run:
                     if shape.keyless and (None in identity or seen[identity] > 1):
                         self.clients[0].abandoned[name].append(dict(zip(shape.key, identity, strict=True)))
                         continue  # the workload's own rows can be told apart, these cannot
-                    owner, main = self.clients[number % len(self.clients)], None
+                    # Rows that belong together are one client's, whichever these are.
+                    related = name in self.desk.related
+                    owner, main = self.clients[0 if related else number % len(self.clients)], None
                     if pair is not None:
                         key = pair.main_key({column: row[column] for column in shape.key})
                         found = ((client, client.find(pair.main, key)) for client in self.clients)

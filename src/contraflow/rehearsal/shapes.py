@@ -38,6 +38,10 @@ class Link:
     columns: tuple[str, ...]
     table: TableName
     referred: tuple[str, ...]
+    moves: bool = False
+    """Rows may come to refer to another row."""
+    nulls: frozenset[str] = frozenset()
+    """Those of its columns that may be NULL and refer to NULL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,8 @@ class TableShape:
     """Columns that the server fills: never written."""
     documents: frozenset[str] = field(default=frozenset())
     """Columns that hold JSON although the server calls them texts."""
+    followed: frozenset[str] = frozenset()
+    """Columns by which rows of other tables find its rows: while nobody makes these follow, they do not change."""
     keyless: bool = False
     """It has no primary key: the columns of ``key`` tell rows apart because the workload never repeats them."""
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 from contraflow.operations.base import TableName
 from contraflow.rehearsal.history import KeyHistory
 from contraflow.rehearsal.nodes import Statement
-from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
-from contraflow.rehearsal.rule import Side
-from contraflow.rehearsal.shapes import Link, TableShape, value_for
+from contraflow.rehearsal.oracle import ABSENT, Rows, Stage, TableOracle, World
+from contraflow.rehearsal.rule import Side, same
+from contraflow.rehearsal.shapes import ANY, Link, TableShape, value_for
 
-__all__ = ["Drawer", "Item", "Key", "Step", "in_order"]
+__all__ = ["Drawer", "Item", "Items", "Key", "Relation", "Step", "Written", "after_update", "in_order"]
 
 Key = dict[str, Any]
 
+_MOVES = 0.4
+"""How many of the updates of rows that may refer to another row let them do so."""
 _DEPTH = 3
 """How far rows that are made to be referred to may themselves need rows to refer to."""
 
@@ -49,6 +51,26 @@ class Item:
         return ", ".join(f"{name}={value}" for name, value in self.key.items())
 
 
+Items: TypeAlias = Callable[[TableName], Iterable[Item]]
+Written: TypeAlias = Sequence[tuple[Item, Sequence[World]]]
+"""The rows that one statement has written, each with what it may have held before: nothing, if it was made."""
+
+
+class Relation(Protocol):
+    """What an operation makes of the rows of a table where those of another one are written."""
+
+    @property
+    def tables(self) -> frozenset[TableName]:
+        """Those whose rows depend on each other."""
+
+    def follow(self, written: Written, items: Items, rows: Rows, *, sure: bool) -> None:
+        """Let other rows follow those that a statement has written, while both releases write.
+
+        :param sure: whether what lets them do so is there for certain.
+        :param items: the rows of whoever has written them; ``rows`` tells what they may hold.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """One statement of a transaction.
@@ -64,6 +86,8 @@ class Step:
     values: tuple[Mapping[str, Any] | None, ...]
     after: tuple[list[World], ...]
     fresh: bool = False
+    referred: Item | None = None
+    """The row that all of them come to refer to, besides those that they refer to."""
 
     @property
     def verb(self) -> str:
@@ -77,6 +101,7 @@ class Drawer:
     :param tables: the model of each table.
     :param items: the rows that may be used, by table; looked at anew for each transaction.
     :param token: gives a number that nobody else gets.
+    :param followed: whether rows follow those that they are found by, at present.
     """
 
     def __init__(
@@ -86,7 +111,9 @@ class Drawer:
         items: Mapping[TableName, Sequence[Item]],
         token: Callable[[], int],
         rng: random.Random,
+        followed: Callable[[], bool] = bool,
     ) -> None:
+        self._followed = followed
         self._tables = tables
         self._items = items
         self._token = token
@@ -112,20 +139,25 @@ class Drawer:
             steps.append(self._inserted(shape, drawn))
         return steps
 
-    def update(self, release: Side, items: Sequence[Item], stage: Stage) -> list[Step]:
-        """Give rows of one table new values; empty if there is nothing that may change."""
+    def update(self, release: Side, items: Sequence[Item], stage: Stage, *, busy: Sequence[Item] = ()) -> list[Step]:
+        """Give rows of one table new values; empty if there is nothing that may change.
+
+        :param busy: rows that the transaction has touched, to which none is to refer now.
+        """
         oracle, rng = self._tables[items[0].table], self._rng
         shape = oracle.shape(release)
         once = _distinguishing(shape)
-        free = [name for name in _free(shape) if len(items) == 1 or name not in once]
-        if not free:
+        free = [name for name in self._free(shape) if len(items) == 1 or name not in once]
+        reference, referred = self._moved(release, shape, busy)
+        if not free and not reference:
             return []
         values = {
             name: value_for(shape.columns[name], rng, token=self._token() if name in once else None)
-            for name in rng.sample(free, rng.randint(1, min(len(free), 4)))
+            for name in rng.sample(free, rng.randint(1, min(len(free), 4)) if free else 0)
         }
+        values.update(reference)
         values = oracle.whole(release, values, rng, self._token)
-        after = tuple(_after(oracle, item, values, stage) for item in items)
+        after = tuple(after_update(oracle, item, values, stage) for item in items)
         if any(map(oracle.breaks, after)):
             return []
         keys = [item.key for item in items]
@@ -135,8 +167,24 @@ class Drawer:
                 items=tuple(items),
                 values=(values,) * len(items),
                 after=after,
+                referred=referred,
             )
         ]
+
+    def _moved(self, release: Side, shape: TableShape, busy: Sequence[Item]) -> tuple[dict[str, Any], Item | None]:
+        """The values that let rows refer to another row, and that row; mostly none."""
+        rng = self._rng
+        for link in shape.links:
+            if not link.moves or rng.random() >= _MOVES:
+                continue
+            if all(shape.columns[name].nullable for name in link.columns) and rng.random() < _MOVES:
+                return dict.fromkeys(link.columns), None
+            owned = [item for item in self._items[link.table] if item not in busy]
+            parent = rng.choice(owned) if owned else None
+            reference = self._reference(release, parent, link) if parent is not None else None
+            if reference is not None:
+                return reference, parent
+        return {}, None
 
     def delete(self, release: Side, items: Sequence[Item]) -> list[Step]:
         """Delete rows of one table that nothing refers to."""
@@ -161,13 +209,13 @@ class Drawer:
         present = oracle.view(item.worlds[0], release) or {}
         linked = {name: present[name] for link in shape.links for name in link.columns}
         values = {**self._values(oracle, release, linked), **item.key}
-        free = [name for name in _free(shape) if name in values]
+        free = [name for name in self._free(shape) if name in values]
         if not free or not item.certain or len({repr(oracle.view(world, release)) for world in item.worlds}) > 1:
             return []
         assigned = self._rng.sample(free, self._rng.randint(1, min(len(free), 3)))
         written = {name: values[name] for name in assigned}
         # The row that is proposed is looked at, too, although it is not stored.
-        after = _after(oracle, item, written, stage)
+        after = after_update(oracle, item, written, stage)
         if oracle.breaks(after) or oracle.breaks(oracle.insert(values, stage)):
             return []
         return [
@@ -269,7 +317,7 @@ class Drawer:
                 if made is None:
                     continue
                 parent = made
-            reference = _reference(parent, link)
+            reference = self._reference(release, parent, link)
             if reference is None:
                 continue
             proposed = {**values, **reference}
@@ -277,6 +325,23 @@ class Drawer:
             if not whole or {name: proposed[name] for name in shape.key} not in taken:
                 return parent, reference
         return None
+
+    def _free(self, shape: TableShape) -> list[str]:
+        """Columns that an UPDATE may change."""
+        linked = {name for link in shape.links for name in link.columns}
+        fixed = {*shape.key, *shape.made, *linked, *(() if self._followed() else shape.followed)}
+        return [name for name in shape.columns if name not in fixed]
+
+    def _reference(self, release: Side, parent: Item, link: Link) -> dict[str, Any] | None:
+        """The values that refer to a row; None while they are not certain."""
+        if not parent.certain:
+            return None
+        far = self._tables[link.table].shape(release)
+        if link.moves and any(_held(parent, name) is ANY for name in far.followed):
+            return None
+        found = {name: _held(parent, there) for name, there in zip(link.columns, link.referred, strict=True)}
+        lacking = any(value is ANY or (value is None and name not in link.nulls) for name, value in found.items())
+        return None if lacking or all(value is None for value in found.values()) else found
 
     def _made(
         self, release: Side, shape: TableShape, link: Link, stage: Stage, steps: list[Step], *, depth: int
@@ -292,27 +357,15 @@ class Drawer:
         return drawn[0] if far.automatic is None else None
 
 
-def _after(oracle: TableOracle, item: Item, values: Mapping[str, Any], stage: Stage) -> list[World]:
+def after_update(oracle: TableOracle, item: Item, values: Mapping[str, Any], stage: Stage) -> list[World]:
+    """What a row may hold once these values were given to it."""
     return [after for world in item.worlds for after in oracle.update(world, values, stage)]
 
 
-def _reference(parent: Item, link: Link) -> dict[str, Any] | None:
-    """The values that refer to a row; None while they are not certain."""
-    if not parent.certain:
-        return None
-    found: dict[str, Any] = {}
-    for name, far in zip(link.columns, link.referred, strict=True):
-        values = [parent.key.get(far, (world.values or {}).get(far)) for world in parent.worlds]
-        if values[0] is None or any(value != values[0] for value in values):
-            return None
-        found[name] = values[0]
-    return found
-
-
-def _free(shape: TableShape) -> list[str]:
-    """Columns that an UPDATE may change."""
-    linked = {name for link in shape.links for name in link.columns}
-    return [name for name in shape.columns if name not in {*shape.key, *shape.made, *linked}]
+def _held(item: Item, name: str) -> Any:
+    """What the row holds in a column; ANY while that is not certain."""
+    values = [item.key.get(name, (world.values or {}).get(name)) for world in item.worlds]
+    return values[0] if all(same(value, values[0]) for value in values) else ANY
 
 
 def _distinguishing(shape: TableShape) -> frozenset[str]:

@@ -1,0 +1,145 @@
+"""Operations that make rows of several tables depend on each other pass a rehearsal, and are not left out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from contraflow.rehearsal.nodes import Workload
+from contraflow.rehearsal.servers import Server
+from tests.rehearsal.test_models import two_revisions
+from tests.rehearsal.test_rehearse import explain, rehearse
+
+LIMITS = """
+def upgrade():
+    op.create_table(
+        "registered",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("service", sa.String(20), nullable=False),
+        sa.Column("region", sa.String(20)),
+        sa.Column("most", sa.Integer()),
+        sa.UniqueConstraint("service", "region", name="uq_registered"),
+    )
+    op.create_table(
+        "limits",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("service", sa.String(20), nullable=False),
+        sa.Column("region", sa.String(20)),
+        sa.Column("most", sa.Integer()),
+        sa.Column("note", sa.String(20)),
+    )
+    op.execute("INSERT INTO registered (id, service, region) VALUES (7001, 'one', 'north'), (7002, 'one', NULL)")
+    op.execute("INSERT INTO limits (id, service, region) VALUES (7001, 'one', 'north'), (7002, 'one', NULL)")
+
+
+def downgrade():
+    pass
+"""
+REFERRED = """
+from contraflow import CreateIndex, ReferColumns
+
+change = Change(
+    ReferColumns(
+        table="limits",
+        columns={"service": "service", "region": "region"},
+        column=sa.Column("registered_id", sa.Integer(), nullable=False),
+        to="registered",
+        key="id",
+        scans=True,
+    ),
+    RenameColumn(table="limits", old="most", new="maximum"),
+    CreateIndex(table="limits", name="ix_limits_registered", columns=["registered_id"]),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+
+SHOPS = """
+def upgrade():
+    op.create_table("makers", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("place", sa.String(20)))
+    op.create_table(
+        "goods",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("maker", sa.Integer(), sa.ForeignKey("makers.id")),
+        sa.Column("note", sa.String(20)),
+    )
+    op.create_table(
+        "labels",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("good", sa.Integer(), sa.ForeignKey("goods.id"), index=True),
+        sa.Column("place", sa.String(20)),
+    )
+    op.execute("INSERT INTO makers (id, place) VALUES (7001, 'Ulm'), (7002, NULL)")
+    op.execute("INSERT INTO goods (id, maker) VALUES (7001, 7001), (7002, 7002), (7003, NULL)")
+    op.execute("INSERT INTO labels (id, good, place) VALUES (7001, 7001, 'Rom'), (7002, 7002, NULL)")
+
+
+def downgrade():
+    pass
+"""
+COPIED = """
+from contraflow import CopyColumn, Source
+
+change = Change(
+    CopyColumn(
+        table="goods",
+        column=sa.Column("place", sa.String(20)),
+        sources=[
+            Source(table="labels", column="place", on={"id": "good"}),
+            Source(table="makers", column="place", on={"maker": "id"}),
+        ],
+        scans=True,
+    ),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+CASES = {"refer": (LIMITS, REFERRED), "copy": (SHOPS, COPIED)}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
+    record = rehearse(server, two_revisions(tmp_path / "service", *CASES[case])).run()
+    assert record.verdict == "passed", explain(record)
+    assert not [key for key in record.options if key.startswith("note")]
+
+
+WORK = """
+from sqlalchemy import text
+
+
+def work(engine, statement, **values):
+    with engine.begin() as connection:
+        connection.execute(text(statement), {"id": 7001, **values})
+
+
+def old(engine, random):
+    region = random.choice(["north", None])
+    work(engine, "UPDATE limits SET service = 'one', region = :region WHERE id = :id", region=region)
+
+
+def new(engine, random):
+    key = random.choice([7001, 7002])
+    work(engine, "UPDATE limits SET registered_id = :key WHERE id = :id", key=key)
+"""
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("spoilt", [False, True], ids=["sound", "spoilt"])
+def test_rows_that_others_own_code_writes_are_compared_with_those_they_refer_to(
+    server: Server, tmp_path: Path, *, spoilt: bool
+) -> None:
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if spoilt and phase == "checking every row before contract":
+            with engine.begin() as connection:
+                marked = "cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"
+                connection.exec_driver_sql(f"UPDATE limits SET registered_id = 7001, region = NULL, {marked}")
+
+    ini = two_revisions(tmp_path / "service", *CASES["refer"])
+    (tmp_path / "referring_work.py").write_text(WORK)
+    workloads = {
+        f"{release}_workload": Workload(call=f"referring_work:{release}", folder=tmp_path) for release in ("old", "new")
+    }
+    record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
+    assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
+    assert {finding.kind for finding in record.findings} == ({"differs"} if spoilt else set())
