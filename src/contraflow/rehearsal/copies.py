@@ -67,11 +67,13 @@ class Following:
 
     :ivar target: its table.
     :ivar tables: this, and those of the paths.
+    :ivar column: the column that is copied.
     """
 
     def __init__(self, copied: Copy) -> None:
         self.target: TableName = copied.target
         self.tables: frozenset[TableName] = frozenset((copied.target, *copied.others))
+        self.column = copied.column
         self._copied = copied
 
     def obstacle(self, old: Shapes, new: Shapes) -> str | None:  # noqa: ARG002 - both know the tables
@@ -240,6 +242,11 @@ class CopyingOracle(TableOracle):
     def alone(self) -> bool:
         """See `TableOracle.alone`."""
         return False
+
+    @property
+    def proposed(self) -> frozenset[str]:
+        """See `TableOracle.proposed`."""
+        return frozenset(following.column for following in self._followings)
 
     def of(self, rows: Rows) -> Self:
         """See `TableOracle.of`."""

@@ -102,6 +102,11 @@ class TableOracle:
         """Whether what a row holds depends on no row of another table."""
         return True
 
+    @property
+    def proposed(self) -> frozenset[str]:
+        """Columns of which triggers may change what an INSERT proposes, so that an upsert's clause may read it."""
+        return frozenset()
+
     def of(self, rows: Rows) -> Self:  # noqa: ARG002 - what a model asks that is not alone
         """The same model for somebody who knows these rows of all tables."""
         return self

@@ -209,7 +209,7 @@ class Drawer:
         present = oracle.view(item.worlds[0], release) or {}
         linked = {name: present[name] for link in shape.links for name in link.columns}
         values = {**self._values(oracle, release, linked), **item.key}
-        free = [name for name in self._free(shape) if name in values]
+        free = [name for name in self._free(shape) if name in values and name not in oracle.proposed]
         if not free or not item.certain or len({repr(oracle.view(world, release)) for world in item.worlds}) > 1:
             return []
         assigned = self._rng.sample(free, self._rng.randint(1, min(len(free), 3)))
