@@ -97,6 +97,7 @@ upgrade, downgrade = change.upgrade, change.downgrade
 CASES = {"refer": (LIMITS, REFERRED), "copy": (SHOPS, COPIED)}
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
 @pytest.mark.parametrize("case", CASES)
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", *CASES[case])).run()
