@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from contraflow.operations.planning import plan
 from contraflow.rehearsal.hot import Draft, HotRow
 from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
 from contraflow.rehearsal.rule import Side
-from contraflow.rehearsal.shapes import TableShape
+from contraflow.rehearsal.shapes import Link, TableShape
 from contraflow.steps import Backfill, Online
 
 
@@ -149,6 +150,24 @@ def test_a_hot_row_holds_what_was_written_or_its_image() -> None:
     assert read(row, "old", None) == [("lost", "the row is not there")]
     assert row.torn([{"id": 1, "a": "007"}, {"id": 1, "n": 7}]) == []
     assert row.torn([{"id": 1, "a": "8"}, {"id": 1, "n": 7}]) == ["a = '8', n = 7 do not agree"]
+
+
+def test_a_hot_row_whose_foreign_key_gets_another_name() -> None:
+    """Nobody writes it, so it is judged by its two sides alone; and not at all while one release is there."""
+    up = {"old": "parent_id", "new": "up"}
+    shapes = {
+        side: replace(
+            shape(sa.Column(name, sa.Integer()), sa.Column("note", sa.String(20))),
+            links=(Link(columns=(name,), table=(None, "t"), referred=("id",)),),
+        )
+        for side, name in up.items()
+    }
+    table = oracle(shapes["old"], shapes["new"], RenameColumn(table="t", old="parent_id", new="up"))
+    row = HotRow((None, "t"), {"id": 1}, table, {"id": 1, "parent_id": 2, "note": "n"})
+    assert read(row, "old", {"id": 1, "parent_id": 2, "note": "n"}) == []
+    assert row.torn([{"id": 1, "parent_id": 2, "note": "n"}]) == []
+    assert row.torn([{"id": 1, "parent_id": 2}, {"id": 1, "up": 2}]) == []
+    assert row.torn([{"id": 1, "parent_id": 2}, {"id": 1, "up": 3}]) == ["parent_id = 2, up = 3 do not agree"]
 
 
 def read(row: HotRow, release: Side, found: dict[str, Any] | None, at: float = 1.0) -> list[tuple[str, str]]:

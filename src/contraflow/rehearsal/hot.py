@@ -234,7 +234,7 @@ class HotRow:
     def torn(self, views: Sequence[Mapping[str, Any]]) -> list[str]:
         """Lenses whose two sides do not agree in a row that both releases have read while nobody wrote."""
         row = {name: value for view in views for name, value in view.items()}
-        names = {cell.name for unit in self._units if unit.group for cell in (*unit.group.old, *unit.group.new)}
+        names = {cell.name for group in self._oracle.groups for cell in (*group.old, *group.new)}
         if not names <= row.keys():
             return []
         return [
