@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -186,6 +187,30 @@ def _agents(stage: Stage) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in found]
 
 
+@pytest.mark.only_on("postgresql", "postgresql15", "mysql", "mariadb")
+@pytest.mark.parametrize("filled_first", [True, False], ids=["filled first", "referred to first"])
+def test_a_row_comes_while_another_transaction_fills_the_key_that_it_refers_to(
+    database: Database, *, filled_first: bool
+) -> None:
+    """Whichever is first, the other one waits for it: no row is left without the new key."""
+    fills = OLD_USERS.update().where(OLD_USERS.c.name == "ada").values(name="eva")  # a row from before the upgrade
+    refers = OLD_ORDERS.insert().values(what="c", user_id=1)
+    first, second = (fills, refers) if filled_first else (refers, fills)
+    with staged(database, OLD, ORDERS, USERS) as stage:
+        filled(stage)
+        stage.run.expand()
+        later = threading.Thread(target=stage.send, args=[second])
+        with stage.engine.begin() as connection:
+            connection.execute(first)
+            later.start()
+            later.join(0.5)
+            assert later.is_alive()
+        later.join()
+        ((uid,),) = stage.read(sa.select(NEW_USERS.c.uid).where(NEW_USERS.c.name == "eva"))
+        assert uid is not None
+        assert stage.read(sa.select(NEW_ORDERS.c.user_uid).where(NEW_ORDERS.c.what == "c")) == [(uid,)]
+
+
 class Deaths:
     """A kill before each statement that changes something but the journal, the first time that it comes."""
 
@@ -282,6 +307,7 @@ def _refusals() -> Iterator[Any]:
         ("numbers of the application", [boxes], _tables(*_box(), key=numbers), "CF116", "does not number users.id"),
         ("no foreign key", [boxes], _tables(sa.Column("user_id", sa.Integer)), "CF101", "no foreign key that refers"),
         ("on delete set default", [boxes], _tables(*_box(ondelete="SET DEFAULT")), "CF116", "writes user_id by itself"),
+        ("a deferrable foreign key", [boxes], _tables(*_box(deferrable=True)), "CF116", "is deferrable"),
         ("on update set null", [boxes], _tables(*_box(onupdate="SET NULL")), "CF116", "writes user_id by itself"),
         (
             "no index",

@@ -93,8 +93,8 @@ class ReplaceKey:
     The server makes random UUIDs (version 4) on PostgreSQL; for what it makes elsewhere see :class:`NewUuid`.
 
     Refused (``CF116``): a key of several columns, or one that the server does not number; a table that refers to
-    itself; foreign keys with ``SET DEFAULT``, or with ``SET NULL`` when the key changes. Refused on CockroachDB and on
-    Galera clusters (``CF205``).
+    itself; foreign keys that are deferrable, with ``SET DEFAULT``, or with ``SET NULL`` when the key changes. Refused
+    on CockroachDB and on Galera clusters (``CF205``).
     """
 
     table: str
@@ -233,7 +233,7 @@ def _lookup(to: TableName, column: sa.Column[Any], match: Match, *, fills: bool 
 
 
 def _foreign_key(reference: KeyReference, standing: Sequence[Holder], to: TableName, key: str) -> ForeignKey:
-    """The foreign key that refers to the old key. Raises ``CF101`` without one, ``CF116`` for actions that differ."""
+    """The foreign key that refers to the old key. Raises ``CF101`` without one, ``CF116`` for one that would not do."""
     title = f"{reference.table}.{reference.old}"
     schema, table = to
     found = [holder.constraint for holder in standing if isinstance(holder.constraint, ForeignKey)]
@@ -254,13 +254,21 @@ def _foreign_key(reference: KeyReference, standing: Sequence[Holder], to: TableN
                 f' columns=["{reference.old}"], target="{table}", target_columns=["{key}"]).',
             )
         )
-    action = next((one for one in meant if one.ondelete not in _ACTIONS or one.onupdate not in _ACTIONS[:3]), None)
-    if len(meant) > 1 or action is not None:
-        raise incomplete(
-            f"{title} refers to {table}.{key} by {len(meant)} foreign keys."
-            if action is None
-            else f"{action.title} of {reference.table} writes {reference.old} by itself"
-            f" (ON DELETE {action.ondelete or 'NO ACTION'}, ON UPDATE {action.onupdate or 'NO ACTION'}).",
-            "let one stand, with CASCADE, RESTRICT or NO ACTION, or ON DELETE SET NULL, in an upgrade before.",
+    (one, *others) = meant
+    what = None
+    if others:
+        what = f"{title} refers to {table}.{key} by {len(meant)} foreign keys."
+    elif one.deferrable:
+        what = f"{one.title} of {reference.table} is deferrable: a row may come before the one that it refers to."
+    elif one.ondelete not in _ACTIONS or one.onupdate not in _ACTIONS[:3]:
+        what = (
+            f"{one.title} of {reference.table} writes {reference.old} by itself"
+            f" (ON DELETE {one.ondelete or 'NO ACTION'}, ON UPDATE {one.onupdate or 'NO ACTION'})."
         )
-    return meant[0]
+    if what is not None:
+        raise incomplete(
+            what,
+            "let one stand that is checked at once, with CASCADE, RESTRICT or NO ACTION, or ON DELETE SET NULL, in an"
+            " upgrade before.",
+        )
+    return one
