@@ -53,7 +53,7 @@ class Reference:
     def triggers(self) -> str:
         """The last letters of the names of the triggers, one each."""
         if self.fills:
-            return "ud" if self.clears else "u"
+            return f"u{'d' if self.clears else ''}{'i' if self.to == self.table else ''}"
         return "udi" if self.adopts else "ud"
 
     @property

@@ -211,6 +211,64 @@ def test_a_row_comes_while_another_transaction_fills_the_key_that_it_refers_to(
         assert stage.read(sa.select(NEW_ORDERS.c.user_uid).where(NEW_ORDERS.c.what == "c")) == [(uid,)]
 
 
+def _staff(*, new: bool) -> sa.MetaData:
+    metadata = sa.MetaData()
+    kind: Any = sa.Uuid() if new else sa.Integer
+    key, boss = ("uid", "boss_uid") if new else ("id", "boss_id")
+    sa.Table(
+        "staff",
+        metadata,
+        sa.Column(key, kind, primary_key=True),
+        sa.Column("name", sa.String(40)),
+        sa.Column(boss, kind, sa.ForeignKey(f"staff.{key}", name=f"fk_{boss}", ondelete="SET NULL")),
+        sa.Index(f"ix_{boss}", boss),
+    )
+    return metadata
+
+
+@pytest.mark.only_on("sqlite", "postgresql", "postgresql15")
+def test_a_table_that_refers_to_itself(database: Database) -> None:
+    before, after = _staff(new=False), _staff(new=True)
+    old, new = before.tables["staff"], after.tables["staff"]
+    with staged(database, before, replace_key("staff", reference("staff", "boss"))) as stage:
+        with stage.engine.begin() as connection:
+            connection.execute(old.insert(), [{"name": "ada"}, {"name": "bob"}, {"name": "eve"}])
+        stage.send(
+            old.update().where(old.c.name == "ada").values(boss_id=1),
+            old.update().where(old.c.name == "bob").values(boss_id=3),
+        )
+        stage.there_and_back("staff")
+        stage.run.expand()
+        stage.send(old.insert().values(name="kim", boss_id=2), old.insert().values(id=70, name="own", boss_id=70))
+        stage.run.upgrade()
+        one, other = uuid.uuid4(), uuid.uuid4()
+        stage.send(new.insert().values(uid=one, name="new", boss_uid=one))
+        known = dict(stage.read(sa.select(new.c.name, new.c.uid)))
+        stage.send(
+            new.insert().values(uid=other, name="newer", boss_uid=one),
+            new.update().where(new.c.name == "eve").values(boss_uid=known["bob"]),
+            old.insert().values(id=700, name="old", boss_id=700),
+        )
+        stage.run.verify()
+        bosses = {"ada": "ada", "bob": "eve", "eve": "bob", "kim": "bob", "own": "own", "new": "new", "newer": "new"}
+        boss, uid_boss = old.alias(), new.alias()
+        by_number = sa.select(old.c.name, boss.c.name).join(boss, boss.c.id == old.c.boss_id)
+        by_uid = sa.select(new.c.name, uid_boss.c.name).join(uid_boss, uid_boss.c.uid == new.c.boss_uid)
+        assert dict(stage.read(by_number)) == dict(stage.read(by_uid)) == {**bosses, "old": "old"}
+        stage.send(new.delete().where(new.c.name == "bob"), old.delete().where(old.c.name == "new"))
+        left = {name: boss for name, boss in {**bosses, "old": "old"}.items() if not {name, boss} & {"bob", "new"}}
+        assert dict(stage.read(by_number)) == dict(stage.read(by_uid)) == left
+        stage.contract(after)
+        assert dict(stage.read(by_uid)) == left
+
+
+@pytest.mark.only_on("mysql", "mariadb")
+def test_a_table_that_refers_to_itself_is_refused_where_no_trigger_may_write_it(database: Database) -> None:
+    with staged(database, _staff(new=False), replace_key("staff", reference("staff", "boss"))) as stage:
+        found = [problem for problem in stage.run.check() if "refers to staff itself" in problem.what]
+        assert [problem.code for problem in found] == ["CF205"]
+
+
 class Deaths:
     """A kill before each statement that changes something but the journal, the first time that it comes."""
 
@@ -331,10 +389,10 @@ def _refusals() -> Iterator[Any]:
         "users",
         selfish,
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("boss_id", sa.Integer, sa.ForeignKey("users.id"), index=True),
+        sa.Column("boss_id", sa.Integer, sa.ForeignKey("users.id"), index=True, nullable=False),
     )
     yield pytest.param(
-        [replace_key("users", reference("users", "boss"))], selfish, "CF116", "refer to users itself", id="itself"
+        [replace_key("users", reference("users", "boss"))], selfish, "CF116", "refers to users itself", id="itself"
     )
     circle = sa.MetaData()
     for name, to in (("a", "b"), ("b", "c"), ("c", "a")):

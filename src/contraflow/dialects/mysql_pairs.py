@@ -57,11 +57,24 @@ def lookup_problems(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
             if not lookup.given or not set(lookup.given) <= set(group.old):
                 continue  # the way back, from the key
             ends = (sync.schema, sync.table), (lookup.schema, lookup.table)
+            if ends[0] == ends[1]:
+                yield _itself(sync.table, lookup.given[0])
+                continue
             for end, other in (ends, ends[::-1]):
                 yield from _touching(connection, end, other)
             yield from lookup_collations(connection, sync, lookup, "database()")
             if lookup.fills:
                 yield from _defaults(connection, sync, lookup)
+
+
+def _itself(table: str, column: str) -> Problem:
+    return Problem(
+        code="CF205",
+        what=f"{table}.{column} refers to {table} itself, whose key is replaced.",
+        why="the trigger that fills the new key would write the table that fires it, which the server refuses"
+        " (error 1442).",
+        instead="let a table of its own hold who refers to whom, in an upgrade before.",
+    )
 
 
 def _defaults(connection: sa.Connection, sync: Sync, lookup: Lookup) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ the look has locked the gap; on PostgreSQL both lock the natural key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from contraflow.dialects.compiler import Compiler
@@ -51,7 +51,7 @@ class _Words:
         key = quote(reference.key)
         own = f"{marker} = CASE WHEN {marker} = 1 THEN 2 ELSE 1 END"
         if reference.fills:
-            return [self._filled(letter, column, own)]
+            return list(self._filled(letter, column, own))
         if letter == "d":
             return [_Change(values=f"{column} = NULL, {own}", where=f"{column} = OLD.{key}")]
         natural = ", ".join(f"{quote(name)} = NEW.{quote(there)}" for name, there in reference.columns)
@@ -67,15 +67,24 @@ class _Words:
             *([adopted] if reference.adopts else []),
         ]
 
-    def _filled(self, letter: str, column: str, own: str) -> _Change:
+    def _filled(self, letter: str, column: str, own: str) -> Iterator[_Change]:
         """What comes of a key that is filled: the old columns, on which an index stands, tell the rows."""
-        if letter == "d":
-            return _Change(values=f"{column} = NULL, {own}", where=self._matches("OLD"))
         marker, key = self.compiler.quote(self.reference.marker), self.compiler.quote(self.reference.key)
-        return _Change(
-            values=f"{column} = NEW.{key}, {own}",
-            where=f"{self._matches('NEW')} AND {column} IS NULL AND {marker} IS NOT NULL",
-        )
+        if letter == "d":
+            yield _Change(values=f"{column} = NULL, {own}", where=self._matches("OLD"))
+            return
+        given = f"{column} = NEW.{key}, {own}"
+        open_ = f"{self._matches('NEW')} AND {column} IS NULL AND {marker} IS NOT NULL"
+        if letter == "u":
+            yield _Change(values=given, where=open_)
+            return
+        # A row that refers to itself was not there yet when it was looked up.
+        for name, there in self.reference.columns:
+            old, number = self.compiler.quote(name), self.compiler.quote(there)
+            itself = f"{number} = NEW.{number}"
+            yield _Change(values=given, where=f"{itself} AND {open_}")
+            back = f"{itself} AND {column} = NEW.{key} AND {old} IS NULL"
+            yield _Change(values=f"{old} = NEW.{number}, {own}", where=back)
 
     def _matches(self, row: str) -> str:
         """Whether a row that refers means ``row`` by its natural key."""

@@ -244,11 +244,11 @@ def _drop_references(constraints: Sequence[tuple[Installed, Sequence[Constraint]
 
 
 def _refers(constraint: Constraint, found: Installed, installed: Sequence[Installed]) -> bool:
-    """Whether it is a foreign key to another table of the upgrade."""
+    """Whether it is a foreign key to another table of the upgrade, or to an old key of its own that goes first."""
     return isinstance(constraint, ForeignKey) and any(
         (other.schema, other.table) == (constraint.target_schema, constraint.target)
         for other in installed
-        if other is not found
+        if other is not found or _retires(found)
     )
 
 

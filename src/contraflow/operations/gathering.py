@@ -169,7 +169,9 @@ class Plans:
         left = sorted(
             (found for found in self.current.values() if not found.created), key=lambda found: order(found.name)
         )
-        follows = [(source.name, target.name) for wish, source, target in self.refers if wish.fills]
+        follows = [
+            (source.name, target.name) for wish, source, target in self.refers if wish.fills and source is not target
+        ]
         ordered: list[TablePlan] = []
         while left:
             waiting = {source for source, target in follows if target in {found.name for found in left}}

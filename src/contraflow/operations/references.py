@@ -506,12 +506,11 @@ def _plan_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterato
 def _fills_problems(wish: Refer, source: TablePlan, target: TablePlan) -> Iterator[Problem]:
     """What keeps rows from following a key that takes the place of the one by which they refer now."""
     table, to = source.name[1], target.name[1]
-    if source is target:
+    if source is target and (required := [name for name in wish.columns if not source.original[name].nullable]):
         yield _problem(
-            f"{table}.{wish.column} is to refer to {table} itself, whose key is replaced.",
-            "the trigger that fills the new key would have to write the table that fires it, which MySQL and MariaDB"
-            " refuse.",
-            "let a table of its own hold who refers to whom, in an upgrade before.",
+            f"{table}.{required[0]} refers to {table} itself, whose key is replaced, and is NOT NULL.",
+            "a row of the new release that refers to itself has no number yet when that is looked up.",
+            "make it nullable in an upgrade before (LoosenNotNull).",
         )
     for name in wish.columns.values():
         if name not in target.original or name in target.widened:

@@ -92,9 +92,10 @@ class ReplaceKey:
 
     The server makes random UUIDs (version 4) on PostgreSQL; for what it makes elsewhere see :class:`NewUuid`.
 
-    Refused (``CF116``): a key of several columns, or one that the server does not number; a table that refers to
-    itself; foreign keys that are deferrable, with ``SET DEFAULT``, or with ``SET NULL`` when the key changes. Refused
-    on CockroachDB and on Galera clusters (``CF205``).
+    Refused (``CF116``): a key of several columns, or one that the server does not number; foreign keys that are
+    deferrable, with ``SET DEFAULT``, or with ``SET NULL`` when the key changes; a NOT NULL one of the table to itself.
+    Refused (``CF205``): any foreign key of the table to itself on MySQL and MariaDB; all of it on CockroachDB and on
+    Galera clusters.
     """
 
     table: str
@@ -217,7 +218,7 @@ def _refer(
             creates=False,
             follows=True,
             fills=True,
-            clears=key.ondelete == "SET NULL",
+            clears=key.ondelete == "SET NULL" and table != to,
             scans=reference.scans,
         ),
         release=tuple(holder.index for holder in plain if holder.index is not None and not holder.text),
