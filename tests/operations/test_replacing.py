@@ -282,9 +282,13 @@ class Deaths:
             raise Killed
 
 
-def _text(stage: Stage) -> str:
+def _told(stage: Stage) -> list[dict[str, Any]]:
     """Everything that the server tells about the old release's tables, but how far it has counted."""
-    return re.sub(r" AUTO_INCREMENT=\d+", "", str([exact(stage.engine, table) for table in OLD.tables]))
+    found = [exact(stage.engine, table) for table in OLD.tables]
+    for one in found:
+        if text := one["details"].get("create"):
+            one["details"]["create"] = re.sub(r" AUTO_INCREMENT=\d+", "", text)
+    return found
 
 
 def test_a_kill_before_any_statement_harms_nobody(database: Database) -> None:
@@ -313,7 +317,7 @@ def test_a_kill_before_any_statement_harms_nobody(database: Database) -> None:
     upgrade = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(ORDERS, USERS)),))
     with staged(database, OLD, ORDERS, USERS) as stage:
         filled(stage)
-        before = _text(stage)
+        before = _told(stage)
 
         def carry(phase: str, *writes: Callable[[Stage], None]) -> None:
             killed = True
@@ -330,7 +334,7 @@ def test_a_kill_before_any_statement_harms_nobody(database: Database) -> None:
         carry("expand", old_writes)
         carry("migrate", old_writes)
         carry("rollback", old_writes)
-        assert _text(stage) == before
+        assert _told(stage) == before
         stage.run.upgrade()
         new_writes(stage)
         stage.run.verify()
