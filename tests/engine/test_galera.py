@@ -20,6 +20,8 @@ from contraflow.problems import ProblemError
 from contraflow.rehearsal.servers.galera import GaleraCluster
 from tests.engine.service import contents, make_tables, run_killed, runner, snapshot, upgrade
 from tests.operations.courses import COURSES
+from tests.operations.load import carry
+from tests.servers.shared import Database
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.usefixtures("server")]
 TABLES = ("users", "items", "hollow")  # Galera wants a primary key
@@ -274,6 +276,13 @@ def writing(engine: sa.Engine, statements: Iterator[str]) -> Iterator[Callable[[
     assert not errors
 
 
+RUN = (
+    "a column under a unique constraint is renamed",
+    "a table is renamed, and a column with it",
+    "a table comes, another goes",
+    "each row gets a companion",
+)
+"""One of each kind that a cluster can do."""
 REFUSED = (
     "a column gets a wider type by a second column",
     "another column is the primary key",
@@ -281,6 +290,22 @@ REFUSED = (
     "a table is copied, and goes",
     "two tables are merged",
 )
+
+
+def test_upgrades_of_every_kind_under_load(cluster: GaleraCluster) -> None:
+    """The writers are on the runner's node: see docs/operations.md, on a Galera cluster."""
+    chosen = [course for course in COURSES if course.name in RUN]
+    assert len(chosen) == len(RUN)
+    for course in chosen:
+        url = cluster.create_database()
+        engines = [sa.create_engine(node.url(str(url.database))) for node in cluster.nodes]
+        try:
+            result = carry(Database(server=cluster, url=url, engine=engines[0]), course, 400, reading=0.05)
+            assert (result.life, result.failed, result.lost) == (course.name, [], [])
+            assert snapshot(engines[0]) == snapshot(engines[1]) == snapshot(engines[2])
+        finally:
+            for engine in engines:
+                engine.dispose()
 
 
 def test_what_a_cluster_cannot_do_is_refused(cluster: GaleraCluster) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,16 +61,14 @@ def carry(
     course: Course,
     requests: int,
     *,
-    at: Mapping[str, sa.URL] | None = None,
     reading: float = READING,
 ) -> Result:
     """Carry the upgrade there, half-way back and through, under at least so many requests of both releases.
 
-    Each phase begins behind a reader's transaction, which stays open for ``reading`` seconds. ``at`` says where a
-    release's writers connect to, if that is another node of a cluster.
+    Each phase begins behind a reader's transaction, which stays open for ``reading`` seconds.
     """
     course.create(database.engine)
-    load = Load(database, course, at=at or {}, reading=reading)
+    load = Load(database, course, reading=reading)
     began = time.monotonic()
     options = Options(lock_timeout=0.3)
     try:
@@ -131,14 +129,11 @@ class Load:
         database: Database,
         course: Course,
         *,
-        at: Mapping[str, sa.URL] | None = None,
         reading: float = READING,
     ) -> None:
         self.course = course
         self.result = Result(life=course.name, server=database.kind)
         self.engine = new_engine(database.url, poolclass=sa.pool.NullPool)
-        self.engines = {release: new_engine(url, poolclass=sa.pool.NullPool) for release, url in (at or {}).items()}
-        """Of the releases that connect to another node."""
         self._reading = reading
         self.phase = "before"
         self.both_shapes = True
@@ -303,7 +298,6 @@ class Writer(threading.Thread):
     def __init__(self, load: Load, release: str, number: int) -> None:
         super().__init__(name=f"{release} {number}")
         self.load = load
-        self.engine = load.engines.get(release, load.engine)
         self.release = release
         self.number = number
         self.parts = load.course.parts(release)
@@ -331,7 +325,7 @@ class Writer(threading.Thread):
                 time.sleep(self._rest)
 
     def _connected(self) -> Any:
-        connection = self.engine.raw_connection()
+        connection = self.load.engine.raw_connection()
         driver: Any = connection.driver_connection
         connection.detach()
         name = self.load.engine.dialect.name
@@ -471,7 +465,7 @@ class OpaqueClient(Writer):
         opaque = load.course.opaque
         assert opaque is not None
         self.writer = opaque()
-        self.session = self.engine.connect()
+        self.session = load.engine.connect()
 
     def run(self) -> None:
         """See :meth:`Writer.run`."""
