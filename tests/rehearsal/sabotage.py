@@ -209,7 +209,18 @@ COPYING: Sequence[Spoiler] = (
     Spoiler(name="copy altered", kinds=WRONG, spoil=sql("UPDATE {t} SET copied = -7"), phase=CHECK),
 )
 """What spoils a column of ``{t}`` that is copied from rows of ``{t}_of``."""
-RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING)
+HALVES: Sequence[Spoiler] = (
+    Spoiler(name="whole triggers dropped", kinds=TORN, spoil=drop_pair_triggers(), felt=PAIR_APART),
+    Spoiler(name="part triggers dropped", kinds=TORN, spoil=drop_pair_triggers("_more"), felt=PAIR_APART),
+    Spoiler(
+        name="part altered",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}}_more SET number = -7, {PAIR_MARKED}"),
+        phase=CHECK,
+    ),
+)
+"""What spoils rows of ``{t}`` that the new release has in ``{t}_more``."""
+RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING, *HALVES)
 
 SCHEMA: Sequence[Spoiler] = (
     Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
@@ -232,12 +243,13 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     names = [*(spoiler.table for spoiler in spoilers), *UNSPOILT]
     changing = {
         spoiler.table: change
-        for listed, change in ((PAIRS, _move), (REFERRING, _refer), (COPYING, _copy))
+        for listed, change in ((PAIRS, _move), (REFERRING, _refer), (COPYING, _copy), (HALVES, _copy_table))
         for spoiler in listed
     }
+    told = {spoiler.table: ", autoincrement=False" for spoiler in HALVES}
     made = Project(folder, "sqlite://")
     tables = "".join(
-        f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True),"
+        f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True{told.get(name, '')}),"
         " sa.Column('fullname', sa.String(100), nullable=False), sa.Column('number', sa.Integer()))\n"
         for name in names
     )
@@ -257,7 +269,7 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     made.revision(
         "0002",
         "0001",
-        "from contraflow import CopyColumn, CreateTable, MoveColumns, ReferColumns, Source\n\n"
+        "from contraflow import CopyColumn, CopyTable, CreateTable, MoveColumns, ReferColumns, Source\n\n"
         f"change = Change(\n{changes})\nupgrade, downgrade = change.upgrade, change.downgrade\n",
     )
     return made
@@ -279,6 +291,14 @@ def _copy(name: str) -> str:
     source = f"Source(table='{name}_of', column='number', on={{'id': 'good'}})"
     column = "sa.Column('copied', sa.Integer())"
     return f"    CopyColumn(table={name!r}, column={column}, sources=[{source}], scans=True),\n"
+
+
+def _copy_table(name: str) -> str:
+    more = f"{name}_more"
+    key = "sa.Column('id', sa.Integer(), primary_key=True, autoincrement=False)"
+    columns = "sa.Column('fullname', sa.String(100), nullable=False), sa.Column('number', sa.Integer())"
+    table = f"sa.Table({more!r}, sa.MetaData(), {key}, {columns})"
+    return f"    CreateTable(definition={table}),\n    CopyTable(table={name!r}, to={more!r}),\n"
 
 
 def image_of(table: str) -> str:

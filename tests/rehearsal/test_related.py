@@ -94,12 +94,124 @@ change = Change(
 )
 upgrade, downgrade = change.upgrade, change.downgrade
 """
-CASES = {"refer": (LIMITS, REFERRED), "copy": (SHOPS, COPIED)}
+ORDERS = """
+def upgrade():
+    op.create_table("buyers", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(20)))
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("buyer", sa.Integer(), sa.ForeignKey("buyers.id")),
+        sa.Column("note", sa.String(40)),
+        sa.Column("internal", sa.String(20), server_default="none"),
+        sa.Column("archived", sa.Boolean()),
+    )
+    op.execute("INSERT INTO buyers (id) VALUES (7001)")
+    op.execute("INSERT INTO orders (id, buyer, note) VALUES (7001, 7001, 'there before'), (7002, NULL, NULL)")
+
+
+def downgrade():
+    pass
+"""
+TABLES = """
+from contraflow import CopyTable, CreateTable, DropTable, MergeTables, SplitTable
+
+
+def orders(name, *more):
+    return sa.Table(
+        name,
+        sa.MetaData(),
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("buyer", sa.Integer(), sa.ForeignKey("buyers.id")),
+        sa.Column("note", sa.String(40)),
+        *more,
+    )
+"""
+SPLIT = (
+    TABLES
+    + """
+
+change = Change(
+    CreateTable(definition=orders("open_orders", sa.Column("hint", sa.String(20), server_default="?")), restricts=True),
+    CreateTable(definition=orders("archived_orders", sa.Column("archived", sa.Boolean())), restricts=True),
+    SplitTable(
+        table="orders",
+        matching="archived_orders",
+        others="open_orders",
+        reads=["archived"],
+        where=lambda row: row.archived.is_(True),
+        values={"open_orders": {"archived": False}},
+    ),
+    DropTable(table="orders", restricts=True),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+)
+COPY_OF_ORDERS = (
+    TABLES
+    + """
+
+change = Change(CreateTable(definition=orders("copies"), restricts=True), CopyTable(table="orders", to="copies"))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+)
+PARTS = """
+def upgrade():
+    op.create_table("buyers", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(20)))
+    for name in ("open_orders", "archived_orders"):
+        op.create_table(
+            name,
+            sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+            sa.Column("buyer", sa.Integer(), sa.ForeignKey("buyers.id")),
+            sa.Column("note", sa.String(40)),
+            sa.Column("internal", sa.String(20), server_default="none"),
+        )
+
+
+def downgrade():
+    pass
+"""
+MERGED = (
+    TABLES
+    + """
+
+change = Change(
+    CreateTable(definition=orders("orders", sa.Column("archived", sa.Boolean())), restricts=True),
+    MergeTables(
+        to="orders",
+        matching="archived_orders",
+        others="open_orders",
+        reads=["archived"],
+        where=lambda row: row.archived.is_(True),
+        values={"open_orders": {"archived": False}, "archived_orders": {"archived": True}},
+    ),
+    DropTable(table="open_orders", restricts=True),
+    DropTable(table="archived_orders", restricts=True),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+)
+CASES = {
+    "refer": (LIMITS, REFERRED),
+    "copied column": (SHOPS, COPIED),
+    "split": (ORDERS, SPLIT),
+    "merged": (PARTS, MERGED),
+    "copied table": (ORDERS, COPY_OF_ORDERS),
+}
 
 
 @pytest.mark.only_on("sqlite", "postgresql", "mysql")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["refer", "copied column", "split"])
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
+    judge(server, tmp_path, case)
+
+
+@pytest.mark.only_on("sqlite", "mariadb")
+@pytest.mark.parametrize("case", ["merged", "copied table"])
+def test_whole_rows_in_other_tables_are_judged(server: Server, tmp_path: Path, case: str) -> None:
+    judge(server, tmp_path, case)
+
+
+def judge(server: Server, tmp_path: Path, case: str) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", *CASES[case])).run()
     assert record.verdict == "passed", explain(record)
     assert not [key for key in record.options if key.startswith("note")]

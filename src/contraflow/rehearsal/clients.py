@@ -19,9 +19,10 @@ from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, World, distinct
 from contraflow.rehearsal.record import FindingKind
+from contraflow.rehearsal.relations import Relation, Written
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
-from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, Written, after_update, in_order
+from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, after_update, in_order
 
 __all__ = ["Client"]
 
@@ -130,6 +131,8 @@ class Client:
                 busy += step.items
                 busy += (parent for item in step.items for parent in item.parents)
                 busy += [step.referred] if step.referred is not None else []
+                for item in step.items:
+                    busy += (near for relation in self.desk.relations for near in relation.beside(item, self._known))
                 steps.append(step)
         self._carry_out(release, steps)
 
@@ -321,7 +324,8 @@ class Client:
         answer = self._ask(release, [step.statement for step in steps])
         for step in steps:
             for item, values in zip(step.items, step.values, strict=True):
-                paired = item.table in self.desk.mains or item.table in self.desk.companions
+                alone = self.desk.tables[item.table].alone
+                paired = item.table in self.desk.mains or item.table in self.desk.companions or not alone
                 action = f"{step.verb} {item.table[1]}" if paired else step.verb
                 item.history.add(sent, release, self.name, action, values, _outcome(answer))
         if answer.fault in _UNKNOWN:
@@ -374,7 +378,17 @@ class Client:
                 item.parents = (*item.parents, step.referred)
                 step.referred.children += 1
         for relation in self.desk.relations if self.desk.stage is Stage.BOTH else ():
-            relation.follow(written, self._known, self._rows, sure=not self.desk.ending)
+            if any(item.table in relation.tables for item, _ in written):
+                followers = relation.follow(written, self._known, self._rows, sure=not self.desk.ending)
+                self._take_in(relation, list(followers))
+
+    def _take_in(self, relation: Relation, made: Sequence[Item]) -> None:
+        """Rows have come into being with others, or are gone with them."""
+        for item in made:
+            self._own(item)
+        for name in relation.tables:
+            for item in [item for item in self.items[name] if item.worlds == [ABSENT]]:
+                self._forget(item)
 
     def _known(self, table: TableName) -> Iterator[Item]:
         """Its rows of a table, those that may not be there too."""
@@ -452,6 +466,8 @@ class Client:
         tables = self._tables
         for item in (*self.unheard, *(item for items in self.items.values() for item in items)):
             item.worlds = tables[item.table].moved(item.worlds, stage)
+        for relation in self.desk.relations if stage is Stage.BOTH else ():
+            self._take_in(relation, list(relation.begin(self._known)))
         for pair in self.desk.mains.values() if stage is Stage.BOTH else ():
             unheard = [item for item in self.unheard if item.table == pair.main]
             for main in (*unheard, *self.items[pair.main]):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from contraflow.copies import Copy, Hop, Path
 from contraflow.rehearsal.oracle import Rows, Stage, TableOracle, World, distinct
+from contraflow.rehearsal.relations import Items, Relation, Shapes, Written
 from contraflow.rehearsal.rule import Values, same
 from contraflow.rehearsal.shapes import ANY, Link, TableShape
 from contraflow.syncs import Sync
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 
     from contraflow import expressions
     from contraflow.operations.base import TableName
-    from contraflow.rehearsal.transactions import Item, Items, Written
+    from contraflow.rehearsal.transactions import Item
 
 __all__ = ["CopyingOracle", "Following"]
-
-Shapes = Mapping["TableName", TableShape]
 
 
 class _Unknown(Exception):
@@ -62,7 +61,7 @@ def _is_key(shape: TableShape, names: Iterable[str]) -> bool:
     return set(shape.key) == set(names)
 
 
-class Following:
+class Following(Relation):
     """What one `CopyColumn` makes of the rows of its target.
 
     :ivar target: its table.
@@ -77,7 +76,7 @@ class Following:
         self._copied = copied
 
     def obstacle(self, old: Shapes, new: Shapes) -> str | None:  # noqa: ARG002 - both know the tables
-        """Why rows of these tables cannot be foretold, None if they can."""
+        """See `Relation.obstacle`."""
         links = _links(self._copied, old)
         if links is None:
             return f"what {self._copied.title} follows is not found by a primary key, which is not modelled"
@@ -88,7 +87,7 @@ class Following:
         return None
 
     def link(self, old: dict[TableName, TableShape], new: dict[TableName, TableShape]) -> None:
-        """Say in the shapes of both releases how their rows refer to each other."""
+        """See `Relation.link`."""
         for name, link in _links(self._copied, old) or ():
             for shapes in (old, new):
                 shapes[name] = replace(shapes[name], links=(*shapes[name].links, link))
@@ -159,8 +158,8 @@ class Following:
             fresh = replace(world, values={**world.values, self._image: None})
             yield from self._asked(fresh, self.found(world.values, rows))
 
-    def follow(self, written: Written, items: Items, rows: Rows, *, sure: bool) -> None:
-        """See `contraflow.rehearsal.transactions.Relation`."""
+    def follow(self, written: Written, items: Items, rows: Rows, *, sure: bool) -> Iterable[Item]:
+        """See `Relation.follow`."""
         written = [(item, before) for item, before in written if item.table in self.tables - {self.target}]
         for target in items(self.target) if written else ():
             concerning = [one for one in written if self._concerns(target, *one)]
@@ -173,6 +172,7 @@ class Following:
                         *(() if sure else (world,)),
                     )
                 )
+        return ()
 
     def _concerns(self, target: Item, item: Item, before: Sequence[World]) -> bool:
         """Whether a row may be on the way from a target; certainly not if it is next to another one."""

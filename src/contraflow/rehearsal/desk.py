@@ -14,8 +14,8 @@ from contraflow.rehearsal.nodes import Node, Statement
 from contraflow.rehearsal.oracle import Stage, TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.recorded import Replay, Without
+from contraflow.rehearsal.relations import Relation
 from contraflow.rehearsal.rule import Side
-from contraflow.rehearsal.transactions import Relation
 
 __all__ = ["Desk"]
 

@@ -18,6 +18,7 @@ from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, Dro
 from contraflow.operations.moves import MoveColumns
 from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
 from contraflow.operations.opaque import OpaqueColumns
+from contraflow.operations.parts import CopyTable, MergeTables, SplitTable
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.operations.references import ReferColumns
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
@@ -26,10 +27,11 @@ from contraflow.rehearsal.copies import CopyingOracle, Following
 from contraflow.rehearsal.opaque import OpaqueOracle
 from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
+from contraflow.rehearsal.parts import PartOracle, Parts
 from contraflow.rehearsal.references import Reference, ReferringOracle
+from contraflow.rehearsal.relations import Relation
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
-from contraflow.rehearsal.transactions import Relation
 from contraflow.steps import Backfill, BackfillPair, Block, Hold, Phases, Step
 from contraflow.syncs import Pair, Sync
 
@@ -61,6 +63,7 @@ _MODELLED = (
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
+    *(CopyTable, SplitTable, MergeTables),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -79,7 +82,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     """
     renamed = {(item.schema, item.table): (item.schema, item.renamed) for item in phases.installed if item.renamed}
     syncs = _syncs(phases)
-    pairs = list(_pairs(phases))
+    pairs = [pair for pair in _pairs(phases) if not pair.rows]
     made: dict[TableName, TableOracle] = {}
     notes: list[str] = []
     before = {renamed.get(name, name): _known_as(shape, renamed) for name, shape in old.items()}
@@ -87,7 +90,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     changed = set(tables_of(upgrade))
     unjudged: list[str] = []
     new = dict(new)
-    relations = list(_relations(upgrade, phases, before, new, obstacles))
+    relations = list(_relations(_wishes(upgrade, phases, made), before, new, obstacles))
     for name in before.keys() | new.keys():
         for shapes_of, shape in _told_apart(name, before, new, syncs).items():
             (before if shapes_of == "old" else new)[name] = shape
@@ -112,6 +115,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
         references = [one for one in relations if isinstance(one, Reference) and one.table == name]
         followings = [one for one in relations if isinstance(one, Following) and one.target == name]
+        parts = [one for one in relations if isinstance(one, Parts) and name in one.tables]
         if lens is not None and earlier is not None and later is not None:
             made[name] = OpaqueOracle(old=earlier, new=later, lens=lens, conditions=conditions)
         elif references and earlier is not None and later is not None and sync is not None:
@@ -120,6 +124,9 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
             )
         elif followings and earlier is not None and later is not None:
             made[name] = CopyingOracle(old=earlier, new=later, sync=sync, followings=followings, conditions=conditions)
+        elif parts:
+            conditions += [condition for one in parts for condition in one.side(name, shapes[0])]
+            made[name] = PartOracle(old=earlier, new=later, sync=sync, conditions=conditions)
         else:
             made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
@@ -128,21 +135,30 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     return Models(tables=tables, pairs=oracles, relations=relations, notes=notes, unjudged=unjudged)
 
 
+def _wishes(upgrade: Upgrade, phases: Phases, made: Mapping[TableName, TableOracle]) -> Iterator[Relation]:
+    """What makes rows of several tables depend on each other."""
+    for operation in (each for change in upgrade.changes for each in change.operations):
+        if isinstance(operation, ReferColumns):
+            yield Reference(operation)
+    copied = {step.copy.fingerprint: step.copy for _, step in _steps(phases) if isinstance(step, BackfillCopy)}
+    yield from map(Following, copied.values())
+    wholes: dict[TableName, list[Pair]] = {}
+    for pair in _pairs(phases):
+        if pair.rows:
+            wholes.setdefault(_ends(pair)[0], []).append(pair)
+    yield from (Parts(pairs, made) for pairs in wholes.values())
+
+
 def _relations(
-    upgrade: Upgrade,
-    phases: Phases,
+    found: Iterable[Relation],
     old: dict[TableName, TableShape],
     new: dict[TableName, TableShape],
     obstacles: dict[TableName, str],
-) -> Iterator[Reference | Following]:
-    """What makes rows of several tables depend on each other, with the links that let the workload make such rows.
+) -> Iterator[Relation]:
+    """Those that can be foretold, once the shapes let the workload make such rows.
 
     Where that cannot be foretold, all of these tables get an obstacle.
     """
-    operations = (each for change in upgrade.changes for each in change.operations)
-    wishes = [each for each in operations if isinstance(each, ReferColumns)]
-    copied = {step.copy.fingerprint: step.copy for _, step in _steps(phases) if isinstance(step, BackfillCopy)}
-    found: list[Reference | Following] = [*map(Reference, wishes), *map(Following, copied.values())]
     for relation in found:
         tables = sorted(relation.tables, key=str)
         reason = next((obstacles[name] for name in tables if name in obstacles), None)

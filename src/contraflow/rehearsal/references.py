@@ -5,13 +5,14 @@ Each client refers to rows of its own only, so what it knows of both tables tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from contraflow.operations.references import ReferColumns
 from contraflow.rehearsal.oracle import Rows, TableOracle, World, distinct
+from contraflow.rehearsal.relations import Items, Relation, Shapes, Written
 from contraflow.rehearsal.rule import Group, Values, same
 from contraflow.rehearsal.shapes import ANY, Link, TableShape
 from contraflow.syncs import Sync
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
 
     from contraflow import expressions
     from contraflow.operations.base import TableName
-    from contraflow.rehearsal.transactions import Items, Written
+    from contraflow.rehearsal.transactions import Item
 
 __all__ = ["Reference", "ReferringOracle"]
 
-Shapes: TypeAlias = "Mapping[TableName, TableShape]"
 
-
-class Reference:
+class Reference(Relation):
     """What one `ReferColumns` makes of the rows of its two tables.
 
     :ivar table: the table whose rows refer.
@@ -38,6 +37,7 @@ class Reference:
     def __init__(self, declared: ReferColumns) -> None:
         self.table: TableName = (declared.schema, declared.table)
         self.to: TableName = (declared.schema, declared.to)
+        self.tables = frozenset((self.table, self.to))
         self.column = declared.column.name
         self.columns = dict(declared.columns)
         self.key = declared.key
@@ -45,13 +45,8 @@ class Reference:
         self._lossy = declared.lossy
         self._nulls: frozenset[str] = frozenset()
 
-    @property
-    def tables(self) -> frozenset[TableName]:
-        """Those whose rows depend on each other."""
-        return frozenset((self.table, self.to))
-
     def obstacle(self, old: Shapes, new: Shapes) -> str | None:
-        """Why rows of these tables cannot be foretold, None if they can."""
+        """See `Relation.obstacle`."""
         if self._creates:
             return f"rows of {self.to[1]} are made for those that refer to them, which is not modelled"
         for shape, columns in ((old[self.table], set(self.columns)), (new[self.table], {self.column})):
@@ -60,7 +55,7 @@ class Reference:
         return None
 
     def link(self, old: dict[TableName, TableShape], new: dict[TableName, TableShape]) -> None:
-        """Say in the shapes of both releases how their rows refer to each other."""
+        """See `Relation.link`."""
         mine, theirs = old[self.table].columns, old[self.to].columns
         if len(self.columns) > 1:
             self._nulls = frozenset(
@@ -114,13 +109,14 @@ class Reference:
         rows: Rows,  # noqa: ARG002 - what a copy asks
         *,
         sure: bool,  # noqa: ARG002 - natural keys do not change else
-    ) -> None:
-        """See `contraflow.rehearsal.transactions.Relation`."""
+    ) -> Iterable[Item]:
+        """See `Relation.follow`."""
         for item, before in written:
             for other in items(self.table) if item.table == self.to else ():
                 other.worlds = distinct(
                     after for world in other.worlds for after in self._followed(world, before, item.worlds)
                 )
+        return ()
 
     def _followed(self, world: World, before: Sequence[World], after: Sequence[World]) -> Iterator[World]:
         row = world.values

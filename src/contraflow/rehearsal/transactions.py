@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from contraflow.operations.base import TableName
 from contraflow.rehearsal.history import KeyHistory
 from contraflow.rehearsal.nodes import Statement
-from contraflow.rehearsal.oracle import ABSENT, Rows, Stage, TableOracle, World
+from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
 from contraflow.rehearsal.rule import Side, same
 from contraflow.rehearsal.shapes import ANY, Link, TableShape, value_for
 
-__all__ = ["Drawer", "Item", "Items", "Key", "Relation", "Step", "Written", "after_update", "in_order"]
+__all__ = ["Drawer", "Item", "Key", "Step", "after_update", "in_order"]
 
 Key = dict[str, Any]
 
@@ -49,26 +49,6 @@ class Item:
     def title(self) -> str:
         """The key as people write it."""
         return ", ".join(f"{name}={value}" for name, value in self.key.items())
-
-
-Items: TypeAlias = Callable[[TableName], Iterable[Item]]
-Written: TypeAlias = Sequence[tuple[Item, Sequence[World]]]
-"""The rows that one statement has written, each with what it may have held before: nothing, if it was made."""
-
-
-class Relation(Protocol):
-    """What an operation makes of the rows of a table where those of another one are written."""
-
-    @property
-    def tables(self) -> frozenset[TableName]:
-        """Those whose rows depend on each other."""
-
-    def follow(self, written: Written, items: Items, rows: Rows, *, sure: bool) -> None:
-        """Let other rows follow those that a statement has written, while both releases write.
-
-        :param sure: whether what lets them do so is there for certain.
-        :param items: the rows of whoever has written them; ``rows`` tells what they may hold.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
