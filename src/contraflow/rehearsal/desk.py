@@ -58,14 +58,11 @@ class Desk(Gate):
         self.control = control
         """Whether the same statement fails in the release's own schema, too, without an upgrade."""
         self.stage = Stage.OLD
+        self.ending = False
+        """Contract or rollback takes away, at a moment that nobody knows, what keeps both releases' shapes in step."""
         self.hot: list[HotRow] = []
         self.nodes: dict[Side, Node] = {}
         self._tokens = itertools.count(10_001)  # beyond what a project's own first rows are likely to hold
-
-    @property
-    def ending(self) -> bool:
-        """Contract or rollback takes away, at a moment that nobody knows, what keeps both releases' shapes in step."""
-        return self.stage is Stage.BOTH and len(self.nodes) == 1
 
     @property
     def followed(self) -> bool:

@@ -390,10 +390,12 @@ class _Run:
         node = self._node(release)
         with self._standstill():
             self.desk.nodes[release] = node
+            self.desk.ending = False
 
     def _end(self, release: Side) -> None:
         with self._standstill():
             node = self.desk.nodes.pop(release)
+            self.desk.ending = True
         node.stop()
 
     def _move(self, stage: Stage) -> None:
@@ -404,6 +406,7 @@ class _Run:
             for hot in self.desk.hot if stage is Stage.OLD else ():
                 hot.rolled_back()
             self.desk.stage = stage
+            self.desk.ending = False
 
     @contextmanager
     def _standstill(self) -> Iterator[None]:
