@@ -193,3 +193,37 @@ def test_a_routine_is_named_and_asks_for_a_reason(database: Database, operation:
 )
 def test_a_table_is_told_from_other_names(text: str, found: bool) -> None:
     assert names_table(text, "words") is found
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_a_trigger_that_changes_a_synced_column_after_the_sync(database: Database) -> None:
+    """Triggers fire in the order of their names: one that comes first is part of what the old release writes."""
+    bodies = {
+        "zz_looks": "IF NEW.word = OLD.word OR NEW.size = 1 THEN NEW.size := 2; END IF; /* NEW.word := '' */",
+        "zz_lowers": "-- as ever\n  NEW.word = lower(NEW.word);",
+    }
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (id INTEGER PRIMARY KEY, size INTEGER, word VARCHAR(20))")
+        for name, body in bodies.items():
+            connection.exec_driver_sql(
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} RETURN NEW; END$$"
+            )
+        connection.exec_driver_sql("INSERT INTO words VALUES (1, 1, 'x')")
+        for name in ("zz_looks", "zz_lowers"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER {name} BEFORE INSERT OR UPDATE ON words FOR EACH ROW EXECUTE FUNCTION {name}()"
+            )
+    with service.runner(database.url, RENAME) as runner:
+        (problem,) = runner.check()
+        assert problem.code == "CF205"
+        assert "zz_lowers of words changes word" in problem.what
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql(problem.instead.partition(": ")[2])
+        assert runner.check() == []
+        runner.upgrade()
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO words (id, word) VALUES (2, 'ADA')")
+            connection.exec_driver_sql("UPDATE words SET word = 'BOB' WHERE id = 1")
+            read = connection.exec_driver_sql("SELECT word, term FROM words ORDER BY id").all()
+        assert [tuple(row) for row in read] == [("bob", "bob"), ("ada", "ada")]
+        runner.verify()

@@ -336,6 +336,10 @@ class Adapter(ABC):
             )
         ]
 
+    def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What stands on the table and would take from the triggers of ``sync`` what they rely on. Reads only."""
+        return []
+
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the triggers of ``sync`` from looking at other tables. Reads only."""
         if self.follows_tables:

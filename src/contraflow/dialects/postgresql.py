@@ -35,6 +35,7 @@ from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.postgresql_lookups import lookup_problems
 from contraflow.dialects.postgresql_server import PostgreSQLServer
+from contraflow.dialects.postgresql_triggers import later_triggers
 from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
@@ -147,6 +148,10 @@ class PostgreSQLAdapter(PostgreSQLServer):
     def _widens_under_keys(self, one: Widening, found: Found) -> bool:
         old, new = kind_of(one.old, self.product), kind_of(one.new, self.product)
         return self.rebuilds and not self.widens_in_place(one.column, old, new, found)
+
+    def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
+        """See :meth:`Adapter.sync_problems`."""
+        return list(later_triggers(connection, sync, self.compiler))
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""

@@ -30,7 +30,8 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
     pairs = [
         block.step for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, BackfillPair)
     ]
-    looking = [sync for sync in syncs if sync.looks_up]
+    alone = tuple(syncs)
+    looking = [sync for sync in alone if sync.looks_up]
     syncs += [step.lens for step in pairs]
     copies = [
         block.step.copy
@@ -41,6 +42,7 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
     return [
         *adapter.preflight(connection, tables_of(upgrade)),
         *adapter.standstill_problems(connection, phases.installed, made_by(phases)),
+        *(problem for sync in alone for problem in adapter.sync_problems(connection, sync)),
         *(problem for step in pairs for problem in adapter.pair_problems(connection, step.pair)),
         *(problem for copy in copies for problem in adapter.copy_problems(connection, copy)),
         *(problem for sync in looking for problem in adapter.lookup_problems(connection, sync)),

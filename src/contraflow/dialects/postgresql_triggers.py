@@ -1,0 +1,53 @@
+"""The application's own triggers on a table that is synced, on PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import sqlalchemy as sa
+
+from contraflow.dialects.compiler import Compiler
+from contraflow.problems import Problem
+from contraflow.syncs import Sync
+
+__all__ = ["later_triggers"]
+
+# BEFORE ROW, and of INSERT or UPDATE (src/include/catalog/pg_trigger.h). Names are compared byte for byte.
+_LATER = """
+SELECT CAST(t.tgname AS text), p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgrelid = to_regclass(:table) AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0
+AND CAST(t.tgname AS text) COLLATE "C" > :sync AND left(CAST(t.tgname AS text), length(:sync)) <> :sync
+ORDER BY 1
+"""
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+def later_triggers(connection: sa.Connection, sync: Sync, compiler: Compiler) -> Iterator[Problem]:
+    """``CF205`` for each BEFORE trigger that assigns to a synced column after the sync has read it.
+
+    Triggers fire in the order of their names (manual, Overview of Trigger Behavior). What is stored is then not what
+    the other release reads. Seen are assignments in a function's text, not what it does by other means.
+    """
+    table = compiler.table(sync.table, sync.schema)
+    columns = dict.fromkeys(name for group in sync.groups for name in group.columns)
+    for trigger, body in connection.execute(sa.text(_LATER), {"table": table, "sync": sync.name}):
+        assigned = [name for name in columns if _assigns(_COMMENT.sub(" ", body), name)]
+        if assigned:
+            yield Problem(
+                code="CF205",
+                what=f"the trigger {trigger} of {sync.table} changes {', '.join(assigned)} after the sync has read it.",
+                why="triggers fire in the order of their names: the other release would read what was never stored.",
+                instead="let it fire before, in a revision before this one: ALTER TRIGGER"
+                f" {compiler.quote(trigger)} ON {table} RENAME TO {compiler.quote('a_' + trigger)};",
+            )
+
+
+def _assigns(body: str, column: str) -> bool:
+    """Whether PL/pgSQL assigns to the column of NEW. One that is written with ``=`` begins a statement; elsewhere that
+    compares.
+    """
+    name = rf'new\s*\.\s*(?:"{re.escape(column)}"|{re.escape(column)}(?![\w$]))'
+    begins = r"(?:;|\bbegin|\bthen|\belse|\bloop)\s*"
+    return bool(re.search(rf"(?<![\w$]){name}\s*:=|{begins}{name}\s*=", body, re.IGNORECASE))
