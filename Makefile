@@ -36,10 +36,10 @@ pytest: $(VENV)/installed
 
 pytest-sqlalchemy20: $(VENV20)/installed
 	@$(VENV20)/bin/python -c 'import sqlalchemy as s, sys; print("SQLAlchemy", s.__version__, "Python", sys.version.split()[0])'
-	$(VENV20)/bin/python -m pytest --server sqlite -n $(JOBS) $(ARGS)
+	$(VENV20)/bin/python -m pytest --server sqlite -n $(JOBS) --load-requests 4000 $(ARGS)
 
 test-quick: $(VENV)/installed
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest --load-requests 4000 $(ARGS)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .

@@ -52,7 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--load-requests",
         type=int,
         metavar="N",
-        help="requests of each upgrade under load (tests/operations/test_load.py). Default: 20000, on SQLite 4000.",
+        help="requests of each upgrade under load (tests/operations/test_load.py). Default: 20000.",
     )
     group.addoption("--load-results", metavar="FILE", help="append what came of them to this file, as JSON lines.")
 

@@ -16,14 +16,12 @@ from tests.operations.lives import TABLE
 from tests.operations.load import Load, Result, carry
 from tests.servers.shared import Database
 
-REQUESTS = {"sqlite": 4_000}
-"""SQLite has one writer at a time, and each request is a transaction: as many as it gives in the others' time."""
-MOST = 20_000
+REQUESTS = 20_000
 
 
 @pytest.mark.parametrize("course", COURSES, ids=lambda course: course.name)
 def test_an_upgrade_under_load(database: Database, course: Course, pytestconfig: pytest.Config) -> None:
-    requests = pytestconfig.getoption("load_requests") or REQUESTS.get(database.kind, MOST)
+    requests = pytestconfig.getoption("load_requests") or REQUESTS
     result = carry(database, course, requests)
     if where := pytestconfig.getoption("load_results"):
         with Path(where).open("a", encoding="utf-8") as file:
