@@ -92,7 +92,8 @@ class NewUuid:
 
     Made by the server: ``gen_random_uuid()`` on PostgreSQL, ``UUID()`` and ``RANDOM_BYTES()`` on MySQL, ``UUID()`` and
     ``SYS_GUID()`` on MariaDB, ``randomblob()`` on SQLite. It is for ``values=`` of an operation that makes rows, not
-    for lenses: nothing could tell it from another one. ``UUID()`` and ``SYS_GUID()`` count up; they are not secrets.
+    for lenses: nothing could tell it from another one. ``UUID()`` and ``SYS_GUID()`` count up (version 1); they are not
+    secrets. The others are random (version 4).
     """
 
     hyphens: bool = True

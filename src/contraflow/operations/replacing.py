@@ -90,7 +90,7 @@ class ReplaceKey:
     are all foreign keys that refer to the old key, of whatever table: ``CF111`` names one that is missing. A column
     that holds such a number without a foreign key is not known, and refers to nothing after ``contract``.
 
-    The server makes random UUIDs (version 4) on PostgreSQL; for what it makes elsewhere see :class:`NewUuid`.
+    The server makes random UUIDs (version 4) for ``sa.Uuid``, but on MariaDB: see :class:`NewUuid`.
 
     Refused (``CF116``): a key of several columns, or one that the server does not number; foreign keys that are
     deferrable, with ``SET DEFAULT``, or with ``SET NULL`` when the key changes; a NOT NULL one of the table to itself.

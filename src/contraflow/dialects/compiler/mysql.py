@@ -53,8 +53,10 @@ class MySQLCompiler(Compiler):
         return f"_utf8mb4'{quoted}'"
 
     def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
-        # Not REPLACE(UUID(), ...): of many rows in one statement, some versions compute it once.
-        return "UUID()" if wish.hyphens else "LOWER(HEX(RANDOM_BYTES(16)))"
+        # Not REPLACE(UUID(), ...): of many rows in one statement, some versions compute it once. Version 4: its digit,
+        # and the first one of the variant, stand between random ones (RFC 9562).
+        digits = "HEX(RANDOM_BYTES(6)), '4', SUBSTR(HEX(RANDOM_BYTES(2)), 2), '8', SUBSTR(HEX(RANDOM_BYTES(8)), 2)"
+        return "UUID()" if wish.hyphens else f"LOWER(CONCAT({digits}))"
 
     def alike(self, left: str, right: str) -> str:
         return f"({left} <=> {right})"

@@ -30,9 +30,10 @@ class SQLiteCompiler(Compiler):
         return self.bare_text(text)
 
     def new_uuid(self, wish: NewUuid, type_: sa.types.TypeEngine[Any]) -> str:  # noqa: ARG002 - for PostgreSQL
-        if not wish.hyphens:
-            return "lower(hex(randomblob(16)))"
-        return f"lower({' || '.join(_between([f'hex(randomblob({size}))' for size in (4, 2, 2, 2, 6)]))})"
+        # Version 4: its digit, and the first one of the variant, stand between random ones (RFC 9562).
+        four, eight = (f"'{digit}' || substr(hex(randomblob(2)), 2)" for digit in (4, 8))
+        parts = ["hex(randomblob(4))", "hex(randomblob(2))", four, eight, "hex(randomblob(6))"]
+        return f"lower({' || '.join(_between(parts) if wish.hyphens else parts)})"
 
     def alike(self, left: str, right: str) -> str:
         return f"({left} IS {right})"
