@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from contraflow.rehearsal.nodes import Workload
+from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
-from tests.rehearsal.test_models import two_revisions
+from tests.rehearsal.test_models import LETTERS, SEALED, two_revisions
 from tests.rehearsal.test_rehearse import explain, rehearse
 
 LIMITS = """
@@ -256,3 +258,39 @@ def test_rows_that_others_own_code_writes_are_compared_with_those_they_refer_to(
     record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
     assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
     assert {finding.kind for finding in record.findings} == ({"differs"} if spoilt else set())
+
+
+TAGS = LETTERS.replace(
+    "\n\ndef downgrade",
+    """
+    op.create_table(
+        "tags",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("letter", sa.Integer(), sa.ForeignKey("letters.id"), index=True),
+    )
+
+
+def downgrade""",
+)
+NOTED = SEALED.replace(
+    "change = Change(\n",
+    """from contraflow import CopyColumn, Source
+
+change = Change(
+    CopyColumn(
+        table="tags",
+        column=sa.Column("note", sa.String(20)),
+        sources=[Source(table="letters", column="note", on={"letter": "id"})],
+    ),
+""",
+)
+
+
+def test_of_tables_that_depend_on_each_other_all_are_judged_or_none(tmp_path: Path) -> None:
+    ini = two_revisions(tmp_path / "service", TAGS, NOTED)
+    without = Workload(python=sys.executable)  # which may lack the library that an opaque lens needs
+    record = Rehearsal(config=ini, seconds=0.4, rows=3, new_workload=without).run()
+    assert record.verdict == "error", explain(record)
+    assert "no table that the upgrade changes was written" in record.reason
+    notes = [str(value) for key, value in record.options.items() if key.startswith("note")]
+    assert [note.partition(" is not written")[0] for note in notes] == ["letters", "tags"]

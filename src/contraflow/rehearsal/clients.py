@@ -27,7 +27,7 @@ from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, after_upd
 __all__ = ["Client"]
 
 _A_MOMENT = 0.005
-"""Seconds until a client asks again whether a recorded transaction is due."""
+"""Seconds until a client asks again whether there is something to do."""
 _HOT = 0.15
 """How many of the requests are for rows that everybody writes."""
 _UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
@@ -247,7 +247,11 @@ class Client:
     def _statements(self, release: Side, busy: Sequence[Item]) -> list[Step]:
         """A part of a transaction that touches no row of ``busy``."""
         rng, drawer, stage = self._rng, self._drawer, self.desk.stage
-        table = rng.choice([name for name, table in self.desk.tables.items() if table.knows(release)])
+        names = [name for name, table in self.desk.tables.items() if table.knows(release)]
+        if not names:
+            self._stopped.wait(_A_MOMENT)  # every table is left out: the verdict says so
+            return []
+        table = rng.choice(names)
         several = rng.random() < 0.2
         chance = rng.random()
         crowded = len(self.items[table]) >= self.desk.crowd

@@ -38,6 +38,7 @@ from contraflow.syncs import Pair, Sync
 __all__ = ["Models", "models"]
 
 Shapes = Mapping[TableName, TableShape]
+_RELEASES: tuple[Side, Side] = ("old", "new")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +130,24 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
             made[name] = PartOracle(old=earlier, new=later, sync=sync, conditions=conditions)
         else:
             made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
+    relations = list(_whole(relations, made, notes, unjudged))
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
     return Models(tables=tables, pairs=oracles, relations=relations, notes=notes, unjudged=unjudged)
+
+
+def _whole(
+    relations: Sequence[Relation], made: dict[TableName, TableOracle], notes: list[str], unjudged: list[str]
+) -> Iterator[Relation]:
+    """The relations all of whose tables are modelled; of the others, no table is."""
+    while broken := [one for one in relations if one.tables & made.keys() and not one.tables <= made.keys()]:
+        for name in sorted(broken[0].tables & made.keys(), key=str):
+            title = next(made[name].shape(each) for each in _RELEASES if made[name].knows(each)).title
+            notes.append(f"{title} is not written: what it holds depends on another table that is not")
+            unjudged.append(title)
+            del made[name]
+    yield from (one for one in relations if one.tables <= made.keys())
 
 
 def _wishes(upgrade: Upgrade, phases: Phases, made: Mapping[TableName, TableOracle]) -> Iterator[Relation]:
