@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from contraflow.engine import Options, Progress, State
 from contraflow.operations.base import Operation
 from contraflow.operations.columns import AddColumn, RenameColumn
+from contraflow.operations.moves import MoveColumns
 from contraflow.operations.planning import Declared, Upgrade
+from contraflow.operations.tables import CreateTable
 from contraflow.problems import Interrupted
 from tests.engine import service
 from tests.servers.shared import Database
@@ -205,3 +207,20 @@ def test_constant_defaults_as_revisions_write_them(database: Database) -> None:
         table = sa.table("things", *(sa.column(column.name, column.type) for column in columns))
         rows = connection.execute(sa.select(table)).all()
     assert [(str(row.price), row.open, row.visits, row.word) for row in rows] == [("1.50", True, 0, "it's")] * 3
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(("key", "codes"), [("INTEGER PRIMARY KEY", []), ("INTEGER PRIMARY KEY DESC", ["CF116"])])
+def test_a_key_that_is_never_null_without_saying_so(database: Database, key: str, codes: list[str]) -> None:
+    """It is if it is the row's own number (https://www.sqlite.org/lang_createtable.html#rowid)."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE things (id {key}, a TEXT)")
+    other = sa.Table(
+        "others",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, sa.ForeignKey("things.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("a", sa.Text),
+    )
+    moved = MoveColumns(table="things", columns={"a": "a"}, to="others", on={"id": "id"})
+    with service.runner(database.url, upgrade_of(CreateTable(definition=other), moved)) as runner:
+        assert [problem.code for problem in runner.check()] == codes

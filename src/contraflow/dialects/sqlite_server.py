@@ -252,6 +252,7 @@ class SQLiteServer(Adapter):
         )
         version = connection.exec_driver_sql(f"PRAGMA {prefix}schema_version").scalar_one()
         indexes, unnamed = self._indexes(connection, table, prefix)
+        keyed = any(kind == "constraint" and name not in unnamed for name, kind in indexes.items())
         return Found(
             exists=True,
             columns=columns,
@@ -269,6 +270,8 @@ class SQLiteServer(Adapter):
                 "defaults": frozenset(defaults),
                 "default_texts": defaults,
                 "unnamed": unnamed,
+                # Another name of the row's number, which no index has made, and which is never NULL.
+                "never_null": () if keyed or "WITHOUT" in sqlite_text.options(sql) else tuple(key.values()),
                 "expressions": self._expressions(connection, table, prefix),
                 "collations": sqlite_text.collations(sql),
             },

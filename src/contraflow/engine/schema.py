@@ -80,13 +80,13 @@ def old_shape(
                 include_columns=[column for column in columns if column not in hidden],
                 resolve_fks=False,
             )
-        for column in (*item.relaxed, *item.loosened) if item else ():
+        details = adapter.find(connection, name, schema).details
+        for column in (*details.get("never_null", ()), *((*item.relaxed, *item.loosened) if item else ())):
             if column in table.c:
                 table.c[column].nullable = False
         if item and item.key and item.numbered and set(item.key.old) <= set(table.c.keys()):
             # Where the server numbers nothing but a primary key, the new one stands already.
             table.append_constraint(sa.PrimaryKeyConstraint(*item.key.old, name=item.key.old_name))
-        details = adapter.find(connection, name, schema).details
         spell_types(table, details.get("types", {}))
         _read_documents(table)
         if item:
