@@ -227,3 +227,17 @@ def test_a_trigger_that_changes_a_synced_column_after_the_sync(database: Databas
             read = connection.exec_driver_sql("SELECT word, term FROM words ORDER BY id").all()
         assert [tuple(row) for row in read] == [("bob", "bob"), ("ada", "ada")]
         runner.verify()
+
+
+@pytest.mark.only_on("postgresql", "postgresql15")
+def test_a_column_that_comes_from_a_parent_table(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE things (word VARCHAR(20))")
+        connection.exec_driver_sql("CREATE TABLE words (id INTEGER PRIMARY KEY) INHERITS (things)")
+    with service.runner(database.url, RENAME) as runner:
+        (problem,) = runner.check()
+        assert (problem.code, problem.what) == ("CF205", "words inherits word from another table.")
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE words NO INHERIT things")
+        runner.run("contract")
+    assert [column["name"] for column in sa.inspect(database.engine).get_columns("words")] == ["id", "term"]

@@ -35,7 +35,7 @@ from contraflow.dialects.opaque import trigger_statements
 from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.postgresql_lookups import lookup_problems
 from contraflow.dialects.postgresql_server import PostgreSQLServer
-from contraflow.dialects.postgresql_triggers import later_triggers
+from contraflow.dialects.postgresql_synced import inherited_columns, later_triggers
 from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
@@ -151,7 +151,10 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.sync_problems`."""
-        return list(later_triggers(connection, sync, self.compiler))
+        return [
+            *inherited_columns(connection, sync, self.compiler),
+            *later_triggers(connection, sync, self.compiler),
+        ]
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""

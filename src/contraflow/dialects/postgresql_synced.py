@@ -1,4 +1,4 @@
-"""The application's own triggers on a table that is synced, on PostgreSQL."""
+"""What a table of PostgreSQL has of its own that its sync, or the end of it, could not get along with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contraflow.dialects.compiler import Compiler
 from contraflow.problems import Problem
 from contraflow.syncs import Sync
 
-__all__ = ["later_triggers"]
+__all__ = ["inherited_columns", "later_triggers"]
 
 # BEFORE ROW, and of INSERT or UPDATE (src/include/catalog/pg_trigger.h). Names are compared byte for byte.
 _LATER = """
@@ -42,6 +42,23 @@ def later_triggers(connection: sa.Connection, sync: Sync, compiler: Compiler) ->
                 instead="let it fire before, in a revision before this one: ALTER TRIGGER"
                 f" {compiler.quote(trigger)} ON {table} RENAME TO {compiler.quote('a_' + trigger)};",
             )
+
+
+def inherited_columns(connection: sa.Connection, sync: Sync, compiler: Compiler) -> Iterator[Problem]:
+    """``CF205`` for old columns that come from a parent table: contract could not drop them from this one alone
+    (manual, Inheritance).
+    """
+    table = compiler.table(sync.table, sync.schema)
+    query = sa.text("SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:table) AND attinhcount > 0")
+    inherited = connection.execute(query, {"table": table}).scalars().all()
+    old = {name for group in sync.groups for name in group.backward}
+    if found := [name for name in inherited if name in old]:
+        yield Problem(
+            code="CF205",
+            what=f"{sync.table} inherits {', '.join(found)} from another table.",
+            why="a column goes with the parent's only, so that the upgrade could never be contracted.",
+            instead=f"ALTER TABLE {table} NO INHERIT ...; in a revision before this one.",
+        )
 
 
 def _assigns(body: str, column: str) -> bool:
