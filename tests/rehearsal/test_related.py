@@ -192,7 +192,42 @@ change = Change(
 upgrade, downgrade = change.upgrade, change.downgrade
 """
 )
+PROVIDERS = """
+def upgrade():
+    op.create_table("providers", sa.Column("id", sa.String(20), primary_key=True), sa.Column("note", sa.String(20)))
+    op.create_table(
+        "projects",
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("name", sa.String(20), nullable=False),
+        sa.Column("parent", sa.String(20), nullable=False),
+        sa.Column("note", sa.String(20)),
+        sa.UniqueConstraint("name", "parent", name="uq_projects"),
+    )
+    op.execute("INSERT INTO providers (id) VALUES ('there'), ('before')")
+    op.execute("INSERT INTO projects (id, name, parent) VALUES ('p', 'before', 'root')")
+
+
+def downgrade():
+    pass
+"""
+ACCOMPANIED = """
+from contraflow import AddCompanion, NewUuid
+
+change = Change(
+    AddCompanion(
+        table="providers",
+        column=sa.Column("project_id", sa.String(32), nullable=False),
+        to="projects",
+        key="id",
+        columns={"id": "name"},
+        where={"parent": "root"},
+        values={"id": NewUuid(hyphens=False), "note": "made"},
+    ),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
 CASES = {
+    "companion": (PROVIDERS, ACCOMPANIED),
     "refer": (LIMITS, REFERRED),
     "copied column": (SHOPS, COPIED),
     "split": (ORDERS, SPLIT),
@@ -202,7 +237,7 @@ CASES = {
 
 
 @pytest.mark.only_on("sqlite", "postgresql", "mysql")
-@pytest.mark.parametrize("case", ["refer", "copied column", "split"])
+@pytest.mark.parametrize("case", ["refer", "copied column", "split", "companion"])
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     judge(server, tmp_path, case)
 
@@ -217,6 +252,26 @@ def judge(server: Server, tmp_path: Path, case: str) -> None:
     record = rehearse(server, two_revisions(tmp_path / "service", *CASES[case])).run()
     assert record.verdict == "passed", explain(record)
     assert not [key for key in record.options if key.startswith("note")]
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize(
+    ("kind", "spoil"),
+    [
+        ("differs", "UPDATE providers SET project_id = 'p' WHERE id <> 'before'"),
+        ("doubled", "INSERT INTO projects (id, name, parent) VALUES ('q', 'nobody', 'root')"),
+    ],
+)
+def test_what_is_spoilt_of_rows_that_were_made_is_noticed(
+    server: Server, tmp_path: Path, kind: str, spoil: str
+) -> None:
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase == "checking every row before contract":
+            with engine.begin() as connection:
+                connection.exec_driver_sql(spoil)
+
+    record = rehearse(server, two_revisions(tmp_path / "service", *CASES["companion"])).run(meanwhile=meanwhile)
+    assert {finding.kind for finding in record.findings} == {kind}, explain(record)
 
 
 WORK = """

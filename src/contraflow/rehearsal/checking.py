@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from contraflow.operations.base import TableName
@@ -30,6 +30,7 @@ class _Check:
         self._desk = desk
         self._clients = clients
         self._history = desk.history
+        self._read: dict[TableName, Sequence[Mapping[str, Any]]] = {}
 
     def run(self) -> None:
         if self._desk.calls:
@@ -40,6 +41,13 @@ class _Check:
             for name, table in self._desk.tables.items():
                 if table.knows(release):
                     self._table(release, node, name, table, views)
+        for relation in self._desk.relations if "new" in self._desk.nodes else ():
+            for client in self._clients:
+                for item, what in (
+                    relation.torn(self._read, client.known) if relation.tables <= self._read.keys() else ()
+                ):
+                    title = str(item.table[1])
+                    self._history.find("differs", what, table=title, key=item.title, row=item.key, of=item.history)
         for hot, seen in views.items():
             for what in hot.torn(seen):
                 self._history.find("differs", what, table=str(hot.table[1]), key=hot.title, row=hot.key, of=hot.history)
@@ -94,6 +102,8 @@ class _Check:
         def identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
             return tuple(kept(row[column]) for kept, column in zip(store, shape.key, strict=True))
 
+        if release == "new":
+            self._read[name] = answer.results[0]
         found = {identity(row): row for row in answer.results[0]}
         self._repeated(shape, [identity(row) for row in answer.results[0]], name)
         for hot in self._desk.hot:
@@ -115,7 +125,13 @@ class _Check:
                     row = found.pop(same)
                     client.recognise(item, {column: row[column] for column in shape.key})
                     client.check(release, item, row, at, "check")
-        for row in found.values():
+        self._nobodys(shape, name, found.values())
+
+    def _nobodys(self, shape: TableShape, name: TableName, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Rows that nobody has written."""
+        for row in rows:
+            if any(relation.explains(name, row) for relation in self._desk.relations):
+                continue
             key = {column: row[column] for column in shape.key}
             title = ", ".join(f"{column}={value}" for column, value in key.items())
             self._history.find("doubled", f"{shape.title} has a row that nobody wrote", table=shape.title, key=title)

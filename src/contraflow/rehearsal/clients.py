@@ -132,7 +132,7 @@ class Client:
                 busy += (parent for item in step.items for parent in item.parents)
                 busy += [step.referred] if step.referred is not None else []
                 for item in step.items:
-                    busy += (near for relation in self.desk.relations for near in relation.beside(item, self._known))
+                    busy += (near for relation in self.desk.relations for near in relation.beside(item, self.known))
                 steps.append(step)
         self._carry_out(release, steps)
 
@@ -383,7 +383,7 @@ class Client:
                 step.referred.children += 1
         for relation in self.desk.relations if self.desk.stage is Stage.BOTH else ():
             if any(item.table in relation.tables for item, _ in written):
-                followers = relation.follow(written, self._known, self._rows, sure=not self.desk.ending)
+                followers = relation.follow(written, self.known, self._rows, sure=not self.desk.ending)
                 self._take_in(relation, list(followers))
 
     def _take_in(self, relation: Relation, made: Sequence[Item]) -> None:
@@ -394,7 +394,7 @@ class Client:
             for item in [item for item in self.items[name] if item.worlds == [ABSENT]]:
                 self._forget(item)
 
-    def _known(self, table: TableName) -> Iterator[Item]:
+    def known(self, table: TableName) -> Iterator[Item]:
         """Its rows of a table, those that may not be there too."""
         yield from self.items[table]
         yield from (item for item in self.unheard if item.table == table)
@@ -471,7 +471,7 @@ class Client:
         for item in (*self.unheard, *(item for items in self.items.values() for item in items)):
             item.worlds = tables[item.table].moved(item.worlds, stage)
         for relation in self.desk.relations if stage is Stage.BOTH else ():
-            self._take_in(relation, list(relation.begin(self._known)))
+            self._take_in(relation, list(relation.begin(self.known)))
         for pair in self.desk.mains.values() if stage is Stage.BOTH else ():
             unheard = [item for item in self.unheard if item.table == pair.main]
             for main in (*unheard, *self.items[pair.main]):

@@ -72,6 +72,7 @@ class Following(Relation):
     def __init__(self, copied: Copy) -> None:
         self.target: TableName = copied.target
         self.tables: frozenset[TableName] = frozenset((copied.target, *copied.others))
+        self.bound = frozenset((copied.target,))
         self.column = copied.column
         self._copied = copied
 

@@ -20,9 +20,10 @@ from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
 from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.parts import CopyTable, MergeTables, SplitTable
 from contraflow.operations.planning import Upgrade, tables_of
-from contraflow.operations.references import ReferColumns
+from contraflow.operations.references import AddCompanion, ReferColumns
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
+from contraflow.rehearsal.companions import Companion, CompanionOracle
 from contraflow.rehearsal.copies import CopyingOracle, Following
 from contraflow.rehearsal.opaque import OpaqueOracle
 from contraflow.rehearsal.oracle import TableOracle
@@ -64,7 +65,7 @@ _MODELLED = (
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
-    *(CopyTable, SplitTable, MergeTables),
+    *(CopyTable, SplitTable, MergeTables, AddCompanion),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -116,6 +117,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
         references = [one for one in relations if isinstance(one, Reference) and one.table == name]
         followings = [one for one in relations if isinstance(one, Following) and one.target == name]
+        accompanied = [one for one in relations if isinstance(one, Companion) and one.table == name]
         parts = [one for one in relations if isinstance(one, Parts) and name in one.tables]
         if lens is not None and earlier is not None and later is not None:
             made[name] = OpaqueOracle(old=earlier, new=later, lens=lens, conditions=conditions)
@@ -125,6 +127,10 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
             )
         elif followings and earlier is not None and later is not None:
             made[name] = CopyingOracle(old=earlier, new=later, sync=sync, followings=followings, conditions=conditions)
+        elif accompanied and earlier is not None and later is not None and sync is not None:
+            made[name] = CompanionOracle(
+                old=earlier, new=later, sync=sync, companions=accompanied, conditions=conditions
+            )
         elif parts:
             conditions += [condition for one in parts for condition in one.side(name, shapes[0])]
             made[name] = PartOracle(old=earlier, new=later, sync=sync, conditions=conditions)
@@ -155,6 +161,8 @@ def _wishes(upgrade: Upgrade, phases: Phases, made: Mapping[TableName, TableOrac
     for operation in (each for change in upgrade.changes for each in change.operations):
         if isinstance(operation, ReferColumns):
             yield Reference(operation)
+        elif isinstance(operation, AddCompanion):
+            yield Companion(operation)
     copied = {step.copy.fingerprint: step.copy for _, step in _steps(phases) if isinstance(step, BackfillCopy)}
     yield from map(Following, copied.values())
     wholes: dict[TableName, list[Pair]] = {}
@@ -174,6 +182,7 @@ def _relations(
 
     Where that cannot be foretold, all of these tables get an obstacle.
     """
+    bound: dict[TableName, type[Relation]] = {}
     for relation in found:
         tables = sorted(relation.tables, key=str)
         reason = next((obstacles[name] for name in tables if name in obstacles), None)
@@ -181,6 +190,8 @@ def _relations(
         for shape in shapes:
             if reason is None and (shape.obstacle or not shape.key):
                 reason = f"{shape.title}: {shape.obstacle or 'it has no primary key'}"
+        if any(bound.setdefault(name, type(relation)) is not type(relation) for name in relation.bound):
+            reason = "several operations make its rows depend on those of other tables"
         if reason is None:
             reason = relation.obstacle(old, new)
         if reason is None:

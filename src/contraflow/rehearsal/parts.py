@@ -47,6 +47,7 @@ class Parts(Relation):
     def __init__(self, pairs: Sequence[Pair], models: Mapping[TableName, TableOracle]) -> None:
         self.whole: TableName = (pairs[0].main.schema, pairs[0].main.table)
         self.tables: frozenset[TableName] = frozenset((self.whole, *map(_part, pairs)))
+        self.bound = self.tables
         self._pairs = {_part(pair): pair for pair in pairs}
         self._models = models
         self._first: Side = "old" if pairs[0].old == "main" else "new"

@@ -38,6 +38,7 @@ class Reference(Relation):
         self.table: TableName = (declared.schema, declared.table)
         self.to: TableName = (declared.schema, declared.to)
         self.tables = frozenset((self.table, self.to))
+        self.bound = frozenset((self.table,))
         self.column = declared.column.name
         self.columns = dict(declared.columns)
         self.key = declared.key

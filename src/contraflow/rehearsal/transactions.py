@@ -188,6 +188,8 @@ class Drawer:
             return []  # nothing of it is unique
         present = oracle.view(item.worlds[0], release) or {}
         linked = {name: present[name] for link in shape.links for name in link.columns}
+        if any(value is ANY for value in linked.values()):
+            return []  # nobody knows what it refers to
         values = {**self._values(oracle, release, linked), **item.key}
         free = [name for name in self._free(shape) if name in values and name not in oracle.proposed]
         if not free or not item.certain or len({repr(oracle.view(world, release)) for world in item.worlds}) > 1:
