@@ -223,22 +223,27 @@ def test_schema_changes_that_a_cluster_bears_beside_writers_of_the_other_table(n
         "ALTER TABLE visits DROP COLUMN place, ALGORITHM=INSTANT",
         "ALTER TABLE visits DROP FOREIGN KEY visits_ibfk_1",
         f"ALTER TABLE visits ADD CONSTRAINT visits_ibfk_1 {to_users}",
-        "CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW SET NEW.email = NEW.email",
-        "DROP TRIGGER t",
         "CREATE TABLE notes (id INT PRIMARY KEY, FOREIGN KEY (id) REFERENCES users (id) ON DELETE CASCADE)",
         "DROP TABLE notes",
     )
+    triggers = ("CREATE TRIGGER t BEFORE UPDATE ON users FOR EACH ROW SET NEW.email = NEW.email", "DROP TRIGGER t")
     users = (f"UPDATE users SET visits = visits + 1 WHERE id = {n % 20 + 1}" for n in itertools.count())
     visits = (f"UPDATE visits SET boss = {n % 20 + 1} WHERE id = {n % 20 + 1}" for n in itertools.count())
-    with writing(nodes[1], users) as written, writing(nodes[2], visits) as visited:
-        for change in changes * 3:
-            before = written(), visited()
-            with nodes[0].connect() as connection:
-                connection.exec_driver_sql("SET SESSION foreign_key_checks = 0")
-                connection.exec_driver_sql(change)
-                connection.exec_driver_sql("SET SESSION foreign_key_checks = 1")
-            while not (written() > before[0] + 2 and visited() > before[1] + 2):
-                threading.Event().wait(0.005)
+
+    def bears(writers: sa.Engine, changes: tuple[str, ...]) -> None:
+        with writing(writers, users) as written, writing(nodes[2], visits) as visited:
+            for change in changes * 3:
+                before = written(), visited()
+                with nodes[0].connect() as connection:
+                    connection.exec_driver_sql("SET SESSION foreign_key_checks = 0")
+                    connection.exec_driver_sql(change)
+                    connection.exec_driver_sql("SET SESSION foreign_key_checks = 1")
+                while not (written() > before[0] + 2 and visited() > before[1] + 2):
+                    threading.Event().wait(0.005)
+
+    bears(nodes[1], changes)
+    # Another node that is written to may get a trigger wrong: see docs/operations.md, on a Galera cluster.
+    bears(nodes[0], triggers)
 
 
 @contextlib.contextmanager
