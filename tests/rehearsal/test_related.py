@@ -271,7 +271,8 @@ def test_what_is_spoilt_of_rows_that_were_made_is_noticed(
                 connection.exec_driver_sql(spoil)
 
     record = rehearse(server, two_revisions(tmp_path / "service", *CASES["companion"])).run(meanwhile=meanwhile)
-    assert {finding.kind for finding in record.findings} == {kind}, explain(record)
+    # A client that has begun a read meanwhile may find it, too.
+    assert {kind} <= {finding.kind for finding in record.findings} <= {kind, "alien read"}, explain(record)
 
 
 WORK = """
