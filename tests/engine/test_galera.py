@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -129,6 +130,9 @@ def serving(*services: Service) -> Iterator[None]:
         thread.start()
     try:
         yield
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not all(service.errors or len(service.names) > 2 for service in services):
+            time.sleep(0.01)  # a short block leaves them no time on a slow machine
     finally:
         done.set()
         for thread in threads:
