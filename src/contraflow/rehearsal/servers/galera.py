@@ -34,6 +34,9 @@ _OPTIONS = (
     "gcache.size=32M;evs.keepalive_period=PT0.3S;evs.suspect_timeout=PT1S;evs.inactive_timeout=PT2S;"
     "evs.inactive_check_period=PT0.2S;evs.install_timeout=PT2S;gmcast.peer_timeout=PT1S"
 )
+_UNANSWERED = "Connection timed out"
+"""In the last lines of a node's log when it ends because it could not come into the group in time."""
+_TRIES = 4
 
 
 _TRANSFER = """#!/bin/sh
@@ -177,7 +180,7 @@ class _Node(Server):
         :param first: begin a new cluster.
         """
         _position_file(self._data).write_text(f"{_position(self._data)}\n")
-        self._process.start(*(["--wsrep-new-cluster"] if first else []))
+        self._enter(*(["--wsrep-new-cluster"] if first else []))
 
     def restart(self) -> None:
         """Start it again on its data, and return when it has got from the others what it missed.
@@ -191,7 +194,18 @@ class _Node(Server):
         recovered = re.findall(r"WSREP: Recovered position: (\S+)", told.read_text(errors="replace"))
         # The script tells the same: a node must not believe that it was given other data.
         _position_file(self._data).write_text(f"{recovered[-1]}\n")
-        self._process.start(f"--wsrep-start-position={recovered[-1]}")
+        self._enter(f"--wsrep-start-position={recovered[-1]}")
+
+    def _enter(self, *extra: str) -> None:
+        """Start the process; again where the others did not answer in time, as on a busy machine: it ends then."""
+        for left in reversed(range(_TRIES)):
+            try:
+                self._process.start(*extra)
+            except ProblemError as error:
+                if not left or _UNANSWERED not in str(error):
+                    raise
+            else:
+                return
 
     def stop(self) -> None:
         """Shut it down in good order. Its data stays, for `restart`."""
