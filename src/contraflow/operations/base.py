@@ -32,6 +32,7 @@ __all__ = [
     "Repair",
     "Schema",
     "TableName",
+    "check_name",
     "constant_default",
     "default_text",
     "find_column",
@@ -265,6 +266,15 @@ class Operation(Protocol):
 def incomplete(what: str, instead: str) -> ProblemError:
     """``CF116``: a declaration that lacks something, or contradicts itself."""
     return ProblemError(Problem(code="CF116", what=what, instead=instead))
+
+
+def check_name(of: str, name: str | None, instead: str = "choose one that every server keeps whole.") -> None:
+    """Refuse a name that a server would cut or not take; None is not one.
+
+    Raises :class:`~contraflow.problems.ProblemError` with ``CF116``. ``of`` says what is named.
+    """
+    if name is not None and not 0 < len(name.encode()) <= LONGEST_NAME:
+        raise incomplete(f"the name {name!r} of {of} is empty or longer than {LONGEST_NAME} bytes.", instead)
 
 
 def find_table(schema: Schema, table: TableName) -> Mapping[str, sa.Column[Any]]:

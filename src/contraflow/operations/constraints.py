@@ -13,11 +13,11 @@ from contraflow import expressions
 from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.lens import Row
 from contraflow.operations.base import (
-    LONGEST_NAME,
     Condition,
     Fragment,
     Release,
     Schema,
+    check_name,
     find_column,
     find_table,
     incomplete,
@@ -68,7 +68,7 @@ class AddForeignKey:
         object.__setattr__(self, "target_columns", tuple(self.target_columns))
         object.__setattr__(self, "reads", tuple(self.reads))
         repair_of(self.name, (None, ""), None, self.repair, self._read)
-        _check_name(self.table, self.name)
+        check_name(f"a constraint of {self.table}", self.name)
         _check_columns(f"the foreign key {self.name} of {self.table}", self.columns)
         if len(self.columns) != len(self.target_columns):
             raise incomplete(
@@ -178,7 +178,7 @@ class AddCheck:
         object.__setattr__(self, "columns", tuple(self.columns))
         object.__setattr__(self, "reads", tuple(self.reads))
         repair_of(self.name, (None, ""), None, self.repair, self._read)
-        _check_name(self.table, self.name)
+        check_name(f"a constraint of {self.table}", self.name)
         _check_columns(f"the check {self.name} of {self.table}", self.columns)
         found = self._expression(Row({name: expressions.Ref(name) for name in self.columns}))
         if not expressions.is_deterministic(found):
@@ -291,7 +291,7 @@ class AddExclusion:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "elements", tuple((one, operator) for one, operator in self.elements))
-        _check_name(self.table, self.name)
+        check_name(f"a constraint of {self.table}", self.name)
         if not self.elements:
             raise incomplete(f"{self.name} compares nothing.", 'name what must differ: elements=[("room_id", "=")].')
         for word in (*(operator for _, operator in self.elements), self.using):
@@ -347,14 +347,6 @@ class DropExclusion:
     def describe(self) -> dict[str, Any]:
         """See :meth:`contraflow.operations.base.Operation.describe`."""
         return {"operation": "DropExclusion", "table": [self.schema, self.table], "name": self.name}
-
-
-def _check_name(table: str, name: str) -> None:
-    if not 0 < len(name.encode()) <= LONGEST_NAME:
-        raise incomplete(
-            f"the name {name!r} of a constraint of {table} is empty or longer than {LONGEST_NAME} bytes.",
-            "choose one that every server keeps whole.",
-        )
 
 
 def _check_columns(title: str, columns: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.installed import Index
-from contraflow.operations.base import LONGEST_NAME, Fragment, Schema, find_column, find_table, incomplete, sql_text
+from contraflow.operations.base import Fragment, Schema, check_name, find_column, find_table, incomplete, sql_text
 from contraflow.operations.held import names_column
 from contraflow.operations.mending import Values, described_repair, repair_of
 
@@ -212,11 +212,7 @@ def _build(operation: CreateIndex | AddUnique, schema: Schema, index: Index) -> 
 
 
 def _check_index(table: str, name: str, columns: Sequence[str]) -> None:
-    if not 0 < len(name.encode()) <= LONGEST_NAME:
-        raise incomplete(
-            f"the name {name!r} of an index of {table} is empty or longer than {LONGEST_NAME} bytes.",
-            "choose one that every server keeps whole.",
-        )
+    check_name(f"an index of {table}", name)
     _check_columns(table, columns)
 
 

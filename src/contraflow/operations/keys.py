@@ -16,6 +16,7 @@ from contraflow.operations.base import (
     Key,
     Nullability,
     Schema,
+    check_name,
     find_column,
     find_table,
     incomplete,
@@ -71,12 +72,11 @@ class AddPrimaryKey:
                 f"the primary key of {self.table} names no column, or one twice.",
                 "name each column once: columns=[...].",
             )
-        if self.name is not None and not 0 < len(self.name.encode()) <= LONGEST_NAME:
-            raise incomplete(
-                f"the name {self.name!r} of the primary key of {self.table} is empty or longer than"
-                f" {LONGEST_NAME} bytes.",
-                "choose one that every server keeps whole, or leave it out.",
-            )
+        check_name(
+            f"the primary key of {self.table}",
+            self.name,
+            instead="choose one that every server keeps whole, or leave it out.",
+        )
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
@@ -154,11 +154,7 @@ class AddSurrogateKey:
         if any(option not in (None, 1) for option in options):
             raise incomplete(f"{title} is numbered in steps of its own.", "write sa.Identity() without these options.")
         for name in (self.unique, self.name):
-            if name is not None and not 0 < len(name.encode()) <= LONGEST_NAME:
-                raise incomplete(
-                    f"the name {name!r} of a key of {self.table} is empty or longer than {LONGEST_NAME} bytes.",
-                    "choose one that every server keeps whole.",
-                )
+            check_name(f"a key of {self.table}", name)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""

@@ -13,13 +13,13 @@ from contraflow.expressions.trees import Lookup, Match, new_uuid
 from contraflow.installed import Index
 from contraflow.lens import Lens, Row
 from contraflow.operations.base import (
-    LONGEST_NAME,
     Fragment,
     Key,
     Refer,
     Release,
     Schema,
     TableName,
+    check_name,
     constant_default,
     default_text,
     find_column,
@@ -60,12 +60,7 @@ class KeyReference:
 
     def __post_init__(self) -> None:
         for name in (self.name, self.index):
-            if name is not None and not 0 < len(name.encode()) <= LONGEST_NAME:
-                raise incomplete(
-                    f"the name {name!r} of a foreign key or index of {self.table} is empty or longer than"
-                    f" {LONGEST_NAME} bytes.",
-                    "choose one that every server keeps whole.",
-                )
+            check_name(f"a foreign key or index of {self.table}", name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +111,7 @@ class ReplaceKey:
             raise incomplete(
                 f"{title} has a default.", "leave it out; add it in an upgrade after this (ChangeDefault)."
             )
-        if self.name is not None and not 0 < len(self.name.encode()) <= LONGEST_NAME:
-            raise incomplete(
-                f"the name {self.name!r} of a key of {self.table} is empty or longer than {LONGEST_NAME} bytes.",
-                "choose one that every server keeps whole.",
-            )
+        check_name(f"a key of {self.table}", self.name)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""
