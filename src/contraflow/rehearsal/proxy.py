@@ -246,7 +246,7 @@ class FaultProxy:
     def _pump(self, link: _Link, upward: bool) -> None:
         source, sink = (link.client, link.server) if upward else (link.server, link.client)
         try:
-            while data := source.recv(65536):
+            while data := self._whole(source) if upward else source.recv(_CHUNK):
                 rule = self._due(link, data) if upward else self._armed(link)
                 if rule is not None and not self._apply(link, rule):
                     return
@@ -259,6 +259,23 @@ class FaultProxy:
         except OSError:
             # Either end has gone, or `cut` has closed them.
             link.cut()
+
+    def _whole(self, client: socket.socket) -> bytes:
+        """What the client sends next. A statement to replace is whole, however many pieces it comes in: libpq sends
+        each 8 KiB as soon as they are full.
+        """
+        data = client.recv(_CHUNK)
+        if unfinished(data) and self._to_replace(data):
+            pieces = bytearray(data)
+            while unfinished(pieces) and (more := client.recv(_CHUNK)):
+                pieces += more
+            data = bytes(pieces)
+        return data
+
+    def _to_replace(self, data: bytes) -> bool:
+        with self._lock:
+            rules = [rule for rule in self._rules if rule.harm is Harm.REPLACE and rule.left != 0]
+        return any(rule.marker.search(data) for rule in rules)
 
     def _due(self, link: _Link, data: bytes) -> _Rule | None:
         """The rule that this message of the client's sets off now; one for the answer is kept for that."""
@@ -300,7 +317,12 @@ class FaultProxy:
         return True
 
 
+_CHUNK = 65536
 _SYNC = b"S\x00\x00\x00\x04"
+_OF_EXTENDED = frozenset({b"P", b"B", b"D", b"E", b"C"})
+"""Parse, Bind, Describe, Execute, Close: more follows."""
+_OF_QUERIES = _OF_EXTENDED | {b"Q", b"S", b"H"}
+"""And Query, Sync, Flush."""
 _NO_ATTRIBUTES = b"\x00\x01"
 
 
@@ -318,3 +340,22 @@ def replaced(data: bytes, statement: bytes) -> bytes | None:
         body = (_NO_ATTRIBUTES if data[5:7] == _NO_ATTRIBUTES else b"") + statement
         return (len(body) + 1).to_bytes(3, "little") + b"\x00\x03" + body
     return None
+
+
+def unfinished(data: bytes | bytearray) -> bool:
+    """Whether more is to come of the statement that ``data`` begins, in the protocols of `replaced`.
+
+    Of PostgreSQL's, an extended query ends with a Sync, or with a Flush, after which the client waits for an answer.
+    What is none of the messages that queries are made of is never waited for.
+    """
+    if data[3:5] == b"\x00\x03":  # as no message of PostgreSQL's of less than 64 KiB
+        return len(data) < 4 + int.from_bytes(data[:3], "little")
+    place, kind = 0, b""
+    while place < len(data):
+        kind, length = bytes(data[place : place + 1]), data[place + 1 : place + 5]
+        if kind not in _OF_QUERIES:
+            return False
+        if len(length) < 4:
+            return True
+        place += 1 + int.from_bytes(length, "big")
+    return place > len(data) or kind in _OF_EXTENDED
