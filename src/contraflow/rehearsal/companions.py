@@ -120,6 +120,8 @@ class Companion(Relation):
 class CompanionOracle(TableOracle):
     """The model of a table whose rows have rows made for them."""
 
+    alone = False
+
     def __init__(
         self,
         *,
@@ -133,11 +135,6 @@ class CompanionOracle(TableOracle):
         self._companions = companions
         made = {companion.column for companion in companions}
         self.groups = tuple(group for group in self.groups if not {cell.name for cell in group.new} & made)
-
-    @property
-    def alone(self) -> bool:
-        """See `TableOracle.alone`."""
-        return False
 
     def insert(self, given: Mapping[str, Any], stage: Stage) -> list[World]:
         """See `TableOracle.insert`."""

@@ -226,6 +226,8 @@ class CopyingOracle(TableOracle):
     It can only tell what a write makes of a row once it was given the other tables' rows by `of`.
     """
 
+    alone = False
+
     def __init__(
         self,
         *,
@@ -238,11 +240,6 @@ class CopyingOracle(TableOracle):
         super().__init__(old=old, new=new, sync=sync, conditions=conditions)
         self._followings = followings
         self.rows: Rows = _nothing
-
-    @property
-    def alone(self) -> bool:
-        """See `TableOracle.alone`."""
-        return False
 
     @property
     def proposed(self) -> frozenset[str]:

@@ -36,6 +36,8 @@ class OpaqueOracle(TableOracle):
     :param lens: the lens, whose functions are called here.
     """
 
+    opaque = True
+
     def __init__(
         self,
         *,
@@ -80,11 +82,6 @@ class OpaqueOracle(TableOracle):
             for name in self._lens.old
         }
         return {**values, **self._lens.new_from(plain)}
-
-    @property
-    def opaque(self) -> bool:
-        """See `TableOracle.opaque`."""
-        return True
 
     # -- one row -----------------------------------------------------------------------------------------------------
 

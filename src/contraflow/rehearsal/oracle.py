@@ -15,7 +15,7 @@ import enum
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from contraflow import expressions
 from contraflow.lens import Group as LensGroup
@@ -68,6 +68,13 @@ class TableOracle:
     :param conditions: checks that the new release has, and the old one has not.
     """
 
+    alone: ClassVar[bool] = True
+    """What a row holds depends on no row of another table."""
+    opaque: ClassVar[bool] = False
+    """The new release writes the table by way of an `OpaqueWriter`."""
+    UNTOLD: ClassVar[str] = "a time that the sync made does not mean what the other side says"
+    """What differs where no single value does."""
+
     def __init__(
         self,
         *,
@@ -88,19 +95,6 @@ class TableOracle:
         self._old_only = old.columns.keys() - new.columns.keys() if old and new else set()
         self._new_only = new.columns.keys() - old.columns.keys() if old and new else set()
         self._new_cells = {cell.name: cell for group in self.groups for cell in group.new}
-
-    UNTOLD = "a time that the sync made does not mean what the other side says"
-    """What differs where no single value does."""
-
-    @property
-    def opaque(self) -> bool:
-        """Whether the new release writes the table by way of an `OpaqueWriter`."""
-        return False
-
-    @property
-    def alone(self) -> bool:
-        """Whether what a row holds depends on no row of another table."""
-        return True
 
     @property
     def proposed(self) -> frozenset[str]:

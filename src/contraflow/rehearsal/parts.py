@@ -29,10 +29,7 @@ __all__ = ["PartOracle", "Parts"]
 class PartOracle(TableOracle):
     """The model of one of the tables: what it holds by its own statements."""
 
-    @property
-    def alone(self) -> bool:
-        """See `TableOracle.alone`."""
-        return False
+    alone = False
 
 
 class Parts(Relation):

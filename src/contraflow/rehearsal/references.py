@@ -163,6 +163,8 @@ class ReferringOracle(TableOracle):
     It can only tell what a write makes of a row once it was given the other tables' rows by `of`.
     """
 
+    alone = False
+
     def __init__(
         self,
         *,
@@ -175,11 +177,6 @@ class ReferringOracle(TableOracle):
         super().__init__(old=old, new=new, sync=sync, conditions=conditions)
         self._references = {reference.column: reference for reference in references}
         self._compiled = self.groups
-
-    @property
-    def alone(self) -> bool:
-        """See `TableOracle.alone`."""
-        return False
 
     def of(self, rows: Rows) -> Self:
         """See `TableOracle.of`."""
