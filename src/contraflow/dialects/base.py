@@ -573,7 +573,3 @@ class Adapter(ABC):
             with contextlib.suppress(sa.exc.SQLAlchemyError):
                 connection.exec_driver_sql("ROLLBACK")
             raise
-
-    def steps_done(self, steps: Sequence[Step], found: Found) -> bool:
-        """Whether nothing of ``steps``, which concern one table, is left to do."""
-        return not self.hold(Hold(title="", table="", steps=tuple(steps)), found)
