@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from contraflow.dialects.base import Found, Statement
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.mysql_text import declared_type, retyped
 from contraflow.dialects.remaining import require
 from contraflow.steps import ExtendEnums
@@ -18,14 +18,12 @@ _LABEL = re.compile(r"'((?:[^'\\]|\\.|'')*)'")
 def postgresql_labels(step: ExtendEnums, found: Found | None, compiler: Compiler) -> list[Statement]:
     """One statement a value, each for good (https://www.postgresql.org/docs/current/sql-altertype.html)."""
     standing = {} if found is None else found.details["labels"]
-    return [
-        Statement(
-            sql=f"ALTER TYPE {compiler.table(one.type_name, one.type_schema)} ADD VALUE IF NOT EXISTS {_literal(value)}"
-        )
-        for one in step.labels
-        for value in one.values
-        if value not in standing.get(one.column, ())
-    ]
+    sent = []
+    for one in step.labels:
+        add = f"ALTER TYPE {compiler.table(one.type_name, one.type_schema)} ADD VALUE IF NOT EXISTS"
+        missing = (value for value in one.values if value not in standing.get(one.column, ()))
+        sent += [Statement(sql=f"{add} {plain_literal(value)}") for value in missing]
+    return sent
 
 
 def mysql_labels(step: ExtendEnums, found: Found | None, compiler: Compiler) -> list[Statement]:
@@ -50,7 +48,3 @@ def mysql_labels(step: ExtendEnums, found: Found | None, compiler: Compiler) -> 
         return []
     sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)}, ALGORITHM=INSTANT"
     return [Statement(sql=sql, lock="EXCLUSIVE metadata lock, ALGORITHM=INSTANT")]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"  # backslashes are plain: standard_conforming_strings is on

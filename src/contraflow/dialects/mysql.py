@@ -26,22 +26,18 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
-from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_server import MySQLServer
 from contraflow.dialects.mysql_text import checks_time, filler, literal, literal_default, redefined
 from contraflow.dialects.mysql_watch import watching
-from contraflow.dialects.opaque import trigger_statements
-from contraflow.dialects.pair import pair_triggers
-from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import MySQLTables
+from contraflow.dialects.triggers import triggers_of
 from contraflow.dialects.widening import Widened, differ, fill_text, held_problems
 from contraflow.installed import Installed, Widening
 from contraflow.problems import Problem, ProblemError
-from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -51,8 +47,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    InstallCopy,
-    InstallPair,
     Linked,
     NumberColumn,
     Online,
@@ -163,13 +157,8 @@ class MySQLAdapter(MySQLServer):
         return not column.isascii() and len(column.encode()) > 32
 
     def _texts(self, target: Sync | Linked, found: Found | None) -> list[TriggerText]:
-        if isinstance(target, InstallCopy):
-            return copy_triggers(target.copy, target.on, self.product, self.compiler)
-        if isinstance(target, InstallPair):
-            return pair_triggers(target.pair, target.on, self.product, self.compiler)
-        if isinstance(target, InstallReference):
-            return reference_triggers(target.reference, self.product, self.compiler)
-        return trigger_statements(target, self.product, self._compiler_for(target, found))
+        compiler = self._compiler_for(target, found) if isinstance(target, Sync) else self.compiler
+        return triggers_of(target, self.product, compiler)
 
     def _compiler_for(self, sync: Sync, found: Found | None) -> Compiler:
         """A compiler that knows of utf8mb4 where all text is in it: a conversion of each value costs a trigger much."""

@@ -14,32 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from contraflow.dialects import sync as computed
 from contraflow.dialects.base import escape
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.data import beyond
 from contraflow.dialects.sync import TriggerText, function_name
 from contraflow.opaque import Opaque
 from contraflow.syncs import Sync
 
-__all__ = ["OpaqueText", "opaque_text", "trigger_statements"]
+__all__ = ["OpaqueText", "opaque_text", "opaque_triggers"]
 
 
-def trigger_statements(
-    sync: Sync,
-    product: str,
-    compiler: Compiler,
-    *,
-    without_rowid: bool = False,
-    default_schema: str | None = None,
+def opaque_triggers(
+    sync: Sync, lens: Opaque, product: str, compiler: Compiler, *, without_rowid: bool = False
 ) -> list[TriggerText]:
-    """The triggers of any sync, the UPDATE trigger first; see :func:`contraflow.dialects.sync.trigger_statements`."""
-    if sync.opaque is None:
-        return computed.trigger_statements(
-            sync, product, compiler, without_rowid=without_rowid, default_schema=default_schema
-        )
+    """The triggers of a sync with an opaque lens, the UPDATE trigger first.
+
+    ``without_rowid`` says that an SQLite table has none.
+    """
     row = "({}).{}" if product == "cockroachdb" else "{}.{}"
-    words = _Words(sync=sync, lens=sync.opaque, compiler=compiler, row=row)
+    words = _Words(sync=sync, lens=lens, compiler=compiler, row=row)
     if product == "sqlite":
         return _sqlite(words, without_rowid=without_rowid)
     if product in ("mysql", "mariadb"):
@@ -99,7 +92,7 @@ class _Words:
             text = f"contraflow: {table} is locked for the old release until the upgrade is contracted"
         else:
             text = f"contraflow: {table} must be written in both shapes until contract (OpaqueWriter)"
-        return "'" + text.replace("'", "''") + "'"
+        return plain_literal(text)
 
 
 def _mysql(words: _Words) -> list[TriggerText]:

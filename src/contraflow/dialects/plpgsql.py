@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 
 __all__ = ["definer_function", "natural_lock", "quoted_body"]
 
@@ -33,6 +33,6 @@ def definer_function(compiler: Compiler, name: str, schema: str | None, lines: S
 
 def natural_lock(table: str, values: Sequence[str]) -> str:
     """The number of an advisory lock for rows of the table with this natural key, there or not."""
-    name = "'" + f"contraflow {table}".replace("'", "''") + "'"
+    name = plain_literal(f"contraflow {table}")
     texts = ", ".join(f"CAST({value} AS text)" for value in values)
     return f"hashtextextended(concat_ws(chr(31), {name}, {texts}), 0)"

@@ -27,23 +27,20 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.collations import copy_collations
+from contraflow.dialects.compiler import plain_literal
 from contraflow.dialects.constraint_text import clause
-from contraflow.dialects.copying import copy_triggers
 from contraflow.dialects.kinds import Kind, kind_of
 from contraflow.dialects.labels import postgresql_labels
-from contraflow.dialects.opaque import trigger_statements
-from contraflow.dialects.pair import pair_triggers
 from contraflow.dialects.postgresql_lookups import lookup_problems
 from contraflow.dialects.postgresql_server import PostgreSQLServer
 from contraflow.dialects.postgresql_synced import inherited_columns, later_triggers
-from contraflow.dialects.reference import reference_triggers
 from contraflow.dialects.remaining import Remaining, remaining, require, still_nullable
 from contraflow.dialects.sync import TriggerText
 from contraflow.dialects.tables import PostgreSQLTables
+from contraflow.dialects.triggers import triggers_of
 from contraflow.dialects.widening import Widened, differ, fill_text, rebuild_problems
 from contraflow.installed import Index, Installed, Widening
 from contraflow.problems import Problem, ProblemError
-from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -53,8 +50,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    InstallCopy,
-    InstallPair,
     Linked,
     NumberColumn,
     Online,
@@ -178,13 +173,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def _texts(self, target: Sync | Linked) -> list[TriggerText]:
         schema = self.profile.settings.get("default_schema")
-        if isinstance(target, InstallCopy):
-            return copy_triggers(target.copy, target.on, self.product, self.compiler, default_schema=schema)
-        if isinstance(target, InstallPair):
-            return pair_triggers(target.pair, target.on, self.product, self.compiler, default_schema=schema)
-        if isinstance(target, InstallReference):
-            return reference_triggers(target.reference, self.product, self.compiler, default_schema=schema)
-        return trigger_statements(target, self.product, self.compiler, default_schema=schema)
+        return triggers_of(target, self.product, self.compiler, default_schema=schema)
 
     def _require_enums(self, work: Remaining, found: Found) -> None:
         """Raise CF116 for a column of an enumerated type that does not exist: a rollback could not tell whose it is."""
@@ -223,7 +212,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
         for column in work.add:
             if column.comment:
                 name = quote(column.name)
-                literal = "'" + column.comment.replace("'", "''") + "'"
+                literal = plain_literal(column.comment)
                 sent.append(
                     Statement(sql=f"COMMENT ON COLUMN {table}.{name} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
                 )
@@ -439,7 +428,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
         )
 
     def _estimate(self, table: str, schema: str | None) -> str:
-        name = data.escape(_text(self.compiler.table(table, schema)))
+        name = data.escape(plain_literal(self.compiler.table(table, schema)))
         return f"SELECT greatest(CAST(reltuples AS bigint), 0) FROM pg_class WHERE oid = to_regclass({name})"
 
     def probe(self, step: Probe) -> ProbeText:
@@ -523,7 +512,3 @@ def _milliseconds(seconds: float) -> int:
 def _check_name(table: str, column: str) -> str:
     digest = hashlib.sha256(f"{table}\0{column}".encode()).hexdigest()[:16]
     return f"contraflow_{digest}"
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.postgresql_keys import cannot_be_remade
 from contraflow.dialects.widening import Widened
 from contraflow.installed import Widening
@@ -164,7 +164,7 @@ def take_over(widened: Widened, due: Sequence[Widening], gone: Collection[str]) 
         name = quote(key["name"])
         sent.append(_alter(table, f"ADD CONSTRAINT {name} {key['text']} NOT VALID"))
         if key["comment"] is not None:
-            sent.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {table} IS {_literal(key['comment'])}"))
+            sent.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {table} IS {plain_literal(key['comment'])}"))
     return sent
 
 
@@ -214,7 +214,7 @@ def hand_over(widened: Widened, one: Widening) -> list[Statement]:
     last = [match[0] for match in _NAME.finditer(sequence)][-1]
     return [
         _alter(table, f"ALTER COLUMN {shadow} ADD GENERATED {kind} AS IDENTITY (SEQUENCE NAME {named})"),
-        Statement(sql=f"SELECT setval({_literal(named)}, nextval({_literal(sequence)}), false)"),
+        Statement(sql=f"SELECT setval({plain_literal(named)}, nextval({plain_literal(sequence)}), false)"),
         _alter(table, f"ALTER COLUMN {column} DROP IDENTITY"),
         Statement(sql=f"ALTER SEQUENCE {named} RENAME TO {last}"),
     ]
@@ -266,7 +266,3 @@ def _stuck(table: str, one: Widening, reason: str) -> Problem:
 
 def _alter(table: str, what: str) -> Statement:
     return Statement(sql=f"ALTER TABLE {table} {what}", lock=_EXCLUSIVE)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import BackfillText, Found, Statement, escape
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.mend import mend_text
 from contraflow.dialects.remaining import key_is_due
 from contraflow.installed import Installed, Mend
@@ -80,7 +80,7 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
         drop.append(_alter(one["table"], f"DROP CONSTRAINT {name}"))
         add.append(_alter(one["table"], f"ADD CONSTRAINT {name} {one['text'].removesuffix(' NOT VALID')} NOT VALID"))
         if one["comment"] is not None:
-            text = _literal(one["comment"])
+            text = plain_literal(one["comment"])
             add.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {one['table']} IS {text}"))
     if standing is not None:
         drop.append(_alter(table, f"DROP CONSTRAINT {quote(standing)}"))
@@ -148,12 +148,12 @@ def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[
     if step.stage == "end":
         if not one.identity or (found is not None and one.column not in found.details["default_texts"]):
             return []
-        own = f"pg_get_serial_sequence({_literal(table)}, {_literal(one.column)})"
+        own = f"pg_get_serial_sequence({plain_literal(table)}, {plain_literal(one.column)})"
         return [
             Statement(sql=f"ALTER SEQUENCE {sequence} OWNED BY NONE"),
             _alter(table, f"ALTER COLUMN {column} DROP DEFAULT"),
             _alter(table, f"ALTER COLUMN {column} ADD GENERATED {one.identity} AS IDENTITY"),
-            Statement(sql=f"SELECT setval({own}, nextval({_literal(sequence)}), false)"),
+            Statement(sql=f"SELECT setval({own}, nextval({plain_literal(sequence)}), false)"),
             Statement(sql=f"DROP SEQUENCE {sequence}"),
         ]
     if step.stage != "add" or stands or step.column is None:
@@ -162,19 +162,21 @@ def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[
     sent = [
         Statement(sql=f"CREATE SEQUENCE {sequence} AS {type_}"),
         _alter(table, f"ADD COLUMN {column} {type_}"),
-        _alter(table, f"ALTER COLUMN {column} SET DEFAULT nextval({_literal(sequence)})"),
+        _alter(table, f"ALTER COLUMN {column} SET DEFAULT nextval({plain_literal(sequence)})"),
         Statement(sql=f"ALTER SEQUENCE {sequence} OWNED BY {table}.{column}"),
-        Statement(sql=_GRANTS.format(sequence=_literal(sequence)[1:-1].replace("%", "%%"), table=_literal(table))),
+        Statement(
+            sql=_GRANTS.format(sequence=plain_literal(sequence)[1:-1].replace("%", "%%"), table=plain_literal(table))
+        ),
     ]
     if step.column.comment:
-        sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS {_literal(step.column.comment)}"))
+        sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS {plain_literal(step.column.comment)}"))
     return sent
 
 
 def fill_numbers(step: NumberColumn, compiler: Compiler, estimate: str) -> BackfillText:
     """The statements that number the rows from before the column was added."""
     table = compiler.table(step.table, step.schema)
-    sequence = _literal(compiler.table(step.numbered.sequence, step.schema))
+    sequence = plain_literal(compiler.table(step.numbered.sequence, step.schema))
     mend = Mend(column=step.numbered.column, text=f"nextval({sequence})", key=step.key.old)
     text = mend_text(FillNulls(table=step.table, schema=step.schema, mend=mend), compiler)
     if step.key.old:
@@ -184,10 +186,6 @@ def fill_numbers(step: NumberColumn, compiler: Compiler, estimate: str) -> Backf
     picked = escape(f"ctid IN (SELECT ctid FROM {table} WHERE {missing} LIMIT ")
     fill = f"{text.fill} AND {picked}:limit)"
     return replace(text, estimate=estimate, first_fill=fill, fill=fill)
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def prove(step: ProveReferences, found: Found | None, compiler: Compiler) -> list[Statement]:

@@ -25,18 +25,16 @@ from contraflow.dialects.base import (
     ProbeText,
     Statement,
 )
+from contraflow.dialects.compiler import plain_literal
 from contraflow.dialects.constraint_text import clause
-from contraflow.dialects.copying import copy_triggers
-from contraflow.dialects.opaque import trigger_statements
-from contraflow.dialects.pair import PREFIX, pair_triggers
-from contraflow.dialects.reference import reference_triggers
+from contraflow.dialects.pair import PREFIX
 from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
 from contraflow.dialects.sqlite_server import SQLiteServer, is_made
 from contraflow.dialects.sqlite_twin import SQLiteTables, twin_probe, twin_repairs, twin_triggers
 from contraflow.dialects.sync import TriggerText
+from contraflow.dialects.triggers import triggers_of
 from contraflow.installed import Index
 from contraflow.lens import Side
-from contraflow.references import InstallReference
 from contraflow.steps import (
     AllowNull,
     Backfill,
@@ -46,8 +44,6 @@ from contraflow.steps import (
     EnforceNotNull,
     ExtendEnums,
     Hold,
-    InstallCopy,
-    InstallPair,
     Linked,
     NumberColumn,
     Online,
@@ -97,14 +93,8 @@ class SQLiteAdapter(SQLiteServer):
         sql = None if found is None else found.details.get("sql")
 
         def triggers(target: Sync | Linked) -> list[TriggerText]:
-            if isinstance(target, InstallReference):
-                return reference_triggers(target.reference, self.product, self.compiler)
             without_rowid = sql is not None and "WITHOUT" in sqlite_text.options(sql)
-            if isinstance(target, InstallCopy):
-                return copy_triggers(target.copy, target.on, self.product, self.compiler, without_rowid=without_rowid)
-            if isinstance(target, InstallPair):
-                return pair_triggers(target.pair, target.on, self.product, self.compiler, without_rowid=without_rowid)
-            return trigger_statements(target, self.product, self.compiler, without_rowid=without_rowid)
+            return triggers_of(target, self.product, self.compiler, without_rowid=without_rowid)
 
         for step in hold.steps:
             if isinstance(step, ChangeKey):
@@ -196,8 +186,11 @@ class SQLiteAdapter(SQLiteServer):
                 text = sqlite_text.add_constraint(text, str(constraint.name), clause(constraint, self.compiler))
             if text == found.details["sql"]:
                 return []
-            new, version = _literal(text), str((found.details["schema_version"] + len(work.drop_triggers) + 1) % 2**31)
-        where = f"type = 'table' AND lower(name) = lower({_literal(work.table)})"
+            new, version = (
+                plain_literal(text),
+                str((found.details["schema_version"] + len(work.drop_triggers) + 1) % 2**31),
+            )
+        where = f"type = 'table' AND lower(name) = lower({plain_literal(work.table)})"
         table = self.compiler.table(work.table, work.schema)
         return [
             Statement(sql="PRAGMA writable_schema = ON"),
@@ -244,14 +237,14 @@ class SQLiteAdapter(SQLiteServer):
         moved = 0
         for name in sorted(own, key=lambda name: int(name.rpartition("_")[2])):
             stem, _, number = name.rpartition("_")
-            where = f"WHERE type = 'index' AND name = {_literal(name)}"
+            where = f"WHERE type = 'index' AND name = {plain_literal(name)}"
             if name in gone:
                 plain = _plain_name(gone[name], found)
                 create = f"CREATE UNIQUE INDEX {quote(plain)} ON {quote(work.table)} {self._key_of(gone[name])}"
-                yield f"name = {_literal(plain)}, sql = {_literal(create)} {where}"
+                yield f"name = {plain_literal(plain)}, sql = {plain_literal(create)} {where}"
                 moved += 1
             elif moved:
-                yield f"name = {_literal(f'{stem}_{int(number) - moved}')} {where}"
+                yield f"name = {plain_literal(f'{stem}_{int(number) - moved}')} {where}"
 
     def _build(self, step: BuildIndex, found: Found | None) -> list[Statement]:
         index = step.index
@@ -406,7 +399,3 @@ def _plain_name(index: Index, found: Found | None) -> str:
 
 def _busy_timeout(seconds: float) -> Statement:
     return Statement(sql=f"PRAGMA busy_timeout = {max(1, round(seconds * 1000))}")
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

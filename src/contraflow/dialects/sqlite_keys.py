@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from contraflow.dialects import sqlite_text
 from contraflow.dialects.base import Found, Statement
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.remaining import key_is_due
 from contraflow.installed import Installed, Numbered
 from contraflow.problems import Problem
@@ -100,17 +100,13 @@ def _spelt(step: NumberColumn, text: str, found: Found, compiler: Compiler) -> l
     prefix = f"{compiler.quote(step.schema)}." if step.schema else ""
     # Each change of the schema counts one: more than have been made by then, or other connections would not notice.
     version = (found.details["schema_version"] + 100) % 2**31
-    where = f"type = 'table' AND lower(name) = lower({_literal(step.table)})"
+    where = f"type = 'table' AND lower(name) = lower({plain_literal(step.table)})"
     return [
         Statement(sql="PRAGMA writable_schema = ON"),
-        Statement(sql=f"UPDATE {prefix}sqlite_schema SET sql = {_literal(text)} WHERE {where}", lock=_RESERVED),
+        Statement(sql=f"UPDATE {prefix}sqlite_schema SET sql = {plain_literal(text)} WHERE {where}", lock=_RESERVED),
         Statement(sql=f"PRAGMA {prefix}schema_version = {version}", lock=_RESERVED),
         Statement(sql="PRAGMA writable_schema = RESET"),
     ]
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _within(text: str, schema: str | None, compiler: Compiler) -> str:

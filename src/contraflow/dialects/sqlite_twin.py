@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from contraflow.dialects import sqlite_text
 from contraflow.dialects.base import BackfillText, Found, ProbeText, Statement, escape
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.remaining import index_name
 from contraflow.dialects.tables import Tables
 from contraflow.lens import Side
@@ -54,8 +54,8 @@ class SQLiteTables(Tables):
             f"INSERT INTO {alias} ({columns}) SELECT {columns} FROM {table}",
         ]
         if counted:
-            name, kept = _literal(step.alias), f"{prefix}sqlite_sequence"
-            reached = f"SELECT {name}, seq FROM {kept} WHERE name = {_literal(step.table)}"
+            name, kept = plain_literal(step.alias), f"{prefix}sqlite_sequence"
+            reached = f"SELECT {name}, seq FROM {kept} WHERE name = {plain_literal(step.table)}"
             texts += [f"DELETE FROM {kept} WHERE name = {name}", f"INSERT INTO {kept} (name, seq) {reached}"]
         texts += [
             *unique,
@@ -238,7 +238,3 @@ class _Side:
             f"{one}.{name} COLLATE BINARY IS NOT {other}.{name} OR typeof({one}.{name}) <> typeof({other}.{name})"
             for name in self.columns
         )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

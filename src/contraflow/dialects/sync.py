@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.plpgsql import definer_function, natural_lock, quoted_body
 from contraflow.dialects.rule import (
     Agrees,
@@ -422,7 +422,7 @@ def _assignments(trees: list[Tree], words: _Words) -> list[str]:
     for name, whens in cases.items():
         value = f"CASE {' '.join(whens)} ELSE {words.new(name)} END" if whens else words.new(name)
         if name in sync.enforced:
-            message = _text(f"NOT NULL constraint failed: {sync.table}.{name}")
+            message = plain_literal(f"NOT NULL constraint failed: {sync.table}.{name}")
             value = f"COALESCE({value}, RAISE(ABORT, {message}))"
         texts.append(f"{words.compiler.quote(name)} = {value}")
     return texts
@@ -505,15 +505,11 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
 
 def _message(text: str) -> str:
     """A message as a literal: at most 128 characters (manual, SIGNAL), of which none depends on the session's mode."""
-    return _text(text[:120].replace("\\", ""))
+    return plain_literal(text[:120].replace("\\", ""))
 
 
 def _key(name: str, quote: Callable[[str], str]) -> str:
     return name if name == "_rowid_" else quote(name)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 # --- the surface

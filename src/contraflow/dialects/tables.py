@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
-from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import AddAlias, DropAlias, Hold, MakeTable, MakeWay, RemoveTable, TakeName
 
@@ -174,8 +174,8 @@ class PostgreSQLTables(Tables):
         options = " WITH (security_invoker = true)" if self.version >= (15,) else ""
         grants = _GRANTS.format(
             alias=alias.replace("'", "''").replace("%", "%%"),
-            table=_literal(table),
-            columns=", ".join(_literal(name) for name in step.columns),
+            table=plain_literal(table),
+            columns=", ".join(plain_literal(name) for name in step.columns),
         )
         return [
             Statement(sql=f"CREATE VIEW {alias}{options} AS SELECT {self._columns(step)} FROM {table}"),
@@ -286,10 +286,6 @@ class _Names:
         """The view that comes into the table's place."""
         self.behind = f"{step.alias}~"
         """The table meanwhile: a name that comes after the alias."""
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _gone(table: str) -> ProblemError:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from contraflow.dialects.compiler.base import Compiler
+from contraflow.dialects.compiler.base import Compiler, plain_literal
 from contraflow.dialects.compiler.mysql import MariaDBCompiler, MySQLCompiler
 from contraflow.dialects.compiler.postgresql import CockroachDBCompiler, PostgreSQLCompiler
 from contraflow.dialects.compiler.sqlite import SQLiteCompiler
 
-__all__ = ["Compiler", "compiler_for"]
+__all__ = ["Compiler", "compiler_for", "plain_literal"]
 
 _COMPILERS: dict[str, type[Compiler]] = {
     "postgresql": PostgreSQLCompiler,

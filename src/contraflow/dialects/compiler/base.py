@@ -23,7 +23,7 @@ from contraflow.expressions import LensCall, Ref, children, inside, pairwise
 from contraflow.expressions.trees import NEW_UUID, Lookup, Match, NewUuid
 from contraflow.syncs import SyncColumn
 
-__all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path"]
+__all__ = ["Compiler", "Expression", "RefText", "is_json", "is_text", "json_path", "plain_literal"]
 
 Expression = ColumnElement[Any]
 RefText = Callable[[str], str]
@@ -53,6 +53,14 @@ def _is_decimal(type_: sa.types.TypeEngine[Any]) -> bool:
 def is_json(type_: sa.types.TypeEngine[Any]) -> bool:
     """Whether the type holds JSON documents."""
     return isinstance(type_, sa.types.JSON)
+
+
+def plain_literal(text: str) -> str:
+    """``text`` as a literal of standard SQL, in which a backslash is a character like any other.
+
+    So it is on SQLite, on PostgreSQL with ``standard_conforming_strings`` on, and, without backslashes, everywhere.
+    """
+    return "'" + text.replace("'", "''") + "'"
 
 
 class Compiler(ABC):
@@ -199,8 +207,7 @@ class Compiler(ABC):
 
     def bare_text(self, text: str) -> str:
         """A literal of text without a collation of its own."""
-        quoted = text.replace("'", "''")
-        return f"'{quoted}'"
+        return plain_literal(text)
 
     def alike(self, left: str, right: str) -> str:
         """Whether two values are alike to an index, or both NULL."""
