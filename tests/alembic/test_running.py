@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from contraflow.alembic.environment import Environment
 from contraflow.alembic.running import ChangeError
@@ -456,3 +457,24 @@ def test_a_wrong_setting_is_told_before_anything_is_done(project: Project, datab
     with pytest.raises(ProblemError, match="CF307"):
         project.upgrade()
     assert columns(database) == ["id", "fullname", "mail"]
+
+
+def test_a_run_that_another_one_overtook(project: Project, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one began and ended after this one had read where the database stands."""
+    project.upgrade("0001")
+    walk = ScriptDirectory._upgrade_revs
+
+    def overtaken(directory: ScriptDirectory, *arguments: Any) -> Any:
+        steps = walk(directory, *arguments)
+        command_line = [sys.executable, "-m", "alembic", "-c", str(project.ini), "upgrade", "head"]
+        subprocess.run(command_line, cwd=project.folder, check=True, capture_output=True)
+        return steps
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ScriptDirectory, "_upgrade_revs", overtaken)
+        with pytest.raises(ChangeError, match="another run of Alembic has carried out 0002") as error:
+            project.upgrade()
+    assert codes(error) == ["CF001"]
+    assert versions(database) == ["0003"]
+    project.upgrade()
+    assert status(database).state is State.VERIFIED

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -241,6 +243,55 @@ def test_a_second_runner(project: Project) -> None:
         assert contraflow("status", "--json").document["runner"]
     assert "runner" in told.err
     assert contraflow("migrate").code == 0
+
+
+LINGERING = """
+import time
+from pathlib import Path
+
+
+def upgrade():
+    Path("begun").touch()
+    until = time.monotonic() + 60
+    while not Path("go_on").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    op.create_table("users", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("fullname", sa.String(100)))
+
+
+def downgrade():
+    op.drop_table("users")
+"""
+
+
+def test_a_second_first_upgrade(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is at a plain revision still, and has made Alembic's table: no Change was asked yet."""
+    project = Project(tmp_path / "service", database.url)
+    project.revision("0001", None, LINGERING)
+    project.revision("0002", "0001", RENAME_NAME)
+    monkeypatch.chdir(project.folder)
+    first = subprocess.Popen([sys.executable, "-m", "contraflow.cli", "upgrade"], stdout=subprocess.DEVNULL)
+    try:
+        while not Path("begun").exists():
+            assert first.poll() is None
+            time.sleep(0.02)
+        assert f"process {first.pid} " in refused("CF001", "upgrade").err
+        assert "(upgrade)" in contraflow("status", "--json").document["runner"]
+    finally:
+        Path("go_on").touch()
+        assert first.wait(120) == 0
+    assert contraflow("upgrade").code == 0
+    assert contraflow("status", "--json").document["state"] == "VERIFIED"
+    assert contraflow("status", "--json").document["runner"] is None
+
+
+def test_plain_revisions_alone_need_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "service", f"sqlite:///{tmp_path}/service.db")
+    project.revision("0001", None, USERS)
+    monkeypatch.chdir(project.folder)
+    assert contraflow("upgrade").code == 0
+    engine = sa.create_engine(project.url)
+    assert sorted(sa.inspect(engine).get_table_names()) == ["alembic_version", "users"]
+    engine.dispose()
 
 
 @pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")

@@ -23,6 +23,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
+from contraflow.alembic.change import change_of
 from contraflow.alembic.discovery import to_upgrade
 from contraflow.alembic.place import refuse_another_place
 from contraflow.alembic.settings import Settings, read_settings
@@ -128,6 +129,11 @@ class Environment:
                 )
             )
         return found[0].revision if found and found[0] is not None else None
+
+    def has_changes(self) -> bool:
+        """Whether any of the revisions is a Change. Raises ``CF302`` if Alembic cannot read them."""
+        with _reported():
+            return any(change_of(script) is not None for script in self.directory.walk_revisions())
 
     def waiting(self, heads: Sequence[str], target: str) -> list[Script]:
         """The revisions that ``alembic upgrade target`` would run from ``heads``, in order. Raises ``CF302`` if it

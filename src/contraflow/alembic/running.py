@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from contraflow.alembic import offline
 from contraflow.alembic.change import Change, change_of
 from contraflow.alembic.discovery import (
     absolute,
+    behind,
     is_open,
     resumed,
     revision_of,
@@ -109,12 +110,14 @@ def _upgrade(context: MigrationContext, change: Change) -> set[Change]:
     through = guide.through or settings.through
     heads = context.get_current_heads()
     scripts = to_upgrade(directory, heads, _destination(context, directory, change, down=False) or "base")
-    revision = revision_of(scripts, change).revision
+    revision = revision_of(directory.walk_revisions(), change).revision
     if context.as_sql:
         one = _own_set(revision, sets(scripts, apart=through == "contract"))
         offline.upgrade(context, one, settings, through)
         return _changes(directory, _revisions(one))
     with _own_connections(context) as engine:
+        # Asked anew, now that the transaction is over that may have seen an older state only.
+        _refuse_overtaken(directory, context.get_current_heads(), revision)
         with Runner(engine, options=settings.options) as runner:
             past = runner.status()
         candidates = resumed(directory, scripts, past)
@@ -174,6 +177,20 @@ def _refuse_several(arguments: Mapping[str, Any]) -> None:
             why="a Change is one upgrade of one database, and would be carried out in each of them.",
             instead="give the database a migration environment of its own: a section with its script_location and URL,"
             "\nthen alembic -n SECTION upgrade head.",
+        )
+    )
+
+
+def _refuse_overtaken(directory: ScriptDirectory, heads: Sequence[str], revision: str) -> None:
+    """``CF001`` if the Change that Alembic has come to waits no more: it was read before the lock is had."""
+    if behind(directory, heads, revision):
+        return
+    raise ProblemError(
+        Problem(
+            code="CF001",
+            what=f"another run of Alembic has carried out {revision} since this one began.",
+            why="this one would move alembic_version from where it no longer stands.",
+            instead="run the same command again; contraflow upgrade keeps others out from its start.",
         )
     )
 

@@ -21,6 +21,7 @@ from contraflow.alembic.environment import Database, Environment
 from contraflow.alembic.running import ATTRIBUTE, Guide
 from contraflow.alembic.settings import Through
 from contraflow.cli.output import Output
+from contraflow.engine.lease import Lease
 from contraflow.engine.report import Options, State, Status
 from contraflow.engine.runner import Runner
 from contraflow.operations.planning import Upgrade
@@ -53,6 +54,8 @@ class Session:
     common: Common
     output: Output
     _stop: threading.Event = field(default_factory=threading.Event)
+    _lease: Lease | None = None
+    """The lock, while the command holds it for all that it does."""
 
     # -- where ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +218,9 @@ class Session:
         with (
             self._stoppable() as should_stop,
             self.output.progress() as progress,
-            Runner(engine, upgrade, options=options, progress=progress, should_stop=should_stop) as runner,
+            Runner(
+                engine, upgrade, options=options, progress=progress, should_stop=should_stop, lease=self._lease
+            ) as runner,
         ):
             yield runner
 
@@ -245,6 +250,26 @@ class Session:
 
     def run_upgrade(self, through: Through | None) -> None:
         """``alembic upgrade``, and what is left to do of an upgrade whose revisions it has nothing to run for."""
+        with self._alone("upgrade"):
+            self._upgrade(through)
+
+    @contextmanager
+    def _alone(self, verb: str) -> Iterator[None]:
+        """Hold the lock from the start. A Change asks for it only once Alembic has made its own table and has run the
+        plain revisions before it; two that do so at once collide (Alembic has no lock of its own).
+        """
+        with _told_apart():
+            changes = self.environment.has_changes()
+        if not changes:
+            yield
+            return
+        with Runner(self.connectable, options=self.options) as runner, runner.alone(verb) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    def _upgrade(self, through: Through | None) -> None:
         with _told_apart():
             self.environment.upgrade(self.target, **{ATTRIBUTE: self.guide(through=through)})
         through = through or self.through

@@ -245,8 +245,13 @@ class Lease:
     def held(self, connection: sa.Connection, verb: str) -> Iterator[None]:
         """Hold the lock while the block runs. Raises ``CF001`` naming the holder if another runner has it.
 
-        On an error the lock is given back too; it is left to run out only where even that cannot be sent.
+        On an error the lock is given back too; it is left to run out only where even that cannot be sent. Inside of
+        such a block it is held already: another one only makes sure of that.
         """
+        if self.owner in _active:
+            self.check(connection)
+            yield
+            return
         self._lost.clear()
         self._stop.clear()
         _active.add(self.owner)

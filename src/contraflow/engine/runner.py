@@ -66,6 +66,7 @@ class Runner:
     :class:`~contraflow.problems.Interrupted`, as it does on Ctrl-C, and the same verb resumes the work later.
     ``before_statement`` sees every statement before it is sent. ``lag`` tells how many seconds replication is behind;
     without it the replicas of ``options`` are asked. While it is more than ``options.max_lag``, data phases pause.
+    ``lease`` is the lock, where the caller holds it already (:meth:`alone`).
 
     Every verb raises :class:`~contraflow.problems.ProblemError`, before anything is changed where that can be
     known: ``CF001`` another runner is at work, ``CF003`` the journal is newer, ``CF004`` the verb is not
@@ -85,6 +86,7 @@ class Runner:
         should_stop: Callable[[], bool] = lambda: False,
         before_statement: Callable[[Statement], None] | None = None,
         lag: Callable[[], float] | None = None,
+        lease: Lease | None = None,
     ) -> None:
         self.options = options or Options()
         self._declared = upgrade
@@ -97,6 +99,7 @@ class Runner:
         self._tables = Tables(self.options.schema)
         self._replicas = Replicas(self.options.replicas)
         self._lag = lag or self._replicas.lag
+        self._lease = lease
 
     def __enter__(self) -> Self:
         return self
@@ -349,6 +352,19 @@ class Runner:
                 raise _no_such_table(name, entry)
             return sum(fill(work, entry, target) for target in targets)
 
+    @contextlib.contextmanager
+    def alone(self, verb: str) -> Iterator[Lease]:
+        """Hold the lock while the block runs, for what is done beside the verbs: no other runner begins anything.
+
+        Yields it, for the runners of this process that are to work meanwhile. Makes the journal's tables.
+        """
+        with contextlib.ExitStack() as stack:
+            with self._translated():  # not what the block raises, which need not be about this database
+                connection = stack.enter_context(self._database.connect(self._hook))
+                lease = self._lock(connection)
+                stack.enter_context(lease.held(connection, verb))
+            yield lease
+
     # -- telling ---
 
     def status(self) -> Status:
@@ -443,13 +459,7 @@ class Runner:
     def _work(self, verb: str) -> Iterator[Work]:
         """The lock, the journal and the upgrade's entry, while a verb runs."""
         with self._translated(), self._database.connect(self._hook) as connection:
-            options = self.options
-            if not self._tables.exist(connection):
-                # Where one lock guards all tables (SQLite), find out now and not behind the driver's own timeouts.
-                with self.adapter.transaction(connection, min(PATIENCE, options.lock_patience)):
-                    pass
-                self._tables.create(connection)
-            lease = Lease(self._database, self._tables, duration=options.lease, patience=options.lock_patience)
+            lease = self._lock(connection)
             with lease.held(connection, verb):
                 work = Work(
                     verb=verb,
@@ -467,6 +477,18 @@ class Runner:
                 work.offset = self.adapter.server_time(connection) - self._clock()
                 work.entry = self._entry(connection)
                 yield work
+
+    def _lock(self, connection: sa.Connection) -> Lease:
+        """The lock, not held yet unless the caller holds it. Makes the journal's tables where they are missing."""
+        if self._lease is not None:
+            return self._lease
+        options = self.options
+        if not self._tables.exist(connection):
+            # Where one lock guards all tables (SQLite), find out now and not behind the driver's own timeouts.
+            with self.adapter.transaction(connection, min(PATIENCE, options.lock_patience)):
+                pass
+            self._tables.create(connection)
+        return Lease(self._database, self._tables, duration=options.lease, patience=options.lock_patience)
 
     def _next(self, verb: str, entry: Entry) -> State:
         state = after(verb, entry.state)
