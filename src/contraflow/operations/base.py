@@ -34,6 +34,7 @@ __all__ = [
     "TableName",
     "check_name",
     "constant_default",
+    "contradiction",
     "default_text",
     "find_column",
     "find_table",
@@ -266,6 +267,11 @@ class Operation(Protocol):
 def incomplete(what: str, instead: str) -> ProblemError:
     """``CF116``: a declaration that lacks something, or contradicts itself."""
     return ProblemError(Problem(code="CF116", what=what, instead=instead))
+
+
+def contradiction(what: str, why: str, instead: str) -> Problem:
+    """``CF116``: declarations that contradict each other, or what is there."""
+    return Problem(code="CF116", what=what, why=why, instead=instead)
 
 
 def check_name(of: str, name: str | None, instead: str = "choose one that every server keeps whole.") -> None:

@@ -41,9 +41,8 @@ from contraflow.operations.mending import repairs
 from contraflow.operations.moves import MoveColumns, installed_pairs, move, pairs_of
 from contraflow.operations.nullability import change_nullability, mends
 from contraflow.operations.parts import CopyTable, MergeTables, SplitTable, expand_parts, note_parts, parts_of
-from contraflow.operations.references import (
-    AddCompanion,
-    ReferColumns,
+from contraflow.operations.references import AddCompanion, ReferColumns
+from contraflow.operations.referring import (
     add_marker,
     expand_references,
     installed_references,
