@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,8 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Check, Constraint, ForeignKey
 from contraflow.dialects import sqlite_text
-from contraflow.dialects.pair import PREFIX
+from contraflow.dialects.pair import PREFIX, is_own
+from contraflow.dialects.sqlite_trial import empty_copy, in_the_way, quoted
 from contraflow.installed import Index
 
 __all__ = ["mysql_dependents", "postgresql_dependents", "postgresql_readers", "sqlite_dependents"]
@@ -132,7 +132,7 @@ def mysql_dependents(
         " WHERE EVENT_OBJECT_SCHEMA = :database AND EVENT_OBJECT_TABLE = :table ORDER BY TRIGGER_NAME"
     )
     named = [(row["TRIGGER_NAME"], row["ACTION_STATEMENT"]) for row in triggers]
-    yield from _triggers([(name, text) for name, text in named if not _is_own(name, own)], columns, "`")
+    yield from _triggers([(name, text) for name, text in named if not is_own(name, own)], columns, "`")
     short, full = _backticks(table), f"{_backticks(database)}.{_backticks(table)}"
     for row in schema.rows("SELECT TABLE_NAME, VIEW_DEFINITION FROM information_schema.VIEWS ORDER BY TABLE_NAME"):
         definition = str(row["VIEW_DEFINITION"] or "").lower()
@@ -196,21 +196,18 @@ def sqlite_dependents(
 ) -> Dependents:
     """By trying: the columns are dropped from an empty copy of the schema, in memory, without what is ``replaced``."""
     gone = {index.name for index in replaced}
-    master = f'"{schema}".sqlite_master' if schema else "sqlite_master"
-    texts = connection.exec_driver_sql(
-        f"SELECT name, sql FROM {master} WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        " ORDER BY type <> 'table', rowid"
-    ).all()
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
-        for name, sql in texts:
-            if _is_own(name, own) or name in gone:
-                continue
-            if name == table:
-                sql = _without(sql, replaced)
-            with contextlib.suppress(sqlite3.Error):  # a module or a collation that this connection does not have
-                copy.execute(sql)
+
+    def text(name: str, sql: str) -> str | None:
+        if name in gone:
+            return None
+        return _without(sql, replaced) if name == table else sql
+
+    with empty_copy(connection, schema, own, text) as copy:
         for column in columns:
-            yield from _refusals(copy, table, column)
+            statement = f"ALTER TABLE {quoted(table)} DROP COLUMN {quoted(column)}"
+            # What else it may fail of is a key or a plain index, which the plan has named.
+            for kind, name in in_the_way(copy, statement, "view|trigger|index|table"):
+                yield column, f"a generated column or a CHECK of {name}" if kind == "table" else f"{kind} {name}"
 
 
 def _without(sql: str, replaced: Sequence[Index | Constraint]) -> str:
@@ -224,37 +221,12 @@ def _without(sql: str, replaced: Sequence[Index | Constraint]) -> str:
     return sql
 
 
-def _refusals(copy: sqlite3.Connection, table: str, column: str) -> Dependents:
-    def quote(name: str) -> str:
-        return '"' + name.replace('"', '""') + '"'
-
-    while True:
-        try:
-            copy.execute(f"ALTER TABLE {quote(table)} DROP COLUMN {quote(column)}")
-        except sqlite3.Error as error:
-            match = re.match(r"error in (view|trigger|index|table) (.+?)(?: after drop column)?: ", str(error))
-            if match is None:
-                return  # a key or a plain index, which the plan has named, or a table that cannot be copied
-            kind, name = match.groups()
-            yield column, f"a generated column or a CHECK of {name}" if kind == "table" else f"{kind} {name}"
-            if kind == "table":
-                return
-            copy.execute(f"DROP {kind} {quote(name)}")  # and look for the next one
-        else:
-            return
-
-
 def _triggers(triggers: Sequence[Any], columns: Sequence[str], mark: str) -> Dependents:
     for name, text in triggers:
         for column in columns:
             pattern = rf"\b(?:new|old)\s*\.\s*{mark}?{re.escape(column)}{mark}?(?![\w$])"
             if re.search(pattern, str(text), re.IGNORECASE):
                 yield column, f"trigger {name}"
-
-
-def _is_own(name: str, own: str | None) -> bool:
-    """Whether a trigger is a sync's or a pair's."""
-    return name.startswith(PREFIX) or bool(own and name.startswith(own))
 
 
 def _backticks(name: str) -> str:

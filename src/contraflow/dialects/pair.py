@@ -27,11 +27,16 @@ from contraflow.dialects.plpgsql import definer_function
 from contraflow.dialects.sync import TriggerText
 from contraflow.syncs import Pair, PairTable
 
-__all__ = ["PREFIX", "pair_trigger_names", "pair_triggers"]
+__all__ = ["PREFIX", "is_own", "pair_trigger_names", "pair_triggers"]
 
 PREFIX = "zcf_"
 """Names of a pair's triggers begin so: PostgreSQL fires in the order of names, and a main table's BEFORE DELETE must
 come after the application's own, any of which may call the delete off."""
+
+
+def is_own(name: str, own: str | None) -> bool:
+    """Whether a trigger is a sync's, of the stem ``own``, or links two tables."""
+    return name.startswith(PREFIX) or bool(own and name.startswith(own))
 
 
 def pair_trigger_names(name: str) -> tuple[str, ...]:

@@ -6,14 +6,13 @@ in it is not found, and a name in it may mean something else. So they are told a
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sqlite3
 from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
 from contraflow.dialects.pair import PREFIX
+from contraflow.dialects.sqlite_trial import empty_copy, in_the_way, quoted
 
 __all__ = [
     "mysql_routines",
@@ -128,39 +127,16 @@ def sqlite_table_readers(
     (https://www.sqlite.org/lang_altertable.html, from 3.25 on.) A renamed table's are changed with it; what reads
     something that was missing before would still keep it from being renamed, but not a table from being dropped.
     """
-    master = f'"{schema}".sqlite_master' if schema else "sqlite_master"
-    texts = connection.exec_driver_sql(
-        f"SELECT name, sql FROM {master} WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        " ORDER BY type <> 'table', rowid"
-    ).all()
-    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
-        for name, sql in texts:
-            if not (own and name.startswith(own)) and not name.startswith(PREFIX) and name != renamed:
-                with contextlib.suppress(sqlite3.Error):  # a module or a collation that this connection does not have
-                    copy.execute(sql)
+
+    def readers(old: str, new: str) -> list[str]:
+        statement = f"ALTER TABLE {quoted(old)} RENAME TO {quoted(new)}"
+        return [f"{kind} {name}" for kind, name in in_the_way(copy, statement, "view|trigger")]
+
+    with empty_copy(connection, schema, own, lambda name, sql: None if name == renamed else sql) as copy:
         if renamed is not None:
-            yield from _refusals(copy, table, renamed)
+            yield from readers(table, renamed)
             return
         copy.execute("CREATE TABLE cf_any (x)")
-        before = list(_refusals(copy, "cf_any", "cf_other"))
-        copy.execute(f"DROP TABLE {_quoted(table)}")
-        yield from (reader for reader in _refusals(copy, "cf_other", "cf_any") if reader not in before)
-
-
-def _refusals(copy: sqlite3.Connection, table: str, name: str) -> Iterator[str]:
-    while True:
-        try:
-            copy.execute(f"ALTER TABLE {_quoted(table)} RENAME TO {_quoted(name)}")
-        except sqlite3.Error as error:
-            match = re.match(r"error in (view|trigger) (.+?)(?: after rename)?: ", str(error))
-            if match is None:
-                return
-            kind, reader = match.groups()
-            yield f"{kind} {reader}"
-            copy.execute(f"DROP {kind} {_quoted(reader)}")  # and look for the next one
-        else:
-            return
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+        before = readers("cf_any", "cf_other")
+        copy.execute(f"DROP TABLE {quoted(table)}")
+        yield from (reader for reader in readers("cf_other", "cf_any") if reader not in before)
