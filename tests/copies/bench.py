@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from contraflow import CopyColumn, Declared, Source, Through, Upgrade
+from contraflow import CopyColumn, Source, Through
 from contraflow.copies import BackfillCopy, Copy
 from contraflow.dialects.copying import copy_fill, copy_probe, copy_repair
 from contraflow.lens import Side
@@ -17,6 +17,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import Hold, Online, RemovePair
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 from tests.workbench import Workbench
 
 Values = Mapping[str, Any]
@@ -180,7 +181,7 @@ class Bench(Workbench):
         META.create_all(connection)
         place = sa.Column("place", sa.String(9), nullable=not scene.keeps)
         operation = CopyColumn(table="goods", column=place, sources=scene.sources, winner=scene.winner)
-        upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=(operation,)),))
+        upgrade = upgrade_of(operation, new="r")
         tables: dict[TableName, sa.Table] = {(None, name): table for name, table in TABLES.items()}
         phases = plan(upgrade, tables)
         steps = [block.step for block in phases.migrate if isinstance(block, Online)]

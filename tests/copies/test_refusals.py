@@ -12,7 +12,6 @@ from contraflow import (
     AddForeignKey,
     AddUnique,
     CopyColumn,
-    Declared,
     DropColumn,
     DropTable,
     ProblemError,
@@ -21,7 +20,6 @@ from contraflow import (
     Runner,
     Source,
     Through,
-    Upgrade,
 )
 from contraflow.copies import BackfillCopy
 from contraflow.dialects import Profile, for_profile
@@ -29,6 +27,7 @@ from contraflow.operations.base import Operation, TableName
 from contraflow.operations.planning import plan
 from contraflow.steps import Online, Phases
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 PLACE = sa.Column("place", sa.String(9))
 BY_KEY = Source(table="makers", column="town", on={"maker": "id"})
@@ -55,7 +54,7 @@ def tables(*more: sa.schema.SchemaItem, **makers: Any) -> dict[TableName, sa.Tab
 
 
 def planned(*operations: Operation, found: dict[TableName, sa.Table] | None = None) -> Phases:
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    upgrade = upgrade_of(*operations, new="r")
     return plan(upgrade, found or tables())
 
 
@@ -194,7 +193,7 @@ def test_texts_that_the_server_does_not_compare(database: Database) -> None:
 
 
 def runner(database: Database, operation: CopyColumn) -> Runner:
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=(operation,)),))
+    upgrade = upgrade_of(operation, new="r")
     return Runner(database.url, upgrade)
 
 

@@ -9,20 +9,15 @@ import pytest
 import sqlalchemy as sa
 
 from contraflow.engine import Options, Progress, State
-from contraflow.operations.base import Operation
 from contraflow.operations.columns import AddColumn, RenameColumn
 from contraflow.operations.moves import MoveColumns
-from contraflow.operations.planning import Declared, Upgrade
 from contraflow.operations.tables import CreateTable
 from contraflow.problems import Interrupted
 from tests.engine import service
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 RENAME = RenameColumn(table="things", old="a", new="b")
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=operations),))
 
 
 def make(database: Database, type_: str, value: str) -> None:

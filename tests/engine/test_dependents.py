@@ -14,6 +14,7 @@ from contraflow.operations.tables import DropTable, RenameTable
 from contraflow.problems import ProblemError
 from tests.engine import service
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 RENAME = Upgrade(
     old="r0",
@@ -125,10 +126,6 @@ ROUTINE = {
 }
 ROUTINE["mariadb"] = ROUTINE["mysql"]
 WORDS = "CREATE TABLE words (id INTEGER PRIMARY KEY, word VARCHAR(20))"
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=operations),))
 
 
 def test_what_reads_a_table_that_goes_is_named_before_contract_begins(database: Database) -> None:

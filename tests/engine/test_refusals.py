@@ -18,6 +18,7 @@ from contraflow.operations.tables import CreateTable
 from contraflow.problems import Problem, ProblemError
 from tests.engine import service
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 USERS = ("users",)
 
@@ -201,7 +202,7 @@ def test_a_part_is_contracted_already(database: Database) -> None:
 def test_unknown_table_and_column(users: Database) -> None:
     for table, column in (("user", "full_name"), ("users", "fullname")):
         operation = RenameColumn(table=table, old=column, new="name")
-        bad = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(operation,)),))
+        bad = upgrade_of(operation, old="r0")
         with service.runner(users.url, bad) as runner:
             assert [problem.code for problem in runner.check()] == ["CF101"]
             (problem,) = refused(runner, "expand")
@@ -213,7 +214,7 @@ def test_unknown_table_and_column(users: Database) -> None:
 def test_a_view_is_not_a_table(users: Database) -> None:
     send(users, "CREATE VIEW people AS SELECT id, full_name FROM users")
     rename = RenameColumn(table="people", old="full_name", new="name")
-    declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(rename,)),))
+    declared = upgrade_of(rename, old="r0")
     with service.runner(users.url, declared) as runner:
         (problem,) = runner.check()
         assert problem.code == "CF205"
@@ -235,7 +236,7 @@ def test_names_that_the_server_would_not_keep_whole(users: Database) -> None:
     letter = "ü" if unit == "characters" else "x"
     for length, codes in ((limit + 1, ["CF118"]), (limit, [])):
         column = RenameColumn(table="users", old="visits", new=letter * length)
-        declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(column,)),))
+        declared = upgrade_of(column, old="r0")
         with service.runner(users.url, declared) as runner:
             assert [problem.code for problem in runner.check()] == codes
             if codes:
@@ -251,7 +252,7 @@ def test_names_in_a_new_table_that_the_server_would_not_keep_whole(users: Databa
     columns = sa.Column("id", sa.Integer, primary_key=True), sa.Column(f"{long}c", sa.Integer)
     unique = sa.UniqueConstraint(f"{long}c", name=f"{long}u")
     create = CreateTable(definition=sa.Table("people", sa.MetaData(), *columns, unique))
-    declared = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(create,)),))
+    declared = upgrade_of(create, old="r0")
     with service.runner(users.url, declared) as runner:
         found = [problem.what.split()[5] for problem in runner.check() if problem.code == "CF118"]
     assert found == ["column", "constraint"]

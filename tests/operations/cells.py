@@ -77,6 +77,7 @@ from contraflow.steps import (
     Step,
     WidenColumns,
 )
+from tests.upgrades import upgrade_of
 
 PROFILES = (
     Profile(product="postgresql", version=(18, 0)),
@@ -219,7 +220,7 @@ def _whole_rows(operation: CopyTable | MergeTables | SplitTable, adapter: Adapte
         operation,
         *(DropTable(table=one) for one in old),
     )
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    upgrade = upgrade_of(*operations, new="r")
     return plan(upgrade, {(None, name): made[name] for name in old}, write=adapter.condition)
 
 

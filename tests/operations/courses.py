@@ -19,7 +19,6 @@ from contraflow import (
     CopyTable,
     CreateIndex,
     CreateTable,
-    Declared,
     DropColumn,
     DropIndex,
     DropTable,
@@ -43,6 +42,7 @@ from contraflow import (
 from contraflow.expressions import after, before, concat, mod, recode, substr, trim
 from contraflow.operations.base import Operation
 from tests.operations.lives import LIVES, TABLE, Life, create, send
+from tests.upgrades import upgrade_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +197,7 @@ def _course(
     metadata, tables = old
     return Course(
         name=name,
-        upgrade=Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(operations)),)),
+        upgrade=upgrade_of(*operations),
         create=metadata.create_all,
         old=_parts(metadata, *tables),
         new=new,

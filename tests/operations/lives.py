@@ -20,7 +20,6 @@ from contraflow import (
     AddSurrogateKey,
     AddUnique,
     CreateIndex,
-    Declared,
     DropCheck,
     DropForeignKey,
     DropIndex,
@@ -40,6 +39,7 @@ from contraflow.operations.base import Operation
 from contraflow.operations.constraints import Action
 from tests.dialects.support import connected
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 TABLE = "users"
 
@@ -66,7 +66,7 @@ class Life:
 
     @property
     def upgrade(self) -> Upgrade:
-        return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(self.operations)),))
+        return upgrade_of(*self.operations)
 
 
 def _key() -> sa.Column[int]:

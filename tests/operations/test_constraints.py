@@ -37,6 +37,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import BuildConstraint, Online, Phases
 from tests.operations.lives import LIVES, create, exact, runner, send
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 UNKEPT = next(life for life in LIVES if life.name == "a foreign key comes that the old release does not keep")
 
@@ -244,7 +245,7 @@ def test_rollback_is_refused_while_nothing_says_what_the_old_release_reads(datab
     create(database.engine, life.old)
     send(database.engine, life.seed)
     before = exact(database.engine)
-    with Runner(database.url, upgrade(LoosenNotNull(table="users", column="city"))) as run:
+    with Runner(database.url, upgrade_of(LoosenNotNull(table="users", column="city"))) as run:
         run.upgrade()
         send(database.engine, ["UPDATE users SET city = NULL"])
         with pytest.raises(ProblemError, match=r"cannot rollback .* users\.city is NULL in 1 row"):
@@ -260,7 +261,7 @@ def test_a_value_that_is_null_itself_is_shown_and_not_written_for_ever(database:
     create(database.engine, life.old)
     send(database.engine, life.seed)
     fill = TightenNotNull(table="users", column="city", reads=["street"], fill=lambda row: row.street)
-    with Runner(database.url, upgrade(fill)) as run:
+    with Runner(database.url, upgrade_of(fill)) as run:
         run.upgrade()
         with pytest.raises(ProblemError, match=r"CF013: .* users\.city is NULL in 1 row"):
             run.contract()
@@ -274,12 +275,8 @@ def test_a_value_that_is_null_itself_is_shown_and_not_written_for_ever(database:
         ]
 
 
-def upgrade(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
 def problems(database: Database, *operations: Operation) -> dict[str, str]:
-    with Runner(database.url, upgrade(*operations)) as run:
+    with Runner(database.url, upgrade_of(*operations)) as run:
         return {problem.code: str(problem) for problem in run.check()}
 
 
@@ -328,7 +325,7 @@ def test_an_action_that_no_trigger_sees(database: Database) -> None:
     if database.kind in ("mysql", "mariadb"):
         assert "fires no triggers" in problems(database, *operations)["CF205"]
         return
-    with Runner(database.url, upgrade(*operations), options=Options(lock_timeout=0.3)) as run:
+    with Runner(database.url, upgrade_of(*operations), options=Options(lock_timeout=0.3)) as run:
         run.upgrade()
         send(database.engine, ["DELETE FROM groups_of_users WHERE id = 1"])
         with database.engine.connect() as connection:
@@ -394,7 +391,7 @@ def test_a_referenced_column_is_renamed_together_with_the_keys_that_refer_to_it(
             table="accounts", name="fk_accounts_number", columns=["realm"], target="realms", target_columns=["number"]
         ),
     )
-    with Runner(database.url, upgrade(*operations), options=Options(lock_timeout=0.3)) as run:
+    with Runner(database.url, upgrade_of(*operations), options=Options(lock_timeout=0.3)) as run:
         assert run.check() == []
         run.upgrade()
         run.rollback()

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from contraflow import AddEnumValues, ChangeType, Declared, Options, Runner, Upgrade
+from contraflow import AddEnumValues, ChangeType, Runner
 from contraflow.dialects.base import Statement
 from contraflow.expressions import recode
-from contraflow.operations.base import Operation
 from contraflow.problems import ProblemError
 from tests.operations.lives import Killed, exact, send
 from tests.servers.shared import Database
+from tests.upgrades import runner_of, upgrade_of
 
 POSTGRESQL = ("postgresql", "postgresql15")
 MYSQL = ("mariadb", "mysql")
 NEW = ["it's", "back\\slash", "late"]
-
-
-def upgrade(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-@contextlib.contextmanager
-def running(database: Database, *operations: Operation) -> Iterator[Runner]:
-    with Runner(database.url, upgrade(*operations), options=Options(lock_timeout=0.3)) as run:
-        yield run
 
 
 def table(database: Database) -> sa.Table:
@@ -62,7 +51,7 @@ def test_values_are_added(database: Database) -> None:
     """Not before contract: until then no release can write what the old one could not read."""
     table(database)
     start, before = exact(database.engine), values(database)
-    with running(database, AddEnumValues(table="users", column="state", values=NEW)) as run:
+    with runner_of(database, AddEnumValues(table="users", column="state", values=NEW)) as run:
         assert run.check() == []
         run.upgrade()
         if database.kind != "sqlite":
@@ -94,7 +83,7 @@ def test_values_are_added(database: Database) -> None:
 def test_contract_is_killed_before_each_value(database: Database) -> None:
     table(database)
     operation = AddEnumValues(table="users", column="state", values=NEW)
-    with running(database, operation) as run:
+    with runner_of(database, operation) as run:
         run.upgrade()
     for _ in range(4):
         sent: list[str] = []
@@ -105,7 +94,7 @@ def test_contract_is_killed_before_each_value(database: Database) -> None:
                     raise Killed
                 sent.append(statement.sql)
 
-        with Runner(database.url, upgrade(operation), before_statement=die) as run, contextlib.suppress(Killed):
+        with Runner(database.url, upgrade_of(operation), before_statement=die) as run, contextlib.suppress(Killed):
             run.contract()
     assert values(database)["state"] == ["new", "o'ld", *NEW]
 
@@ -129,7 +118,7 @@ def test_values_are_renamed_and_removed(database: Database) -> None:
         ["DROP INDEX ix_users_state ON users" if database.kind in MYSQL else "DROP INDEX ix_users_state"],
     )
     start = exact(database.engine)
-    with running(database, change) as run:
+    with runner_of(database, change) as run:
         assert run.check() == []
         run.upgrade()
         send(database.engine, ["INSERT INTO users (id, state_2) VALUES (3, 'gone')"])
@@ -150,7 +139,7 @@ def test_what_cannot_be_added(database: Database) -> None:
     send(database.engine, [f"CREATE TABLE users (id INT PRIMARY KEY, n INT, t VARCHAR(3), s VARCHAR(9), {check})"])
 
     def codes(column: str, *values: str) -> list[str]:
-        with running(database, AddEnumValues(table="users", column=column, values=values)) as run:
+        with runner_of(database, AddEnumValues(table="users", column=column, values=values)) as run:
             return [problem.code for problem in run.check()]
 
     assert codes("n", "c") == ["CF116"]

@@ -15,7 +15,6 @@ from contraflow import (
     Declared,
     DropIndex,
     Fault,
-    Options,
     ProblemError,
     RenameColumn,
     Runner,
@@ -28,20 +27,13 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from tests.operations.lives import TABLE, exact, send, writing
 from tests.servers.shared import Database
+from tests.upgrades import runner_of, upgrade_of
 
 CREATE = "CREATE TABLE users (id INTEGER NOT NULL PRIMARY KEY, mail VARCHAR(60) NOT NULL, gone INTEGER)"
 LOWER = CreateIndex(table=TABLE, name="ix_users_lower", columns=["gone", sa.text("lower(mail)")])
 PRESENT = CreateIndex(
     table=TABLE, name="ux_users_mail", columns=["mail"], unique=True, where=sa.text("gone IS NULL AND mail <> 'a:b'")
 )
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-def runner(database: Database, *operations: Operation) -> Runner:
-    return Runner(database.url, upgrade_of(*operations), options=Options(lock_timeout=0.3))
 
 
 def refusal(error: pytest.ExceptionInfo[sa.exc.DBAPIError]) -> Fault | None:
@@ -54,7 +46,7 @@ def test_an_index_over_an_expression_and_one_over_a_part_of_the_rows(database: D
     send(engine, [CREATE, "INSERT INTO users (id, mail) VALUES (1, 'ada'), (2, 'bob')"])
     start = exact(engine)
     writes = ["INSERT INTO users (id, mail) VALUES (9, 'new')", "DELETE FROM users WHERE id = 9"]
-    with runner(database, LOWER, PRESENT) as run:
+    with runner_of(database, LOWER, PRESENT) as run:
         assert run.check() == []
         run.expand()
         with writing(engine, writes):
@@ -132,7 +124,7 @@ def test_what_a_failed_build_left_is_built_anew(database: Database) -> None:
     engine = database.engine
     send(engine, [CREATE, "INSERT INTO users (id, mail) VALUES (1, 'Ada'), (2, 'ada')"])
     unique = CreateIndex(table=TABLE, name="ux_users_lower", columns=[sa.text("lower(mail)")], unique=True)
-    with runner(database, unique) as run:
+    with runner_of(database, unique) as run:
         run.expand()
         run.migrate()
         with pytest.raises(ProblemError, match=r"CF014: .* 2 rows of users are alike"):
@@ -148,13 +140,13 @@ def test_what_a_failed_build_left_is_built_anew(database: Database) -> None:
 def test_where_they_cannot_be_a_computed_column_takes_their_place(database: Database) -> None:
     engine = database.engine
     send(engine, [CREATE, "INSERT INTO users (id, mail) VALUES (1, 'ada'), (2, 'bob')"])
-    with runner(database, LOWER, PRESENT) as run:
+    with runner_of(database, LOWER, PRESENT) as run:
         problems = run.check()
         assert [problem.code for problem in problems] == ["CF205", "CF205"]
         assert 'sa.Computed("lower(mail)", persisted=False)' in problems[0].instead
     table = sa.Table("t", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("n", sa.Integer))
     partial = CreateIndex(table="t", name="ux_t", columns=["n"], unique=True, where=sa.text("n > 1"))
-    with runner(database, CreateTable(definition=table), partial) as run:
+    with runner_of(database, CreateTable(definition=table), partial) as run:
         assert [problem.code for problem in run.check()] == ["CF205"], "without a word it would be over all rows"
     low = sa.Column("low", sa.String(60), sa.Computed("lower(mail)", persisted=False))
     present = sa.Column("present", sa.String(60), sa.Computed("CASE WHEN gone IS NULL THEN mail END", persisted=False))
@@ -166,12 +158,12 @@ def test_where_they_cannot_be_a_computed_column_takes_their_place(database: Data
     writes = ["INSERT INTO users (id, mail) VALUES (9, 'new')", "DELETE FROM users WHERE id = 9"]
     left: tuple[Operation, ...] = (*columns, *indexes)
     if database.kind == "mariadb":
-        with runner(database, *left) as run:
+        with runner_of(database, *left) as run:
             assert [problem.code for problem in run.check()] == ["CF205", "CF205"]
-        with runner(database, *columns) as run:
+        with runner_of(database, *columns) as run:
             run.run("contract")
         left = indexes
-    second = Upgrade(old=None, new="r2", changes=(Declared(revision="r2", operations=left),))
+    second = upgrade_of(*left, new="r2")
     with Runner(database.url, second) as run:
         assert run.check() == []
         with writing(engine, writes):
@@ -188,9 +180,9 @@ def test_an_index_over_an_expression_that_is_there_is_known_and_dropped(database
     engine = database.engine
     send(engine, [CREATE, "CREATE INDEX ix_users_low ON users ((lower(mail)), gone)"])
     rename = RenameColumn(table=TABLE, old="mail", new="email")
-    with runner(database, rename) as run:
+    with runner_of(database, rename) as run:
         assert [problem.code for problem in run.check()] == ["CF111"]
-    with runner(database, rename, DropIndex(table=TABLE, name="ix_users_low")) as run:
+    with runner_of(database, rename, DropIndex(table=TABLE, name="ix_users_low")) as run:
         assert run.check() == []
         run.upgrade()
         assert run.check() == []
@@ -203,7 +195,7 @@ def test_a_unique_one_is_not_dropped_beside_writers(database: Database) -> None:
     """If the server has learned to, the last line fails."""
     engine = database.engine
     send(engine, [CREATE, "CREATE UNIQUE INDEX ux_users_low ON users ((lower(mail)), gone)"])
-    with runner(database, DropIndex(table=TABLE, name="ux_users_low")) as run:
+    with runner_of(database, DropIndex(table=TABLE, name="ux_users_low")) as run:
         assert [problem.code for problem in run.check()] == ["CF205"]
     with pytest.raises(sa.exc.DBAPIError, match="1846"):
         send(engine, ["ALTER TABLE users DROP INDEX ux_users_low, ALGORITHM=INPLACE"])
@@ -214,7 +206,7 @@ def test_a_unique_one_is_not_dropped_beside_writers(database: Database) -> None:
 def test_a_method_and_storage_parameters_are_postgresqls(database: Database) -> None:
     send(database.engine, [CREATE])
     index = CreateIndex(table=TABLE, name="ix", columns=["mail"], using="hash", storage={"fillfactor": 70})
-    with runner(database, index) as run:
+    with runner_of(database, index) as run:
         if not database.kind.startswith("postgresql"):
             assert [problem.code for problem in run.check()] == ["CF205"]
             return

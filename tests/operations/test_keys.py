@@ -16,7 +16,6 @@ from contraflow import (
     AddUnique,
     CreateIndex,
     CreateTable,
-    Declared,
     DropColumn,
     DropPrimaryKey,
     Options,
@@ -25,7 +24,6 @@ from contraflow import (
     RenameTable,
     Runner,
     State,
-    Upgrade,
     WidenColumn,
 )
 from contraflow.dialects.base import Statement
@@ -33,6 +31,7 @@ from contraflow.operations.base import Operation
 from tests.operations import lives
 from tests.operations.lives import LIVES, Killed, exact, send, writing
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 MYSQL = ("mysql", "mariadb")
 SWAP: Sequence[Operation] = (
@@ -45,7 +44,7 @@ SWAP: Sequence[Operation] = (
 def runner(
     database: Database, operations: Sequence[Operation], **options: object
 ) -> contextlib.AbstractContextManager[Runner]:
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(operations)),))
+    upgrade = upgrade_of(*operations)
     return Runner(database.url, upgrade, **{"options": Options(lock_timeout=0.3), **options})  # type: ignore[arg-type]
 
 
@@ -226,7 +225,7 @@ def test_a_rebuild_on_sqlite_keeps_what_stands_on_the_table(database: Database) 
         AddUnique(table="plans", name="uq_plans_code", columns=["code"]),
         AddPrimaryKey(table="plans", columns=["number"]),
     )
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     with Runner(enforcing, upgrade) as run:
         run.run("contract")
     enforcing.dispose()

@@ -24,7 +24,6 @@ from contraflow import (
     RenameColumn,
     Runner,
     State,
-    Upgrade,
 )
 from contraflow.dialects import Profile, for_profile
 from contraflow.engine.report import Progress
@@ -34,6 +33,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import Hold
 from tests.engine import service
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 TABLE = "credential"
 NONCE = itertools.count(1)
@@ -53,10 +53,6 @@ def operation(**arguments: Any) -> OpaqueColumns:
     lens = {"old": ["secret"], "new": ["sealed", "key_hash"], "forward": encrypt, "backward": decrypt, **arguments}
     columns = [sa.Column("sealed", sa.Text, nullable=False), sa.Column("key_hash", sa.String(64), nullable=False)]
     return OpaqueColumns(table=TABLE, columns=columns, lens=Opaque(**lens))
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=operations),))
 
 
 def make(database: Database, *, key: str = " PRIMARY KEY", rows: int = 9) -> None:

@@ -16,6 +16,7 @@ from tests.operations.lives import send
 from tests.operations.pgroll.example import Example, Rows, made, serial
 from tests.operations.pgroll.page import EXAMPLES, table
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "pgroll.md"
 LIVE = [example for example in EXAMPLES if example.verdict.startswith("expressed")]
@@ -86,7 +87,7 @@ def test_what_an_example_leaves_open_is_asked_about(database: Database, name: st
     example = next(one for one in EXAMPLES if one.name == name)
     code, operations = ASKED[name]
     send(database.engine, example.setup)
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=tuple(operations)),))
+    upgrade = upgrade_of(*operations)
     with Runner(database.url, upgrade) as run, pytest.raises(ProblemError, match=code):
         run.expand()
 

@@ -12,13 +12,10 @@ from contraflow import (
     AddCheck,
     AddForeignKey,
     AddUnique,
-    Declared,
-    Options,
     ProblemError,
     RenameColumn,
     Runner,
     State,
-    Upgrade,
 )
 from contraflow.expressions import concat, length, to_text
 from contraflow.installed import Installed
@@ -27,6 +24,7 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from tests.operations.lives import send, writing
 from tests.servers.shared import Database
+from tests.upgrades import runner_of, upgrade_of
 
 TEAMS = "CREATE TABLE teams (id INTEGER NOT NULL PRIMARY KEY)"
 USERS = "CREATE TABLE users (id INTEGER NOT NULL PRIMARY KEY, slug VARCHAR(40), age INTEGER, team INTEGER)"
@@ -58,13 +56,8 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 
 
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
 def runner(database: Database, *operations: Operation) -> Runner:
-    options = Options(lock_timeout=0.3, batch_size=2, max_batch_size=2)
-    return Runner(database.url, upgrade_of(*operations), options=options)
+    return runner_of(database, *operations, batch_size=2, max_batch_size=2)
 
 
 def test_rows_are_mended_when_the_old_release_is_gone(database: Database) -> None:

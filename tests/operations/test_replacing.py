@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contraflow import Declared, DropColumn, Fault, KeyReference, Options, ReplaceKey, Runner, Upgrade, classify
+from contraflow import DropColumn, Fault, KeyReference, Options, ReplaceKey, Runner, classify
 from contraflow.dialects.base import Statement
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
@@ -19,6 +19,7 @@ from contraflow.problems import ProblemError
 from tests.keystone.stage import Stage, staged
 from tests.operations.lives import Killed, exact
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 
 def shop(*, new: bool) -> sa.MetaData:
@@ -327,7 +328,7 @@ def test_a_kill_before_any_statement_harms_nobody(database: Database) -> None:
         )
 
     deaths = Deaths()
-    upgrade = Upgrade(old="r0", new="r1", changes=(Declared(revision="r1", operations=(ORDERS, USERS)),))
+    upgrade = upgrade_of(ORDERS, USERS, old="r0")
     with staged(database, OLD, ORDERS, USERS) as stage:
         filled(stage)
         before = _told(stage)
@@ -357,7 +358,7 @@ def test_a_kill_before_any_statement_harms_nobody(database: Database) -> None:
 
 
 def _plan(*operations: Operation, tables: sa.MetaData = OLD) -> None:
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     plan(upgrade, {(None, name): table for name, table in tables.tables.items()})
 
 

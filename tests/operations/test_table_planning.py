@@ -19,7 +19,6 @@ from contraflow import (
     CopyTable,
     CreateIndex,
     CreateTable,
-    Declared,
     DropColumn,
     DropForeignKey,
     DropPrimaryKey,
@@ -28,13 +27,13 @@ from contraflow import (
     ProblemError,
     RenameColumn,
     RenameTable,
-    Upgrade,
 )
 from contraflow.dialects import Profile, for_profile
 from contraflow.installed import Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan, plan_end, tables_of
 from contraflow.steps import AddAlias, Hold, MakeTable, Phases
+from tests.upgrades import upgrade_of
 
 
 def existing() -> dict[tuple[None, str], sa.Table]:
@@ -60,7 +59,7 @@ def new_table(name: str, *items: Any) -> CreateTable:
 
 
 def planned(*operations: Operation) -> Phases:
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    upgrade = upgrade_of(*operations, new="r")
     wanted = tables_of(upgrade)
     return plan(upgrade, {name: table for name, table in existing().items() if name in wanted})
 

@@ -17,32 +17,21 @@ from contraflow import (
     AddColumn,
     CreateIndex,
     CreateTable,
-    Declared,
     DropColumn,
     DropTable,
-    Options,
     ProblemError,
     RenameColumn,
     RenameTable,
     Runner,
     State,
-    Upgrade,
 )
 from contraflow.dialects.base import Statement
-from contraflow.operations.base import Operation
 from contraflow.rehearsal.servers import Server
 from tests.operations.lives import send, writing
 from tests.servers.shared import Database, new_engine
+from tests.upgrades import runner_of, upgrade_of
 
 PARENT = sa.Table("parent", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("x", sa.Integer))
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-def runner(database: Database, *operations: Operation) -> Runner:
-    return Runner(database.url, upgrade_of(*operations), options=Options(lock_timeout=0.3))
 
 
 def tables(engine: sa.Engine) -> set[str]:
@@ -77,7 +66,7 @@ def test_a_created_table_lives_and_goes_with_a_rollback(database: Database) -> N
         sa.Column("order_id", sa.Integer, sa.ForeignKey("orders.id"), index=True),
     )
     operations = (CreateTable(definition=items), CreateTable(definition=orders()), add, rename, index)
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         assert run.check() == []
         with writing(engine, ["INSERT INTO parent (id) VALUES (10)", "DELETE FROM parent WHERE id = 10"]):
             run.expand()
@@ -118,7 +107,7 @@ def test_a_dropped_table_serves_the_old_release_until_contract(database: Databas
     metadata.create_all(engine)
     writes = ["INSERT INTO zebra (id) VALUES (1)", "INSERT INTO apple (id, zid) VALUES (1, 1)"]
     undo = ["DELETE FROM apple", "DELETE FROM zebra"]
-    with runner(database, DropTable(table="zebra"), DropTable(table="apple")) as run:
+    with runner_of(database, DropTable(table="zebra"), DropTable(table="apple")) as run:
         assert run.check() == []
         with writing(engine, [*writes, *undo]):
             run.upgrade()
@@ -233,7 +222,7 @@ def test_a_renamed_table_lives_under_both_names(database: Database, names: Names
     send(engine, [f"ALTER TABLE {names.old} ADD COLUMN spare INTEGER DEFAULT 4"])
     before = (tables(engine), sa.inspect(engine).get_columns(names.old))
     new = New(engine, names.new)
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         assert run.check() == []
         with writing(engine, old_writes):
             run.expand()
@@ -275,7 +264,7 @@ def test_rows_that_differ_under_the_two_names_are_found_and_mended(database: Dat
     send(engine, ["CREATE TABLE aold (id INTEGER NOT NULL PRIMARY KEY, mail TEXT UNIQUE, size)"])
     send(engine, ["INSERT INTO aold VALUES (1, 'it''s :a', 1), (2, 'b', NULL), (3, 'c', 3)"])
     rows = {name: f"SELECT id, mail, size FROM {name} ORDER BY id" for name in ("aold", "znew")}
-    with runner(database, RenameTable(table="aold", new="znew")) as run:
+    with runner_of(database, RenameTable(table="aold", new="znew")) as run:
         run.upgrade()
         with engine.connect() as connection:
             triggers = connection.exec_driver_sql("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import decimal
 import itertools
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from contraflow import (
     ChangeDefault,
     Declared,
     LoosenNotNull,
-    Options,
     RenameColumn,
     Runner,
     Upgrade,
@@ -30,19 +28,10 @@ from contraflow.operations.widening import is_widening
 from contraflow.problems import ProblemError
 from tests.operations.lives import Killed, exact, send, writing
 from tests.servers.shared import Database, new_engine
+from tests.upgrades import runner_of, upgrade_of
 
 POSTGRESQL = ("postgresql", "postgresql15")
 MYSQL = ("mariadb", "mysql")
-
-
-def upgrade(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-@contextlib.contextmanager
-def running(database: Database, *operations: Operation) -> Iterator[Runner]:
-    with Runner(database.url, upgrade(*operations), options=Options(lock_timeout=0.3)) as run:
-        yield run
 
 
 def widen(column: str, type_: Any, *, replans: bool = True) -> WidenColumn:
@@ -50,7 +39,7 @@ def widen(column: str, type_: Any, *, replans: bool = True) -> WidenColumn:
 
 
 def codes(database: Database, *operations: Operation) -> list[str]:
-    with running(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         return [problem.code for problem in run.check()]
 
 
@@ -81,7 +70,7 @@ def test_everything_else_stays(database: Database) -> None:
     wider: list[Operation] = [widen("name", sa.String(60)), widen("mail", sa.String(40))]
     if database.kind not in MYSQL:
         wider.append(widen("price", sa.Numeric(9, 2)))
-    with running(database, *wider) as run:
+    with runner_of(database, *wider) as run:
         assert run.check() == []
         run.upgrade()
         assert files(database) == before, "the table was written anew"
@@ -134,7 +123,7 @@ def test_types_that_sqlite_knows_by_other_names(database: Database) -> None:
     )
     start = exact(engine)
     wide = [widen("id", sa.BigInteger), widen("n", sa.BigInteger)]
-    with running(database, *wide, WidenColumn(table="strict", column="n", type=sa.BigInteger)) as run:
+    with runner_of(database, *wide, WidenColumn(table="strict", column="n", type=sa.BigInteger)) as run:
         run.upgrade()
         with engine.begin() as connection:
             text = connection.exec_driver_sql("SELECT group_concat(sql) FROM sqlite_schema WHERE name = 'users'")
@@ -171,7 +160,7 @@ def test_what_mysql_does_not_widen_in_place(database: Database) -> None:
                 send(
                     database.engine, [f"ALTER TABLE users MODIFY COLUMN {column} {text}, ALGORITHM=INPLACE, LOCK=NONE"]
                 )
-        with running(database, widen(column, type_)) as run:
+        with runner_of(database, widen(column, type_)) as run:
             run.expand()
             found = sa.inspect(database.engine).get_columns("users")
             assert (f"cf_{column}" in {one["name"] for one in found}) is (database.kind in rebuilt), name
@@ -220,7 +209,7 @@ def test_a_rebuild(database: Database) -> None:
         "DELETE FROM users WHERE id > 1999",
     ]
     large = "INSERT INTO users (id, n, m, price, nick) VALUES (3000, 3000000000, -3000000000, 9999.0001, 'n')"
-    with running(database, *wider) as run:
+    with runner_of(database, *wider) as run:
         assert run.check() == []
         planned = [one.statement.sql for one in run.plan().phases["migrate"]]
         assert any("RENAME COLUMN" in sql or "CHANGE COLUMN" in sql for sql in planned)
@@ -284,7 +273,7 @@ def test_a_rebuild_is_killed_anywhere(database: Database) -> None:
                 if ours and next(sent) == at:
                     raise Killed
 
-            with Runner(database.url, upgrade(*wider), before_statement=die) as run:
+            with Runner(database.url, upgrade_of(*wider), before_statement=die) as run:
                 try:
                     for verb in verbs:
                         getattr(run, verb)()
@@ -309,7 +298,7 @@ def test_a_rollback_loses_nothing_that_comes_late(database: Database) -> None:
     """Between the look at the rows and the swap back, a value that would be lost is refused."""
     rebuilt_table(database, rows=3)
     seen: list[str] = []
-    with running(database, widen("n", sa.BigInteger)) as run:
+    with runner_of(database, widen("n", sa.BigInteger)) as run:
         run.upgrade()
         send(database.engine, ["UPDATE users SET n = 3000000000 WHERE id = 1"])
         entry = run.status()
@@ -328,7 +317,7 @@ def test_a_rollback_loses_nothing_that_comes_late(database: Database) -> None:
         with pytest.raises(sa.exc.DBAPIError, match="out of the range"):
             send(database.engine, ["UPDATE users SET n = 3000000000 WHERE id = 1"])
 
-    with Runner(database.url, upgrade(widen("n", sa.BigInteger)), before_statement=late) as run:
+    with Runner(database.url, upgrade_of(widen("n", sa.BigInteger)), before_statement=late) as run:
         run.rollback()
     assert seen
     with database.engine.connect() as connection:
@@ -416,7 +405,7 @@ def test_what_is_no_widening(database: Database) -> None:
     old_table(database)
     for wish in (widen("name", sa.String(10)), widen("name", sa.Integer), widen("price", sa.Numeric(9, 1))):
         assert codes(database, wish) == ["CF113"]
-    with running(database, widen("name", sa.String(60)), RenameColumn(table="users", old="name", new="nick")) as run:
+    with runner_of(database, widen("name", sa.String(60)), RenameColumn(table="users", old="name", new="nick")) as run:
         problems = run.check()
     assert [problem.code for problem in problems if problem.code != "CF111"] == ["CF116"]
     for other in (

@@ -32,6 +32,7 @@ from contraflow.operations.base import Operation
 from tests.dialects.support import connected
 from tests.engine.service import Killed
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 
 def _text(name: str, *, nullable: bool = True, default: str | None = None) -> sa.Column[str]:
@@ -432,7 +433,7 @@ def test_a_row_that_two_foreign_keys_change_and_delete(database: Database) -> No
         MoveColumns(table="users", to="profiles", on={"id": "user_id"}, columns=["bio", "friend"]),
         DropForeignKey(table="users", columns=["friend"]),
     )
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     with Runner(database.url, upgrade) as run:
         run.upgrade()
         assert read(engine, "SELECT user_id, friend FROM profiles") == [(1, 1)]

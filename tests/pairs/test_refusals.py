@@ -25,6 +25,7 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from contraflow.steps import BackfillPair, Online
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 
 def _users(*items: Any) -> sa.Table:
@@ -149,7 +150,7 @@ def test_a_declaration_that_contradicts_itself(more: dict[str, Any], said: str) 
 )
 def test_servers_that_refuse(profile: Profile) -> None:
     operations = (CreateTable(definition=_profiles(_text("bio"))), MoveColumns(**MOVE))
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     phases = plan(upgrade, {(None, "users"): _users(_text("bio"))})
     steps = [block.step for block in phases.migrate if isinstance(block, Online)]
     pair = next(step.pair for step in steps if isinstance(step, BackfillPair))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from contraflow import CopyTable, CreateTable, Declared, DropTable, MergeTables, SplitTable, Upgrade
+from contraflow import CopyTable, CreateTable, DropTable, MergeTables, SplitTable
 from contraflow.dialects.pair_queries import pair_backfill, pair_probe, pair_repair
 from contraflow.lens import Side
 from contraflow.operations.base import Operation, TableName
@@ -17,6 +17,7 @@ from contraflow.steps import BackfillPair, Block, Hold, MakeTable, Online, Remov
 from contraflow.syncs import Pair
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 from tests.workbench import Workbench
 
 Values = Mapping[str, Any]
@@ -175,7 +176,7 @@ class Bench(Workbench):
     def made(cls, database: Database, scene: Scene) -> Bench:
         """Create the tables, and the markers."""
         connection, adapter = attached(database)
-        upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=tuple(scene.operations)),))
+        upgrade = upgrade_of(*scene.operations, new="r")
         whole = scene.old == "whole"
         tables: dict[TableName, sa.Table] = {
             (None, name): table for name, table in scene.tables.items() if (name == "orders") is whole

@@ -34,6 +34,7 @@ from tests.operations.lives import exact
 from tests.pairs.test_lives import Killer
 from tests.parts.bench import SCENES, Bench
 from tests.servers.shared import Database, new_engine
+from tests.upgrades import upgrade_of
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -394,7 +395,7 @@ def test_foreign_keys_act_on_both_tables(database: Database) -> None:
         ],
     )
     operations = (CreateTable(definition=orders("purchases")), CopyTable(table="orders", to="purchases"))
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     with Runner(database.url, upgrade) as run:
         run.upgrade()
         for one in (1, 3):

@@ -24,6 +24,7 @@ from contraflow.expressions import utcnow
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 
 def table(name: str, *items: sa.schema.SchemaItem, key: str = "id", generated: bool = False) -> sa.Table:
@@ -52,7 +53,7 @@ def created(*items: sa.schema.SchemaItem, **more: Any) -> tuple[Operation, ...]:
 
 
 def refusal(*operations: Operation, old: sa.Table = ORDERS) -> str:
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    upgrade = upgrade_of(*operations, new="r")
     with pytest.raises(ProblemError) as caught:
         plan(upgrade, {(None, old.name): old})
     return str(caught.value)
@@ -158,6 +159,6 @@ def test_a_new_column_too_narrow(database: Database) -> None:
         sa.Column("note", sa.String(5)),
     )
     operations = (CreateTable(definition=narrow), CopyTable(table="orders", to="copied"))
-    upgrade = Upgrade(old=None, new="r", changes=(Declared(revision="r", operations=operations),))
+    upgrade = upgrade_of(*operations, new="r")
     with Runner(database.url, upgrade) as run:
         assert {problem.code for problem in run.check()} == {"CF107"}

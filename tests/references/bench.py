@@ -11,12 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import Declared, ReferColumns, Upgrade
+from contraflow import ReferColumns
 from contraflow.operations.planning import plan
 from contraflow.steps import Backfill, Block, Hold, Online, Probe
 from contraflow.syncs import Sync
 from tests.dialects.support import attached
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 from tests.workbench import Refused, Workbench
 
 __all__ = ["SCENES", "Bench", "Model", "Refused", "Scene", "Values"]
@@ -277,7 +278,7 @@ class Bench(Workbench):
         old, parent = scene.child, scene.parent
         old.create(connection)
         parent.create(connection)
-        upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=(scene.operation,)),))
+        upgrade = upgrade_of(scene.operation)
         phases = plan(upgrade, {(None, table.name): table for table in (old, parent)})
         step = phases.migrate[0]
         assert isinstance(step, Online)

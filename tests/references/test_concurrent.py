@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contraflow import Declared, DropIndex, Options, ReferColumns, Runner, Upgrade
+from contraflow import DropIndex, Options, ReferColumns, Runner
 from tests.servers.shared import Database, new_engine
+from tests.upgrades import upgrade_of
 
 pytestmark = pytest.mark.only_on("postgresql", "postgresql15", "mariadb", "mysql")  # SQLite has one writer at a time
 
@@ -41,7 +42,7 @@ def upgraded(database: Database) -> None:
         scans=True,
     )
     operations = (reference, DropIndex(table="users", name="ix_users_city"))
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     with Runner(database.url, upgrade, options=Options(lock_timeout=0.3)) as run:
         run.upgrade()
 

@@ -31,6 +31,7 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from contraflow.steps import Backfill, Online
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 
 def _text(name: str, length: int = 40, *, nullable: bool = False, **more: Any) -> sa.Column[str]:
@@ -207,7 +208,7 @@ def test_a_companion_that_contradicts_itself() -> None:
 
 
 def test_cockroachdb_is_refused() -> None:
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=(refer(),)),))
+    upgrade = upgrade_of(refer())
     phases = plan(upgrade, {(None, t.name): t for t in (_users(_text("city")), _cities(_text("name", unique=True)))})
     steps = [block.step for block in phases.migrate if isinstance(block, Online)]
     sync = next(step.sync for step in steps if isinstance(step, Backfill))
@@ -228,7 +229,7 @@ def test_a_cluster_is_refused_what_its_nodes_do_not_agree_on(database: Database)
         (refer(), ["rows of users cannot come to refer to cities on this server."]),
         (companion, []),
     ):
-        upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=(operation,)),))
+        upgrade = upgrade_of(operation)
         phases = plan(upgrade, {(None, table.name): table for table in tables})
         steps = [block.step for block in phases.migrate if isinstance(block, Online)]
         sync = next(step.sync for step in steps if isinstance(step, Backfill))
@@ -238,7 +239,7 @@ def test_a_cluster_is_refused_what_its_nodes_do_not_agree_on(database: Database)
 
 def found(database: Database, *operations: Operation) -> list[str]:
     """What a check says that only the server knows."""
-    upgrade = Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
+    upgrade = upgrade_of(*operations)
     with Runner(database.url, upgrade, options=Options(lock_timeout=0.3)) as run:
         return [problem.what for problem in run.check() if problem.code == "CF205"]
 

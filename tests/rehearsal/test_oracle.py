@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import AddColumn, Declared, Lens, RenameColumn, TransformColumns, Upgrade
+from contraflow import AddColumn, Lens, RenameColumn, TransformColumns
 from contraflow.expressions import lower, to_integer, to_text, utcnow
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
@@ -18,6 +18,7 @@ from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import Link, TableShape
 from contraflow.steps import Backfill, Online
+from tests.upgrades import upgrade_of
 
 
 def shape(*columns: sa.Column[Any]) -> TableShape:
@@ -28,7 +29,7 @@ def shape(*columns: sa.Column[Any]) -> TableShape:
 def oracle(old: TableShape, new: TableShape, *operations: Operation) -> TableOracle:
     table = next(iter(old.columns.values())).table
     assert isinstance(table, sa.Table)
-    upgrade = Upgrade(old="a", new="b", changes=(Declared(revision="b", operations=operations),))
+    upgrade = upgrade_of(*operations, old="a", new="b")
     phases = plan(upgrade, {(None, "t"): table})
     steps = [block.step for block in phases.migrate if isinstance(block, Online)]
     (sync,) = [step.sync for step in steps if isinstance(step, Backfill)]

@@ -14,12 +14,13 @@ from contraflow import dialects
 from contraflow import expressions as x
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.sync import trigger_statements
-from contraflow.operations.planning import Declared, Upgrade, plan
+from contraflow.operations.planning import plan
 from contraflow.steps import Hold, InstallSync
 from tests.servers.shared import Database, new_engine
 from tests.sync.bench import Bench, planned
 from tests.sync.scenarios import SCENARIOS, Scenario, by_name
 from tests.sync.test_counter_examples import change, declared, expanded, row, sync_of
+from tests.upgrades import upgrade_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Dialect sqlite.*does \\*not\\* support Decimal")
 PRODUCTS = ["sqlite", "postgresql", "cockroachdb", "mysql", "mariadb"]
@@ -81,7 +82,7 @@ def test_names_fit_every_server(database: Database) -> None:
             )
             metadata.create_all(connection)
             operation = type(lens)(**{**vars(lens), "table": stem + end})
-            upgrade = Upgrade(old="0", new="1", changes=(Declared(revision="1", operations=(operation,)),))
+            upgrade = upgrade_of(operation, old="0", new="1")
             phases = plan(upgrade, {(None, stem + end): table})
             from tests.sync.bench import expand
 
