@@ -148,7 +148,9 @@ def check(session: Session) -> None:
     ),
 )
 def plan(session: Session, sql: bool, phase: tuple[str, ...], recorded: Path | None) -> None:
-    """Show every statement of every phase for the connected server, with the lock each one takes.
+    """Show every statement of every phase, with the lock it takes.
+
+    As it would be sent to the connected server. Changes nothing.
 
     \b
     Examples:
@@ -213,10 +215,10 @@ _LAG = (
 
 @_command("migrate", *_LAG)
 def migrate(session: Session) -> None:
-    """Fill the new shape for the rows that were there before, in short transactions.
+    """Fill the new shape of the rows that were there before.
 
-    May be stopped at any time and goes on where it stood. When it is done, alembic_version moves to the new
-    revision: nodes of the new release may start.
+    In short transactions. May be stopped at any time and goes on where it stood. When it is done, alembic_version moves
+    to the new revision: nodes of the new release may start.
 
     \b
     Examples:
@@ -236,7 +238,9 @@ def migrate(session: Session) -> None:
     ),
 )
 def verify(session: Session, shown: int) -> None:
-    """Look for rows whose two sides disagree, and for NULL where the new schema forbids it.
+    """Look for rows whose two sides disagree.
+
+    Also for rows that were never filled, and for those that a constraint of the new schema forbids.
 
     \b
     Examples:
@@ -255,7 +259,9 @@ def verify(session: Session, shown: int) -> None:
     click.option("--from", "side", type=click.Choice(["old", "new"]), required=True, help="The side that is right."),
 )
 def repair(session: Session, table: str, side: Side) -> None:
-    """Rewrite one side of TABLE from the other, in the rows that verify finds to disagree.
+    """Rewrite one side of TABLE from the other where they disagree.
+
+    Only the rows that verify finds are written.
 
     \b
     Examples:
@@ -319,10 +325,10 @@ def rollback(session: Session, force: str | None) -> None:
     *_LAG,
 )
 def upgrade(session: Session, through: Any) -> None:
-    """Expand, migrate and verify: what alembic upgrade head does, with progress. Goes on from wherever the upgrade
-    stands.
+    """Expand, migrate and verify, as alembic upgrade head does.
 
-    Plain revisions before and after the Changes run as always. Then replace the nodes, then contract.
+    With progress, and from wherever the upgrade stands. Plain revisions before and after the Changes run as always.
+    Then replace the nodes, then contract.
 
     \b
     Examples:
@@ -360,7 +366,9 @@ def status(session: Session, checked: bool) -> None:
 @_with(_COMMON)
 @click.pass_context
 def nodes(context: click.Context) -> None:
-    """The application's processes that announced themselves, and the release each one runs.
+    """List the application's processes, and the release of each.
+
+    Those that have announced themselves, by contraflow.install(engine, release="...").
 
     \b
     Examples:
@@ -424,7 +432,7 @@ def forget(node: str) -> None:
     common=(),
 )
 def demo(session: Session, on: str, users: int, duration: float, seed: int) -> None:
-    """Upgrade a small identity service live, under load, and check every value.
+    """Upgrade a small service live, under load, and check every value.
 
     Starts three nodes of release 1, upgrades the database, replaces the nodes one by one by release 2, contracts,
     and prints the verdict. Exits with 1 if a request failed or a value was lost or differs.
@@ -524,12 +532,13 @@ def demo(session: Session, on: str, users: int, duration: float, seed: int) -> N
     common=(),
 )
 def rehearse(session: Session, revisions: str, on: tuple[str, ...], **options: Any) -> None:
-    """Rehearse the upgrade on scratch servers, under the load of both releases, and judge every value.
+    """Rehearse the upgrade under load on scratch servers.
 
     Starts a server of each kind with the old release's schema and generated rows. Workers of the old release write
     while the upgrade is expanded, migrated and verified; then those of the new release beside them; then only those
-    after contract. What one release has written, the other must read in its own shape. Exits with 1 if a statement
-    failed, a value is lost or differs, or the upgrade was refused. Without OLD:NEW: the last Changes up to the head.
+    after contract. What one release has written, the other must read in its own shape, and every value is judged.
+    Exits with 1 if a statement failed, a value is lost or differs, or the upgrade was refused. Without OLD:NEW: the
+    last Changes up to the head.
 
     \b
     Examples:
