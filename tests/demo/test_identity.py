@@ -231,7 +231,7 @@ def test_a_node_ends_with_its_starter(tmp_path: Path, monkeypatch: pytest.Monkey
 def ended(pid: int) -> bool:
     """Whether the process ends soon; a zombie has ended."""
     try:
-        psutil.Process(pid).wait(20)
+        psutil.Process(pid).wait(60)
     except psutil.NoSuchProcess:
         return True
     except psutil.TimeoutExpired:

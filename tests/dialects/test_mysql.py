@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import pytest
@@ -151,23 +150,13 @@ def test_writers_do_not_queue_behind_a_hold_that_waits(database: Database) -> No
     with connected(database.engine) as (connection, adapter), database.engine.connect() as reader:
         send(connection, CREATE, "INSERT INTO users VALUES (1, 'Ada')")
         reader.exec_driver_sql("SELECT * FROM users").all()
-        waiting = threading.Event()
-        tries: list[BaseException] = []
-
-        def hold() -> None:
-            with connected(database.engine) as (own, same):
-                waiting.set()
-                try:
-                    run(own, same, case.expand)
-                except LockTimeout as error:
-                    tries.append(error)
-
-        thread = threading.Thread(target=hold)
-        thread.start()
-        waiting.wait()
-        thread.join()
-        assert len(tries) == 1
-        assert "1317" in str(tries[0])
+        for _ in range(10):
+            with connected(database.engine) as (own, same), pytest.raises(LockTimeout) as caught:
+                run(own, same, case.expand)
+            if "1317" in str(caught.value):
+                break
+            assert "1205" in str(caught.value)  # the watch was late, and the server's own limit held
+        assert "1317" in str(caught.value)
         with database.engine.connect() as writer:
             writer.exec_driver_sql("SET lock_wait_timeout = 1")
             writer.exec_driver_sql("UPDATE users SET fullname = 'Ada!'")

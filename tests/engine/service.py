@@ -18,7 +18,7 @@ from contraflow.operations.columns import AddColumn, DropColumn, RenameColumn, T
 from contraflow.operations.planning import Declared, Upgrade
 
 TABLES = ("users", "items", "notes", "hollow")
-FAST = Options(lock_timeout=0.2, lock_patience=20.0, batch_size=4, max_batch_size=4, latency_budget=5.0)
+FAST = Options(lock_timeout=0.2, lock_patience=120.0, batch_size=4, max_batch_size=4, latency_budget=5.0)
 
 NAMES = Lens(
     old=["full_name"],

@@ -77,7 +77,7 @@ def test_nowait(driver: Driver, database: Database) -> None:
 @pytest.mark.only_on(*NETWORKED)
 def test_deadlock(driver: Driver, database: Database) -> None:
     """The other session is made the heavier or the more patient one, so the driver's is chosen to die."""
-    patient = ["SET deadlock_timeout = '30s'"] if is_postgresql(database) else []
+    patient = ["SET deadlock_timeout = '10min'"] if is_postgresql(database) else []
     hasty = ["SET deadlock_timeout = '50ms'"] if is_postgresql(database) else []
     heavier = "INSERT INTO t VALUES " + ", ".join(f"({n}, {n})" for n in range(10, 60))
 
@@ -85,17 +85,28 @@ def test_deadlock(driver: Driver, database: Database) -> None:
         connection.exec_driver_sql("UPDATE t SET n = 1 WHERE id = 2")
 
     with other(database, *patient, heavier, "UPDATE t SET n = 1 WHERE id = 1") as holder:
+        waiting = session_of(holder)
         waiter = threading.Thread(target=ignore_errors, args=(holder,))
 
         def work(connection: sa.Connection) -> None:
             statements(*hasty, "UPDATE t SET n = 2 WHERE id = 2")(connection)
             waiter.start()
+            if is_postgresql(database):  # which looks for a deadlock once: the other one must wait by then
+                until_it_waits(database, waiting)
             connection.exec_driver_sql("UPDATE t SET n = 2 WHERE id = 1")
 
         error = check(driver.fails(work), Fault.DEADLOCK)
         waiter.join(60)
         assert not waiter.is_alive()
     assert error.fault.loses_transaction("postgresql" if is_postgresql(database) else "mysql")
+
+
+def until_it_waits(database: Database, session: int) -> None:
+    """Wait until the session waits for a lock of another one, on PostgreSQL."""
+    waits = f"SELECT 1 FROM pg_locks WHERE pid = {session} AND NOT granted"
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.exec_driver_sql(waits).scalar():
+            pass
 
 
 @pytest.mark.only_on("postgresql", "postgresql15")
@@ -410,6 +421,11 @@ def one(engine: sa.Engine) -> object:
         return connection.exec_driver_sql("SELECT 1").scalar()
 
 
+def has_read_only_transactions(url: sa.URL) -> bool:
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
+        return connection.exec_driver_sql("SHOW default_transaction_read_only").scalar() == "on"
+
+
 @pytest.mark.only_on(*NETWORKED)
 def test_read_only_server(private_server: servers.Server) -> None:
     url = private_server.create_database()
@@ -419,6 +435,9 @@ def test_read_only_server(private_server: servers.Server) -> None:
         if FAMILY[private_server.kind] == "postgresql":
             connection.exec_driver_sql("ALTER SYSTEM SET default_transaction_read_only = on")
             connection.exec_driver_sql("SELECT pg_reload_conf()")
+            # The server's first process reads it some time later, and hands it on to new connections.
+            while not has_read_only_transactions(url):
+                pass
         elif private_server.kind == "mariadb":
             connection.exec_driver_sql("CREATE USER reader")
             connection.exec_driver_sql("GRANT INSERT ON *.* TO reader")

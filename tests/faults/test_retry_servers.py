@@ -380,11 +380,14 @@ def test_a_time_limit_of_the_driver_on_commit(database: Database) -> None:
     async def main() -> None:
         with FaultProxy("127.0.0.1", int(database.url.port or 0)) as proxy:
             url = database.url.set(drivername="postgresql+asyncpg", host="127.0.0.1", port=proxy.port)
-            engine = create_async_engine(url, connect_args={"command_timeout": 0.5})
+            engine = create_async_engine(url)
             proxy.harm(COMMIT, Harm.BLACK_HOLE, when=When.ANSWERED)
 
             async def work(tx: Any) -> None:
                 await tx.exec_driver_sql("INSERT INTO log VALUES ('late')")
+                # From here on: whatever came before may take as long as it does.
+                connection = (await tx.get_raw_connection()).driver_connection
+                connection._config = connection._config._replace(command_timeout=0.5)
 
             with pytest.raises(faults.CommitUnknown):
                 await run_transaction(engine, work)

@@ -133,7 +133,7 @@ class Load:
     ) -> None:
         self.course = course
         self.result = Result(life=course.name, server=database.kind)
-        self.engine = new_engine(database.url, poolclass=sa.pool.NullPool)
+        self.engine = new_engine(database.url, poolclass=sa.pool.NullPool, patience=_PATIENCE)
         self._reading = reading
         self.phase = "before"
         self.both_shapes = True

@@ -25,8 +25,11 @@ from tests.engine import service
 from tests.servers.shared import new_engine
 
 ROOT = Path(__file__).parents[2]
+# So long a lease that there is no heartbeat, which might be hit in place of the statement that is meant.
 SOURCE = Source(
-    upgrade="tests.engine.service:upgrade", options=replace(service.FAST, max_batch_size=200), folder=str(ROOT)
+    upgrade="tests.engine.service:upgrade",
+    options=replace(service.FAST, max_batch_size=200, lease=3600.0),
+    folder=str(ROOT),
 )
 
 
@@ -123,6 +126,11 @@ class Load:
         self._stop = threading.Event()
         self._engine = new_engine(self.stage.worker_url(), pool_size=self.workers)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether every worker is connected and has written."""
+        return len({number % self.workers for number in list(self.written)}) == self.workers
+
     @contextlib.contextmanager
     def running(self) -> Iterator[Load]:
         """Let them work while the block runs."""
@@ -146,7 +154,7 @@ class Load:
                     self._engine,
                     self._transaction(number),
                     attempts=None,
-                    deadline=60,
+                    deadline=300,
                     idempotent=True,
                     on_retry=self._retried,
                 )

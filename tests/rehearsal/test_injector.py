@@ -144,7 +144,7 @@ def test_time_without_a_runner_passes(stage: SmallStage) -> None:
     waits: list[float] = []
     fault = Fault(kind="lock-storm", phase="both", share=0.5, seconds=0.05)
     with Injector([fault], stage, source=SOURCE, sleep=waits.append) as injector:
-        injector.pass_time("both", 100.0)
-        injector.pass_time("new", 50.0)
-    assert [round(wait, -1) for wait in waits] == [50, 100, 50]
+        injector.pass_time("both", 10_000.0)
+        injector.pass_time("new", 5_000.0)
+    assert [round(wait, -3) for wait in waits] == [5_000, 10_000, 5_000]  # less what it took itself
     assert [found.kind for found in stage.faults] == ["lock-storm"]

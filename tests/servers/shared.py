@@ -37,11 +37,11 @@ class Database:
         return self.server.kind
 
 
-def new_engine(url: sa.URL, **options: object) -> sa.Engine:
-    """An engine as services have it: on SQLite with a write-ahead log and a busy timeout of 30 s."""
+def new_engine(url: sa.URL, *, patience: float = 30.0, **options: object) -> sa.Engine:
+    """An engine as services have it: on SQLite with a write-ahead log and a busy timeout of ``patience`` seconds."""
     if url.get_backend_name() != "sqlite":
         return sa.create_engine(url, **options)
-    engine = sa.create_engine(url, connect_args={"timeout": 30}, **options)
+    engine = sa.create_engine(url, connect_args={"timeout": patience}, **options)
 
     @sa.event.listens_for(engine, "connect")
     def write_ahead(connection: sa.engine.interfaces.DBAPIConnection, _record: object) -> None:
