@@ -47,6 +47,28 @@ def test_install_is_idempotent_and_can_be_undone(engine: sa.Engine) -> None:
         assert type(error_of(engine)) is IntegrityError
 
 
+def test_an_engine_with_options_shares_it(engine: sa.Engine) -> None:
+    faults.install(engine)
+    faults.install(engine.execution_options(logging_token="x"))
+    assert len(engine.dialect.dispatch.handle_error) == 1
+    faults.uninstall(engine.execution_options(logging_token="y"))
+    assert type(error_of(engine)) is IntegrityError
+
+
+def test_an_engine_at_the_address_of_one_that_is_gone() -> None:
+    """Whose dialect, with the listener, lives on: as it does until the next garbage collection."""
+    gone = sa.create_engine("sqlite://")
+    address, dialect = id(gone), gone.dialect
+    faults.install(gone)
+    del gone
+    others: list[sa.Engine] = []
+    while len(others) < 1000 and (not others or id(others[-1]) != address):
+        others.append(sa.create_engine("sqlite://"))
+    faults.install(others[-1])
+    assert isinstance(error_of(others[-1], "SELEC 1"), faults.BadSyntax)
+    assert others[-1].dialect is not dialect
+
+
 def test_nothing_runs_on_the_happy_path(engine: sa.Engine) -> None:
     """Only an error may cost: no event of statements, connections or the pool gets a listener."""
 

@@ -326,8 +326,13 @@ def typed(error: Exception, diagnosis: Diagnosis | None = None) -> DatabaseFault
     return result
 
 
-def _engine(engine: sa.Engine | AsyncEngine) -> sa.Engine:
-    return engine if isinstance(engine, sa.Engine) else engine.sync_engine
+def _dialect(engine: sa.Engine | AsyncEngine) -> sa.Dialect:
+    """Where SQLAlchemy keeps this event's listeners.
+
+    It would take the engine as well, but remembers listeners by the address of what it was given, for as long as the
+    dialect lives: another engine at the address of one that is gone would count as installed.
+    """
+    return (engine if isinstance(engine, sa.Engine) else engine.sync_engine).dialect
 
 
 def install(engine: sa.Engine | AsyncEngine) -> None:
@@ -338,14 +343,14 @@ def install(engine: sa.Engine | AsyncEngine) -> None:
     exception before (oslo.db does), its choice stands. A Galera node that is not primary answers pings, so
     its 1047 is declared a lost connection here, and the pool asks for new ones.
     """
-    target = _engine(engine)
+    target = _dialect(engine)
     if not event.contains(target, "handle_error", _on_error):
         event.listen(target, "handle_error", _on_error)
 
 
 def uninstall(engine: sa.Engine | AsyncEngine) -> None:
     """Undo `install`; does nothing if it is not installed."""
-    target = _engine(engine)
+    target = _dialect(engine)
     if event.contains(target, "handle_error", _on_error):
         event.remove(target, "handle_error", _on_error)
 
