@@ -192,6 +192,75 @@ def test_a_table_is_told_from_other_names(text: str, found: bool) -> None:
     assert names_table(text, "words") is found
 
 
+@pytest.mark.only_on("mysql", "mariadb")
+def test_a_trigger_that_stands_before_the_sync_comes_before_it(database: Database) -> None:
+    """Triggers fire in the order in which they were made; so what it stores is what the sync reads."""
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (id INTEGER PRIMARY KEY, size INTEGER, word VARCHAR(20))")
+        connection.exec_driver_sql("INSERT INTO words VALUES (1, 1, 'x')")
+        for event in ("INSERT", "UPDATE"):
+            connection.exec_driver_sql(
+                f"CREATE TRIGGER lowers_{event} BEFORE {event} ON words FOR EACH ROW SET NEW.word = LOWER(NEW.word)"
+            )
+    with service.runner(database.url, RENAME) as runner:
+        assert runner.check() == []
+        runner.upgrade()
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO words (id, word) VALUES (2, 'ADA')")
+            connection.exec_driver_sql("UPDATE words SET word = 'BOB' WHERE id = 1")
+            connection.exec_driver_sql("INSERT INTO words (id, term) VALUES (3, 'CY'), (4, 'DEE')")
+            connection.exec_driver_sql(
+                "UPDATE words SET size = 2 WHERE id = 4"
+            )  # what the old release's rule makes of it
+            read = connection.exec_driver_sql("SELECT word, term FROM words ORDER BY id").all()
+        assert [tuple(row) for row in read] == [("bob", "bob"), ("ada", "ada"), ("CY", "CY"), ("dee", "dee")]
+        runner.verify()
+
+
+CONTRARY = {
+    "inserted": "AFTER INSERT ON words BEGIN UPDATE words SET size = 1, Word = lower(NEW.word) WHERE id = NEW.id; END",
+    "updated": "AFTER UPDATE ON words BEGIN UPDATE OR IGNORE words SET (size, word) = (1, 'x') WHERE id = NEW.id; END",
+    "indirect": "AFTER UPDATE OF word ON words BEGIN UPDATE others SET id = 1; END",
+}
+FRIENDLY = {
+    "sized": "AFTER INSERT ON words BEGIN UPDATE words SET size = length(NEW.word) WHERE word = NEW.word; END",
+    "ranked": "AFTER UPDATE OF rank ON words BEGIN UPDATE words SET word = '' WHERE NEW.rank = 0; END",
+    "copied": "AFTER INSERT ON words BEGIN INSERT INTO others (id) VALUES (NEW.id); END",
+    "of_others": "AFTER UPDATE ON others BEGIN UPDATE words SET word = 'other'; END",
+}
+
+
+@pytest.mark.only_on("sqlite")
+def test_a_trigger_of_sqlite_that_updates_a_synced_column(database: Database) -> None:
+    """It would overwrite what the new release writes, with what the old column was before the sync."""
+    made = [f"CREATE TRIGGER {name} {text}" for name, text in FRIENDLY.items()]
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE words (id INTEGER PRIMARY KEY, size INTEGER, rank INTEGER, word TEXT)")
+        connection.exec_driver_sql("CREATE TABLE others (id INTEGER)")
+        for statement in made:
+            connection.exec_driver_sql(statement)
+    for name, text in CONTRARY.items():
+        with service.runner(database.url, RENAME) as runner:
+            assert runner.check() == []
+            with database.engine.begin() as connection:
+                connection.exec_driver_sql(f"CREATE TRIGGER {name} {text}")
+            (problem,) = runner.check()
+            assert problem.code == "CF205"
+            changing = "of_others" if name == "indirect" else name
+            assert f"the trigger {changing} changes word of words" in problem.what
+            with pytest.raises(ProblemError, match="beside the sync"):
+                runner.expand()
+            with database.engine.begin() as connection:
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    with service.runner(database.url, RENAME) as runner:
+        runner.upgrade()
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO words (id, term) VALUES (1, 'CY')")
+            connection.exec_driver_sql("UPDATE words SET rank = 0")
+            assert connection.exec_driver_sql("SELECT word, term FROM words").one() == ("", "")
+        runner.verify()
+
+
 @pytest.mark.only_on("postgresql", "postgresql15")
 def test_a_trigger_that_changes_a_synced_column_after_the_sync(database: Database) -> None:
     """Triggers fire in the order of their names: one that comes first is part of what the old release writes."""

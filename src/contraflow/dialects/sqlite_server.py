@@ -11,8 +11,10 @@ from contraflow.dialects import data, readers, sqlite_keys, sqlite_text
 from contraflow.dialects.base import Adapter, Found, Profile
 from contraflow.dialects.dependents import sqlite_dependents
 from contraflow.dialects.remaining import index_name
+from contraflow.dialects.sqlite_synced import contrary_triggers
 from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
+from contraflow.syncs import Sync
 
 __all__ = ["SQLiteServer", "is_made"]
 
@@ -187,6 +189,10 @@ class SQLiteServer(Adapter):
                     )
                 )
         return problems
+
+    def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
+        """See :meth:`Adapter.sync_problems`."""
+        return list(contrary_triggers(connection, sync))
 
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
