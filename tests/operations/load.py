@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from contraflow import Fault, Options, Runner, classify, retry
+from contraflow import Fault, Runner, classify, retry
 from tests.operations.courses import Course, Part
 from tests.servers.shared import Database, new_engine
 
@@ -70,9 +70,8 @@ def carry(
     course.create(database.engine)
     load = Load(database, course, reading=reading)
     began = time.monotonic()
-    options = Options(lock_timeout=0.3)
     try:
-        with Runner(database.url, course.upgrade, options=options) as run:
+        with Runner(database.url, course.upgrade) as run:
             load.begin("old")
             load.until(requests * 0.05)
             with load.during("expand"):
