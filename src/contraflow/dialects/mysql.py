@@ -134,9 +134,8 @@ class MySQLAdapter(MySQLServer):
         yield from super().widening_problems(connection, step)
         widened = self._widened(step, self.find(connection, step.table, step.schema))
         if self.rebuilds:
-            database = step.schema or str(self.profile.settings.get("default_schema", ""))
             yield from held_problems(connection, widened)
-            yield from mysql_widening.problems(connection, widened, database)
+            yield from mysql_widening.problems(connection, widened, self._database(step.schema))
 
     def fill_shadows(self, step: WidenColumns, found: Found | None) -> BackfillText | None:
         """See :meth:`Adapter.fill_shadows`."""

@@ -157,7 +157,7 @@ class MySQLServer(Adapter):
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
         """See :meth:`Adapter.table_problems`."""
         grants = Grants(str(line) for (line,) in connection.exec_driver_sql("SHOW GRANTS"))
-        database = item.schema or str(self.profile.settings.get("default_schema", ""))
+        database = self._database(item.schema)
         if item.renamed is None or grants.allows("CREATE VIEW", database):
             return []
         return [
@@ -169,11 +169,15 @@ class MySQLServer(Adapter):
             )
         ]
 
+    def _database(self, schema: str | None) -> str:
+        """The database of a table, by its name; that of the connection if the table has no schema."""
+        return schema or str(self.profile.settings.get("default_schema", ""))
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
         return mysql_dependents(
             connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            database=self._database(installed.schema),
             table=installed.table,
             columns=installed.dropped,
             own=installed.sync,
@@ -184,7 +188,7 @@ class MySQLServer(Adapter):
         """See :meth:`Adapter.table_readers`. Views and triggers know tables by their names."""
         return readers.mysql_table_readers(
             connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            database=self._database(installed.schema),
             table=installed.table,
             alias=installed.renamed,
         )
@@ -193,7 +197,7 @@ class MySQLServer(Adapter):
         """See :meth:`Adapter.routines`."""
         return readers.mysql_routines(
             connection,
-            database=installed.schema or str(self.profile.settings.get("default_schema", "")),
+            database=self._database(installed.schema),
             table=installed.table,
             columns=installed.dropped,
             whole=installed.removed or installed.renamed is not None,

@@ -176,17 +176,22 @@ class PostgreSQLServer(Adapter):
             )
         ]
 
+    def _oid(self, connection: sa.Connection, table: str, schema: str | None) -> int | None:
+        """The server's number of a table; None if there is none of that name."""
+        name = self.compiler.table(table, schema)
+        oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
+        return None if oid is None else int(oid)
+
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""
-        name = self.compiler.table(installed.table, installed.schema)
-        oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
+        oid = self._oid(connection, installed.table, installed.schema)
         if oid is None:
             return ()
         key = installed.key
         retired = (Index(name=key.old_name, columns=key.old, primary=True),) if key and key.retires else ()
         return postgresql_dependents(
             connection,
-            oid=int(oid),
+            oid=oid,
             columns=installed.dropped,
             own=installed.sync,
             defaults=tuple(installed.defaults.values()),
@@ -195,9 +200,8 @@ class PostgreSQLServer(Adapter):
 
     def table_readers(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
         """See :meth:`Adapter.table_readers`. What reads a renamed table knows it by its number, and goes on."""
-        name = self.compiler.table(installed.table, installed.schema)
-        oid = connection.execute(sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": name}).scalar()
-        return readers.postgresql_table_readers(connection, oid=int(oid)) if oid and installed.removed else ()
+        oid = self._oid(connection, installed.table, installed.schema)
+        return readers.postgresql_table_readers(connection, oid=oid) if oid and installed.removed else ()
 
     def routines(self, connection: sa.Connection, installed: Installed) -> Iterable[str]:
         """See :meth:`Adapter.routines`."""
@@ -230,13 +234,10 @@ class PostgreSQLServer(Adapter):
 
     def find(self, connection: sa.Connection, table: str, schema: str | None) -> Found:
         """See :meth:`Adapter.find`."""
-        oid = connection.execute(
-            sa.text("SELECT CAST(to_regclass(:name) AS oid)"), {"name": self.compiler.table(table, schema)}
-        ).scalar()
+        oid = self._oid(connection, table, schema)
 
         def rows(query: str) -> list[Any]:
-            values = {"oid": None if oid is None else int(oid)}
-            given = {**values, "schema": schema} if ":schema" in query else values
+            given = {"oid": oid, "schema": schema} if ":schema" in query else {"oid": oid}
             return list(connection.execute(sa.text(query), given).all())
 
         names = rows(
@@ -296,7 +297,7 @@ class PostgreSQLServer(Adapter):
         return Found(
             exists=True,
             columns={str(name): not not_null for name, not_null, *_ in columns},
-            triggers=self._triggers(connection, table, schema, int(oid), [str(name) for (name,) in functions]),
+            triggers=self._triggers(connection, table, schema, oid, [str(name) for (name,) in functions]),
             indexes={str(name): str(kind) for name, kind in indexes},
             names=frozenset(str(name) for (name,) in names),
             details={
@@ -313,7 +314,7 @@ class PostgreSQLServer(Adapter):
                     for name, text, _ in exclusions
                 },
                 "functions": frozenset(str(name) for (name,) in functions),
-                **self._keys(connection, int(oid)),
+                **self._keys(connection, oid),
             },
         )
 
