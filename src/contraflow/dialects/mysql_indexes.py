@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler
 from contraflow.dialects.remaining import Remaining, require
-from contraflow.installed import Index, Installed
+from contraflow.installed import Installed
 from contraflow.problems import Problem
 from contraflow.steps import BuildIndex
 
@@ -58,10 +58,7 @@ def problems(
 ) -> Iterator[Problem]:
     """What the server would refuse, at a time when it would be too late to know."""
     for index in item.built:
-        if not index.is_plain:
-            yield _not_plain(item, index)
-            continue
-        for name in index.columns:
+        for name in index.columns if index.is_plain else ():
             text = compiler.type_text(types[name])
             if _LONG.match(text.upper()):
                 yield Problem(
@@ -89,19 +86,3 @@ def problems(
                 why="its rows are stored by that index, so dropping it copies the table while writers wait.",
                 instead="give the table a primary key in a revision of its own, first.",
             )
-
-
-def _not_plain(item: Installed, index: Index) -> Problem:
-    """What neither of the two does beside writers (MySQL 9.7: error 1846; MariaDB 10.11: no such syntax)."""
-    said = next((part for part in index.key if part not in index.columns), None)
-    meant = f"CASE WHEN {index.where} THEN {index.key[0]} END" if index.where else str(said)
-    return Problem(
-        code="CF205",
-        what=f"{index.title} of {item.table} cannot be built: it stands on"
-        f" {'a part of the rows' if index.where else 'an expression'}.",
-        why="MySQL and MariaDB have no partial indexes. One over an expression MySQL builds while writers wait;"
-        " MariaDB has none.",
-        instead="let a column have the value, and index that: both are done beside writers.\n"
-        f'AddColumn(table="{item.table}", column=sa.Column("...", ..., sa.Computed("{meant}", persisted=False))),\n'
-        f'CreateIndex(table="{item.table}", name="{index.name}", columns=["..."], unique={index.unique})',
-    )

@@ -37,6 +37,7 @@ def check_indexes(connection: sa.Connection, adapter: Adapter, phases: Phases) -
             columns = inspector.get_columns(item.table, schema=item.schema)
             types = {column["name"]: column["type"] for column in columns}
             new = added.get((item.schema, item.table), {})
+            yield from _not_plain(adapter, item)
             yield from adapter.index_problems(connection, item, {**types, **new})
     yield from _references(inspector, phases.installed, own=adapter.foreign_keys_need_indexes)
 
@@ -49,6 +50,7 @@ def _of_new_tables(connection: sa.Connection, adapter: Adapter, phases: Phases) 
                 built = tuple(index_of(index) for index in step.definition.indexes)
                 item = Installed(table=step.table, schema=step.schema, built=built)
                 types = {column.name: column.type for column in step.definition.columns}
+                yield from _not_plain(adapter, item)
                 yield from adapter.index_problems(connection, item, types)
 
 
@@ -62,6 +64,25 @@ def _methods(adapter: Adapter, installed: Sequence[Installed]) -> Iterator[Probl
                     why="only PostgreSQL's indexes have these.",
                     instead="leave out using= and storage= there.",
                 )
+
+
+def _not_plain(adapter: Adapter, item: Installed) -> Iterator[Problem]:
+    """What neither MySQL nor MariaDB does beside writers (MySQL 9.7: error 1846; MariaDB 10.11: no such syntax)."""
+    for index in item.built if adapter.plain_indexes_only else ():
+        if index.is_plain:
+            continue
+        said = next((part for part in index.key if part not in index.columns), None)
+        meant = f"CASE WHEN {index.where} THEN {index.key[0]} END" if index.where else str(said)
+        yield Problem(
+            code="CF205",
+            what=f"{index.title} of {item.table} cannot be built: it stands on"
+            f" {'a part of the rows' if index.where else 'an expression'}.",
+            why="MySQL and MariaDB have no partial indexes. One over an expression MySQL builds while writers wait;"
+            " MariaDB has none.",
+            instead="let a column have the value, and index that: both are done beside writers.\n"
+            f'AddColumn(table="{item.table}", column=sa.Column("...", ..., sa.Computed("{meant}", persisted=False))),\n'
+            f'CreateIndex(table="{item.table}", name="{index.name}", columns=["..."], unique={index.unique})',
+        )
 
 
 def _of_new_computed(adapter: Adapter, phases: Phases) -> Iterator[Problem]:
