@@ -122,7 +122,7 @@ def test_a_history_that_does_not_load_is_in_the_verdict(database: Database, exam
 
 
 def test_an_unknown_server_is_a_problem() -> None:
-    with pytest.raises(ProblemError, match="CF203: the demo knows no server 'oracle'"):
+    with pytest.raises(ProblemError, match="CF203: there is no scratch server of the kind 'oracle'"):
         demo.run(demo.Options(on="oracle"))
 
 

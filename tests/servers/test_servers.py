@@ -269,7 +269,7 @@ def test_a_port_is_given_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_kind_is_refused() -> None:
     for call in (servers.start, servers.install):
-        with pytest.raises(ValueError, match="unknown kind of server 'oracle'; known are sqlite, postgresql"):
+        with pytest.raises(ProblemError, match="CF203: there is no scratch server of the kind 'oracle'"):
             call("oracle")
 
 

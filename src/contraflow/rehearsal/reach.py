@@ -24,7 +24,7 @@ writer's may see less than was acknowledged, whether there is an upgrade or not 
 def find(on: str, url: str | None, progress: Progress) -> Server:
     """The server to rehearse on: the one at ``url``, or one of the kind ``on`` that is started for it.
 
-    :raises ProblemError: CF203 if there is none of that kind, and what `contraflow.rehearsal.servers.start` and
+    :raises ProblemError: CF203 if there is none of that kind here, and what `contraflow.rehearsal.servers.start` and
         ``attach`` raise.
     """
     if url is not None:
@@ -48,15 +48,6 @@ def find(on: str, url: str | None, progress: Progress) -> Server:
                 " 'cockroachdb+psycopg://root@127.0.0.1:26257/defaultdb?sslmode=disable'.",
             )
         )
-    if on not in servers.KINDS:
-        raise ProblemError(
-            Problem(
-                code="CF203",
-                what=f"there is no scratch server of the kind {on!r}.",
-                instead=f"choose one of: {', '.join(servers.KINDS)}; or give the --url of one that runs.",
-            )
-        )
-    progress(f"starting {on}")
     return servers.start(on, progress=progress)
 
 

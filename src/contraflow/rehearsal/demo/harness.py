@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from contraflow.problems import ContraflowError, Problem, ProblemError
+from contraflow.problems import ContraflowError, Problem
 from contraflow.rehearsal import servers
 from contraflow.rehearsal.demo import rows, verdict
 from contraflow.rehearsal.demo.load import Client
@@ -76,7 +76,7 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
             server = stack.enter_context(servers.attach(options.url))
             url = sa.make_url(options.url)
         else:
-            server = stack.enter_context(_start(options.on, progress))
+            server = stack.enter_context(servers.start(options.on, progress=progress))
             url = server.create_database()
         demo = _Demo(
             options=options,
@@ -90,19 +90,6 @@ def run(options: Options, *, progress: Progress = _silent) -> Verdict:
             return demo.run()
         finally:
             demo.close()
-
-
-def _start(kind: str, progress: Progress) -> servers.Server:
-    if kind not in servers.KINDS:
-        raise ProblemError(
-            Problem(
-                code="CF203",
-                what=f"the demo knows no server {kind!r}.",
-                instead=f"choose one of: {', '.join(servers.KINDS)}.",
-            )
-        )
-    progress(f"starting {kind}")
-    return servers.start(kind, progress=progress)
 
 
 class _RefusedError(ContraflowError):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from contraflow.problems import Problem, ProblemError
 from contraflow.rehearsal.servers import galera, mariadb, mysql, postgresql, sqlite
 from contraflow.rehearsal.servers.base import Progress, Server
 from contraflow.rehearsal.servers.external import attach
@@ -50,23 +51,31 @@ def start(kind: str, *, settings: Mapping[str, str] | None = None, progress: Pro
     :param settings: server settings by name, on top of those every scratch server has, for example
         ``{"log_bin_trust_function_creators": "1"}``; SQLite has none and refuses any.
     :param progress: called with one line of text now and then while something long goes on.
-    :raises ProblemError: CF206 if a program is missing and cannot be installed, CF207 if the server does not
-        start, CF204 if the driver is missing.
-    :raises ValueError: if ``kind`` is not known.
+    :raises ProblemError: CF203 if the kind is not known, CF206 if a program is missing and cannot be installed,
+        CF207 if the server does not start, CF204 if the driver is missing.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of server {kind!r}; known are {', '.join(KINDS)}")
+    _known(kind)
     return _starters[kind](settings or {}, progress or _silent)
 
 
 def install(kind: str, *, progress: Progress | None = None) -> None:
     """Install what `start` needs for ``kind`` now, so that a later `start` needs no network.
 
-    :raises ProblemError: CF206 if a program is missing and cannot be installed.
+    :raises ProblemError: CF203 if the kind is not known, CF206 if a program is missing and cannot be installed.
     """
-    if kind not in KINDS:
-        raise ValueError(f"unknown kind of server {kind!r}; known are {', '.join(KINDS)}")
+    _known(kind)
     _installers[kind](progress or _silent)
+
+
+def _known(kind: str) -> None:
+    if kind not in KINDS:
+        raise ProblemError(
+            Problem(
+                code="CF203",
+                what=f"there is no scratch server of the kind {kind!r}.",
+                instead=f"choose one of: {', '.join(KINDS)}; or give the --url of one that runs.",
+            )
+        )
 
 
 def _silent(_line: str) -> None:
