@@ -15,7 +15,7 @@ from contraflow.rehearsal.script import statements
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import two_changes
 from tests.cli.commandline import contraflow
-from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse
+from tests.rehearsal.test_rehearse import SERVING, drop_triggers, explain, rehearse, until_apart, until_written
 
 WORK = """
 from sqlalchemy import text
@@ -48,7 +48,12 @@ def workloads(folder: Path, old: str = "old", new: str = "new") -> dict[str, Wor
 
 def test_workloads_of_ones_own_are_called_and_rows_compared(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
-    record = rehearse(server, project.ini, seconds=0.6, rows=5, **workloads(project.folder)).run()
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase in SERVING:
+            until_written(engine)
+
+    record = rehearse(server, project.ini, seconds=0.6, rows=5, **workloads(project.folder)).run(meanwhile=meanwhile)
     assert record.verdict == "passed", explain(record)
     assert record.counts["calls of a workload"] > 0
     assert {bucket.release for bucket in record.buckets} == {"old", "new"}
@@ -61,6 +66,8 @@ def test_two_sides_that_do_not_agree_are_found_whoever_wrote_them(server: Server
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             drop_triggers(engine, "users")
+        if phase == "checking every row before contract":
+            until_apart(engine)
 
     record = rehearse(server, project.ini, seconds=0.6, rows=5, **workloads(project.folder)).run(meanwhile=meanwhile)
     assert "differs" in {finding.kind for finding in record.findings}, explain(record)

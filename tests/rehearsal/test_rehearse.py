@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,16 @@ from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import PLAIN, Project, two_changes
 from tests.cli.commandline import contraflow
+from tests.rehearsal.sabotage import APART
 from tests.rehearsal.shop import shop
 
+PATIENCE = 300.0
+"""Seconds; they end a test that has failed, and decide none."""
 IDENTITY = Path(__file__).parents[2] / "examples" / "identity" / "alembic.ini"
+
+
+SERVING = ("old release alone", "both releases", "new release alone")
+"""Phases that last for some time, in which nothing but the load happens."""
 
 
 def rehearse(server: Server, config: Path, **options: object) -> Rehearsal:
@@ -46,6 +54,33 @@ def drop_triggers(engine: sa.Engine, table: str) -> int:
     return len(names)
 
 
+def until_written(engine: sa.Engine, times: int = 3) -> None:
+    """Hold the rehearsal until clients, which go on meanwhile, have changed what is stored so many times."""
+    names = [name for name in sa.inspect(engine).get_table_names() if not name.startswith("contraflow")]
+    quoted = [engine.dialect.identifier_preparer.quote(name) for name in names]
+    found: list[object] = []
+    limit = time.monotonic() + PATIENCE
+    while times >= 0:
+        assert time.monotonic() < limit, "nobody writes"
+        with engine.connect() as connection:
+            now: list[object] = [connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in quoted]
+        if now != found:
+            found, times = now, times - 1
+        time.sleep(0.01)
+
+
+def until_apart(engine: sa.Engine) -> None:
+    """Hold the rehearsal until several users' old and new names are not the same."""
+    limit = time.monotonic() + PATIENCE
+    count = f"SELECT count(*) FROM users WHERE {APART}"
+    while True:
+        assert time.monotonic() < limit, "nobody writes"
+        with engine.connect() as connection:
+            if connection.exec_driver_sql(count).scalar_one() >= 2:
+                return
+        time.sleep(0.01)
+
+
 def explain(record: Record) -> str:
     return "\n".join([record.reason, *map(str, record.findings)])
 
@@ -57,6 +92,8 @@ def test_a_good_upgrade_passes(server: Server) -> None:
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         assert exists(server, engine.url)
         urls.append(engine.url)
+        if phase in SERVING:
+            until_written(engine)
 
     record = rehearse(server, IDENTITY).run(progress=lines.append, meanwhile=meanwhile)
     assert record.verdict == "passed", explain(record)
@@ -74,7 +111,11 @@ def test_a_good_upgrade_passes(server: Server) -> None:
 
 
 def test_keys_links_defaults_and_types_of_real_schemas_pass(server: Server, tmp_path: Path) -> None:
-    record = rehearse(server, shop(tmp_path / "shop").ini).run()
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase in SERVING:
+            until_written(engine, 10)
+
+    record = rehearse(server, shop(tmp_path / "shop").ini).run(meanwhile=meanwhile)
     assert record.verdict == "passed", explain(record)
     assert record.counts["refused alike without the upgrade"] > 0  # by a CHECK that the generated values do not know
     notes = [value for key, value in record.options.items() if key.startswith("note")]
@@ -126,6 +167,8 @@ def test_a_dropped_trigger_is_found_by_what_the_releases_read(server: Server, tm
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             dropped.append(drop_triggers(engine, "users"))
+        if phase == "checking every row before contract":
+            until_apart(engine)
 
     record = rehearse(server, project.ini).run(meanwhile=meanwhile)
     assert dropped == [2]

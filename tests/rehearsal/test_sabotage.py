@@ -16,7 +16,7 @@ from contraflow.rehearsal.servers import Server
 from tests.rehearsal import sabotage
 from tests.rehearsal.sabotage import DATA, PAIRS, RELATED, SCHEMA, UNSPOILT, Spoiler
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 SEVERAL = 3
 SUFFIX = re.compile("_(more|to|of)$")
 
