@@ -14,7 +14,7 @@ from contraflow.rehearsal.record import Finding, Record
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import two_changes
-from tests.rehearsal.test_rehearse import drop_triggers, rehearse
+from tests.rehearsal.test_rehearse import drop_triggers, rehearse, until_apart
 
 
 def write(number: int) -> Write:
@@ -115,6 +115,8 @@ def test_what_one_row_does_not_show_alone_is_said(server: Server, tmp_path: Path
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             drop_triggers(engine, "users")
+        if phase == "checking every row before contract":
+            until_apart(engine)
 
     record = rehearsal.run(meanwhile=meanwhile)
     assert record.verdict == "failed"

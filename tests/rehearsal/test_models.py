@@ -13,7 +13,7 @@ from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import Project
-from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse
+from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse, until_written
 
 TABLES = """
 def upgrade():
@@ -265,6 +265,8 @@ def test_a_stale_image_that_only_python_could_compute_is_noticed(server: Server,
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             assert drop_triggers(engine, "letters")
+        if phase == "checking every row before contract":
+            until_written(engine, 20)
 
     record = rehearse(server, two_revisions(tmp_path / "service", LETTERS, SEALED)).run(meanwhile=meanwhile)
     assert record.verdict == "failed"

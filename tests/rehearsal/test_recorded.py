@@ -13,7 +13,7 @@ from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import two_changes
 from tests.cli.commandline import contraflow
-from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse
+from tests.rehearsal.test_rehearse import SERVING, drop_triggers, explain, rehearse, until_apart, until_written
 
 PLAIN = """
 -- a comment
@@ -167,7 +167,13 @@ def recorded(folder: Path, old: str = OLD, new: str = NEW) -> dict[str, Workload
 @pytest.mark.only_on("sqlite", "postgresql", "mysql")
 def test_recorded_statements_are_replayed_and_rows_compared(server: Server, tmp_path: Path) -> None:
     project = two_changes(tmp_path / "service", "sqlite://")
-    record = rehearse(server, project.ini, seconds=0.6, sql_rate=200.0, **recorded(tmp_path)).run()
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if phase in SERVING:
+            until_written(engine, 4)
+
+    recordings = recorded(tmp_path)
+    record = rehearse(server, project.ini, seconds=0.6, sql_rate=200.0, **recordings).run(meanwhile=meanwhile)
     assert record.verdict == "passed", explain(record)
     assert record.counts["recorded transactions"] > 0
     assert record.counts["refused alike without the upgrade"] > 0  # what is inserted twice
@@ -181,6 +187,8 @@ def test_a_recorded_statement_that_fails_because_of_the_upgrade_is_found(server:
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             drop_triggers(engine, "users")
+        if phase == "checking every row before contract":
+            until_apart(engine, 1)
 
     workloads = recorded(tmp_path)
     record = rehearse(server, project.ini, seconds=0.6, sql_rate=100.0, **workloads).run(meanwhile=meanwhile)

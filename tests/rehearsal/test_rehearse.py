@@ -69,14 +69,14 @@ def until_written(engine: sa.Engine, times: int = 3) -> None:
         time.sleep(0.01)
 
 
-def until_apart(engine: sa.Engine) -> None:
-    """Hold the rehearsal until several users' old and new names are not the same."""
+def until_apart(engine: sa.Engine, rows: int = 2) -> None:
+    """Hold the rehearsal until the old and the new names of so many users are not the same."""
     limit = time.monotonic() + PATIENCE
     count = f"SELECT count(*) FROM users WHERE {APART}"
     while True:
         assert time.monotonic() < limit, "nobody writes"
         with engine.connect() as connection:
-            if connection.exec_driver_sql(count).scalar_one() >= 2:
+            if connection.exec_driver_sql(count).scalar_one() >= rows:
                 return
         time.sleep(0.01)
 
