@@ -240,7 +240,7 @@ def test_schema_changes_that_a_cluster_bears_beside_writers_of_the_other_table(n
                 before = written(), visited()
                 with nodes[0].connect() as connection:
                     connection.exec_driver_sql("SET SESSION foreign_key_checks = 0")
-                    connection.exec_driver_sql(change)
+                    change_schema(connection, change)
                     connection.exec_driver_sql("SET SESSION foreign_key_checks = 1")
                 while not (written() > before[0] + 2 and visited() > before[1] + 2):
                     threading.Event().wait(0.005)
@@ -248,6 +248,16 @@ def test_schema_changes_that_a_cluster_bears_beside_writers_of_the_other_table(n
     bears(nodes[1], changes)
     # Another node that is written to may get a trigger wrong: see docs/operations.md, on a Galera cluster.
     bears(nodes[0], triggers)
+
+
+def change_schema(connection: sa.Connection, change: str) -> None:
+    """As the engine does: again where the node has read a trigger wrong, see docs/operations.md."""
+    try:
+        connection.exec_driver_sql(change)
+    except sa.exc.DBAPIError as error:
+        if "has an error in its body" not in str(error):
+            raise
+        connection.exec_driver_sql(change)
 
 
 @contextlib.contextmanager

@@ -544,6 +544,20 @@ class Adapter(ABC):
     def is_lock_timeout(self, error: BaseException) -> bool:
         """Whether a statement failed because a lock was not had in time, or as a deadlock's victim: worth a new try."""
 
+    def heal(
+        self,
+        connection: sa.Connection,  # noqa: ARG002 - for MariaDB
+        error: BaseException,  # noqa: ARG002
+        timeout: float,  # noqa: ARG002
+        table: tuple[str | None, str] | None = None,  # noqa: ARG002
+    ) -> bool:
+        """Whether a statement failed by a flaw of the server's that is mended now: worth a new try.
+
+        Asked outside of a transaction; ``table`` (schema, name) is the one at work. Raises :class:`LockTimeout` if the
+        lock that mends it was not had within ``timeout`` seconds.
+        """
+        return False
+
     def execute(self, connection: sa.Connection, statements: Sequence[Statement]) -> None:
         """Send statements as they are: no parameters, no percent signs doubled."""
         for statement in statements:

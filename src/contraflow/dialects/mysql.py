@@ -56,7 +56,7 @@ from contraflow.steps import (
 )
 from contraflow.syncs import Pair, Sync
 
-__all__ = ["MySQLAdapter", "lock_wait"]
+__all__ = ["MySQLAdapter", "error_number", "lock_wait"]
 
 _EXCLUSIVE = "EXCLUSIVE metadata lock"
 _INTERRUPTED = 1317
@@ -435,9 +435,9 @@ class MySQLAdapter(MySQLServer):
             try:
                 yield
             except sa.exc.DBAPIError as error:
-                if _errno(error) == _DUPLICATE:
+                if error_number(error) == _DUPLICATE:
                     raise NotUnique(str(error.orig)) from error
-                if _errno(error) in _VIOLATED:
+                if error_number(error) in _VIOLATED:
                     raise Violated(str(error.orig)) from error
                 raise
             finally:
@@ -456,7 +456,7 @@ class MySQLAdapter(MySQLServer):
             try:
                 yield check
             except sa.exc.DBAPIError as error:
-                if watch.fired and _errno(error) == _INTERRUPTED:
+                if watch.fired and error_number(error) == _INTERRUPTED:
                     raise LockTimeout(str(error.orig)) from error
                 raise
 
@@ -472,14 +472,14 @@ class MySQLAdapter(MySQLServer):
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         """See :meth:`Adapter.is_lock_timeout`: 1205, 1213 (also Galera's conflicts), 3572, 1020, 1412."""
-        return isinstance(error, LockTimeout) or _errno(error) in (1205, 1213, 3572, 1020, 1412)
+        return isinstance(error, LockTimeout) or error_number(error) in (1205, 1213, 3572, 1020, 1412)
 
     def send(self, connection: sa.Connection, statement: Statement) -> None:
         """See :meth:`Adapter.send`. Raises CF205 where the server refuses to do an ALTER TABLE without a rebuild."""
         try:
             super().send(connection, statement)
         except sa.exc.DBAPIError as error:
-            if _errno(error) not in _NOT_INSTANT:
+            if error_number(error) not in _NOT_INSTANT:
                 raise
             raise ProblemError(
                 Problem(
@@ -491,7 +491,8 @@ class MySQLAdapter(MySQLServer):
             ) from error
 
 
-def _errno(error: BaseException) -> int | None:
+def error_number(error: BaseException) -> int | None:
+    """The server's number of a driver's error, or of the one that SQLAlchemy raised for it."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     number = cause.args[0] if cause is not None and cause.args else None
     return number if isinstance(number, int) else getattr(cause, "errno", None)

@@ -42,6 +42,11 @@ _ASKS_AGAIN = 1.0
 _LAG = "wait for replication"
 _INSISTS_AFTER = 5
 """Tries of an online step that writers made fail, before they have to wait for it."""
+_MENDS = 5
+"""Times that a block is tried again after a flaw of the server was mended: an application's own trigger may be broken
+for good."""
+_MENDED = "mend triggers that the server lost"
+_WAITS = "waiting for a lock"
 _LONGEST_REST = 2.0  # seconds, unless the lock timeout itself is longer
 
 
@@ -214,14 +219,15 @@ class Work:
                     self._online(block, tally, began)
                 break
             except (LockTimeout, sa.exc.DBAPIError) as error:
-                if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
+                why = self._worth_another_try(error, tally, (block.schema, block.table))
+                if not why:
                     raise
                 tally.alike += isinstance(error, NotUnique)
                 tally.stall = max(tally.stall, self.clock() - tried)
                 if self.clock() - began >= self.options.lock_patience:
                     self.record("failed", block.title, tries=tally.tries, stall=tally.stall, detail=str(error))
                     raise _no_lock(block, self.options) from error
-            self.tell(block.title, tries=tally.tries, message="waiting for a lock")
+            self.tell(block.title, tries=tally.tries, message=why)
             self.sleep(self._rest())
         self.tell(block.title, tries=tally.tries, finished=True)
 
@@ -233,17 +239,35 @@ class Work:
         """
         timeout = self.options.lock_timeout
         began, rest = self.clock(), timeout
+        tally = _Tally()
         while True:
             try:
                 return attempt()
             except (LockTimeout, sa.exc.DBAPIError) as error:
-                if not isinstance(error, LockTimeout) and not self.adapter.is_lock_timeout(error):
+                if not self._worth_another_try(error, tally):
                     raise
                 if self.clock() - began >= self.options.lock_patience:
                     raise _rows_locked(rows_of, self.options, again) from error
             self.pause_point()
             self.sleep(rest * random.uniform(0.5, 1.5))  # noqa: S311 - not a secret
             rest = min(rest * 2, timeout * 8)
+
+    def _worth_another_try(self, error: Exception, tally: _Tally, table: tuple[str | None, str] | None = None) -> str:
+        """What is waited for, or was mended, when a try met the error; empty where another one cannot help."""
+        if isinstance(error, LockTimeout) or self.adapter.is_lock_timeout(error):
+            return _WAITS
+        if tally.mends >= _MENDS:
+            return ""
+        try:
+            mended = self.adapter.heal(self.connection, error, self.options.lock_timeout, table)
+        except (LockTimeout, sa.exc.DBAPIError) as failed:
+            if not isinstance(failed, LockTimeout) and not self.adapter.is_lock_timeout(failed):
+                raise
+            return _WAITS
+        if mended:
+            tally.mends += 1
+            self.tell(_MENDED, tries=tally.mends, message=_first_line(error), finished=True)
+        return _MENDED if mended else ""
 
     def _rest(self) -> float:
         timeout = self.options.lock_timeout
@@ -350,8 +374,15 @@ class _Tally:
     tries: int = 0
     alike: int = 0
     """Those that ended because two rows were alike in passing."""
+    mends: int = 0
+    """Those that met a flaw of the server, which was mended."""
     stall: float = 0.0
     """The longest one try of a hold waited and held, in seconds."""
+
+
+def _first_line(error: Exception) -> str:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return str(cause).partition("\n")[0]
 
 
 def _no_lock(block: Block, options: Options) -> ProblemError:
