@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from contraflow.opaque import Opaque
     from contraflow.operations.attributes import ChangeDefault
     from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+    from contraflow.operations.comments import ChangeComment
     from contraflow.operations.constraints import (
         AddCheck,
         AddExclusion,
@@ -105,6 +106,7 @@ __all__ = [
     "BadSyntax",
     "Cancelled",
     "Change",
+    "ChangeComment",
     "ChangeDefault",
     "ChangeType",
     "CheckViolation",
@@ -236,6 +238,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "lens": ("Lens",),
     "opaque": ("Opaque",),
     "operations.attributes": ("ChangeDefault",),
+    "operations.comments": ("ChangeComment",),
     "operations.columns": (
         "AddColumn",
         "ChangeType",

@@ -13,6 +13,7 @@ from typing import Any
 from contraflow.constraints import Constraint, constraint_from_dict
 
 __all__ = [
+    "Comment",
     "DefaultChange",
     "Index",
     "Installed",
@@ -203,6 +204,25 @@ class DefaultChange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comment:
+    """A comment of a table or of one of its columns."""
+
+    column: str | None
+    """None for the table itself."""
+    text: str | None
+    """None for none, never empty."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"column": self.column, "text": self.text}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comment:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(column=data["column"], text=data["text"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Labels:
     """Values that an enumerated type of the server's own gets."""
 
@@ -337,6 +357,8 @@ class Installed:
     copies: tuple[InstalledCopy, ...] = ()
     """The columns that follow others by triggers on this table."""
     redefaulted: tuple[DefaultChange, ...] = ()
+    commented: tuple[Comment, ...] = ()
+    """The comments that contract gives to the table and the columns which both releases have."""
     created: bool = False
     """The table itself is new; ``fingerprint`` is of its definition."""
     removed: bool = False
@@ -384,6 +406,7 @@ class Installed:
             "pairs": [pair.as_dict() for pair in self.pairs],
             "copies": [copy.as_dict() for copy in self.copies],
             "redefaulted": [change.as_dict() for change in self.redefaulted],
+            "commented": [comment.as_dict() for comment in self.commented],
             "created": self.created,
             "removed": self.removed,
             "renamed": self.renamed,
@@ -420,6 +443,7 @@ class Installed:
             pairs=tuple(map(InstalledPair.from_dict, data.get("pairs", ()))),
             copies=tuple(map(InstalledCopy.from_dict, data.get("copies", ()))),
             redefaulted=tuple(map(DefaultChange.from_dict, data.get("redefaulted", ()))),
+            commented=tuple(map(Comment.from_dict, data.get("commented", ()))),
             created=data.get("created", False),
             removed=data.get("removed", False),
             renamed=data.get("renamed"),

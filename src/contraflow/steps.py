@@ -16,7 +16,7 @@ from alembic.operations import ops
 
 from contraflow.constraints import Constraint
 from contraflow.copies import BackfillCopy, InstallCopy, ProbeCopy
-from contraflow.installed import Index, Installed, KeyChange, Labels, Mend, Numbered, Widening
+from contraflow.installed import Comment, Index, Installed, KeyChange, Labels, Mend, Numbered, Widening
 from contraflow.references import InstallReference
 from contraflow.syncs import Pair, PairTable, Sync
 
@@ -61,6 +61,7 @@ __all__ = [
     "RemoveSync",
     "RemoveTable",
     "RestoreNotNull",
+    "SetComments",
     "SetDefaults",
     "SetNotNull",
     "Step",
@@ -493,6 +494,15 @@ class ExtendEnums:
     labels: tuple[Labels, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SetComments:
+    """Give the table and columns of it their comments, where the server has any. No row changes."""
+
+    table: str
+    schema: str | None = None
+    comments: tuple[Comment, ...]
+
+
 Linked: TypeAlias = InstallCopy | InstallPair | InstallReference
 """Triggers on a table that write another one."""
 Step: TypeAlias = (
@@ -522,6 +532,7 @@ Step: TypeAlias = (
     | RestoreNotNull
     | EnforceNotNull
     | ExtendEnums
+    | SetComments
     | SetDefaults
     | SetNotNull
     | Backfill

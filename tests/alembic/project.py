@@ -19,6 +19,7 @@ from contraflow.alembic import Change
 from contraflow.expressions import after, before, concat, trim
 from contraflow.lens import Lens
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.comments import ChangeComment
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 
 """

@@ -20,6 +20,7 @@ from contraflow import (
     AddPrimaryKey,
     AddSurrogateKey,
     AddUnique,
+    ChangeComment,
     ChangeDefault,
     ChangeType,
     CopyColumn,
@@ -74,6 +75,7 @@ from contraflow.steps import (
     NumberColumn,
     Online,
     Phases,
+    SetComments,
     Step,
     WidenColumns,
 )
@@ -124,6 +126,7 @@ EXAMPLES: Sequence[Operation] = (
     AddColumn(table="users", column=sa.Column("locale", sa.String(9), nullable=False, server_default="en")),
     DropColumn(table="users", column="street"),
     ChangeDefault(table="users", column="street", default="", omitted="old"),
+    ChangeComment(table="users", column="street", comment="and number"),
     OpaqueColumns(
         table="users",
         columns=[sa.Column("sealed", sa.Text)],
@@ -273,6 +276,9 @@ def phases(operation: Operation, adapter: Adapter) -> Phases:
     return plan(Upgrade(old=None, new="r", changes=(change,)), tables, write=adapter.condition)
 
 
+_SENT = (*(AllowNull, BuildConstraint, BuildIndex, ChangeKey, EnforceNotNull, ExtendEnums, NumberColumn, SetComments),)
+
+
 def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]:
     """What is sent for the blocks, on an untouched table."""
     for block in blocks:
@@ -280,9 +286,7 @@ def statements(adapter: Adapter, blocks: Sequence[Block]) -> Iterator[Statement]
             yield from adapter.hold(block, None)
         elif adapter.in_hold(block.step):
             yield from adapter.hold(Hold(title="", table=block.table, steps=(block.step,)), None)
-        elif isinstance(
-            block.step, (AllowNull, BuildConstraint, BuildIndex, ChangeKey, EnforceNotNull, ExtendEnums, NumberColumn)
-        ):
+        elif isinstance(block.step, _SENT):
             yield from adapter.online(block, None)
 
 
@@ -321,7 +325,8 @@ def cell(operation: Operation, adapter: Adapter) -> str:
     if any(isinstance(step, WidenColumns) for block in planned.expand for step in getattr(block, "steps", ())):
         return "in place, at expand"
     if build is None:
-        return "in place"
+        is_comment = isinstance(operation, ChangeComment)
+        return "nothing to do" if is_comment and not list(statements(adapter, planned.contract)) else "in place"
     if isinstance(build.step, BuildIndex) and adapter.plain_indexes_only and not build.step.index.is_plain:
         return "refused"
     locks = " ".join(statement.lock for statement in statements(adapter, [build]))

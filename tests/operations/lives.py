@@ -19,6 +19,8 @@ from contraflow import (
     AddPrimaryKey,
     AddSurrogateKey,
     AddUnique,
+    ChangeComment,
+    ChangeDefault,
     CreateIndex,
     DropCheck,
     DropForeignKey,
@@ -70,15 +72,15 @@ class Life:
 
 
 def _key() -> sa.Column[int]:
-    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=False)
+    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="a\\number")
 
 
 def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
-    return sa.Column(name, sa.String(60), nullable=nullable)
+    return sa.Column(name, sa.String(60), nullable=nullable, comment="it's a text")
 
 
 def _number(name: str, *, nullable: bool = False) -> sa.Column[int]:
-    return sa.Column(name, sa.Integer, nullable=nullable)
+    return sa.Column(name, sa.Integer, nullable=nullable, comment="a\\number")
 
 
 def _refers(column: str, *, name: str, ondelete: str | None = None) -> sa.ForeignKeyConstraint:
@@ -417,7 +419,7 @@ LIVES = (
     Life(
         name="a table gets a primary key that the server numbers",
         old=[
-            sa.Column("code", sa.String(60), primary_key=True),
+            sa.Column("code", sa.String(60), primary_key=True, comment="it's a text"),
             _text("name"),
             sa.Index("ix_users_name", "name"),
         ],
@@ -479,6 +481,43 @@ LIVES = (
         refused=[
             "INSERT INTO users (id, badge, town) VALUES (30, 'a', 'Rom')",
             "INSERT INTO users (id, badge, town) VALUES (1, 'z', 'Rom')",
+        ],
+    ),
+    Life(
+        name="comments change, of what stays, of what is renamed, and of what is new",
+        old=[_key(), _text("mail"), _number("badge"), _text("note"), _text("fax", nullable=True)],
+        new=[
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment="another's \\ key"),
+            sa.Column("email", sa.String(60), nullable=False, comment="where to write to"),
+            sa.Column("badge", sa.Integer, nullable=False, server_default=sa.text("7")),
+            sa.Column("note", sa.String(200), nullable=False, comment="said before"),
+            sa.Column("fax", sa.String(60), nullable=False, comment="who has one?"),
+            sa.Column("locale", sa.String(9), nullable=True, comment="ü, 100 %"),
+        ],
+        operations=[
+            ChangeComment(table=TABLE, column="id", comment="another's \\ key"),
+            ChangeComment(table=TABLE, column="mail", comment="overwritten"),
+            RenameColumn(table=TABLE, old="mail", new="email"),
+            ChangeComment(table=TABLE, column="email", comment="where to write to"),
+            ChangeDefault(table=TABLE, column="badge", default=sa.text("7")),
+            ChangeComment(table=TABLE, column="badge", comment=None),
+            ChangeComment(table=TABLE, column="note", comment="said before"),
+            WidenColumn(table=TABLE, column="note", type=sa.String(200), replans=True),
+            TightenNotNull(table=TABLE, column="fax", fill=lambda _row: ""),
+            ChangeComment(table=TABLE, column="fax", comment="who has one?"),
+            AddColumn(table=TABLE, column=sa.Column("locale", sa.String(9), nullable=True, comment="overwritten")),
+            ChangeComment(table=TABLE, column="locale", comment="ü, 100 %"),
+            ChangeComment(table=TABLE, comment="Who may log in?"),
+            ChangeComment(table=TABLE, comment=""),
+        ],
+        seed=["INSERT INTO users (id, mail, badge, note) VALUES (1, 'ada', 1, '')"],
+        old_writes=[
+            "INSERT INTO users (id, mail, badge, note) VALUES (10, 'bob', 2, '')",
+            "DELETE FROM users WHERE id = 10",
+        ],
+        new_writes=[
+            "INSERT INTO users (id, email, badge, note, fax) VALUES (20, 'cy', 3, '', '')",
+            "DELETE FROM users WHERE id = 20",
         ],
     ),
     Life(
@@ -568,7 +607,7 @@ def shape(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
     """
     inspector = sa.inspect(engine)
     columns = {
-        column["name"]: (str(column["type"]), column["nullable"], column["default"])
+        column["name"]: (str(column["type"]), column["nullable"], column["default"], column.get("comment"))
         for column in inspector.get_columns(table)
     }
     indexes = {
@@ -584,7 +623,9 @@ def shape(engine: sa.Engine, table: str = TABLE) -> dict[str, Any]:
     }
     checks = {check["name"] for check in inspector.get_check_constraints(table)}
     primary = inspector.get_pk_constraint(table)["constrained_columns"]
-    return {"columns": columns, "primary": primary, "indexes": indexes | unique, "keys": keys, "checks": checks}
+    about = inspector.get_table_comment(table)["text"] if inspector.dialect.supports_comments else None
+    held = {"primary": primary, "indexes": indexes | unique, "keys": keys, "checks": checks}
+    return {"about": about, "columns": columns, **held}
 
 
 @contextlib.contextmanager

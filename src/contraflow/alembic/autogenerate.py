@@ -37,10 +37,11 @@ def leave_out(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityD
         (item.schema, item.table): {*item.added, *item.dropped, *([item.marker] if item.marker else [])}
         for item in installed
     }
+    comments = {(item.schema, item.table): {one.column for one in item.commented} for item in installed}
     # A renamed table is there under its old name, and as a view, which autogenerate does not look at.
     own |= {(item.schema, name) for item in installed for name in _lone(item)}
     default = sa.inspect(connection).default_schema_name
-    upgrade_ops.ops[:] = _kept(upgrade_ops.ops, own, columns, default)
+    upgrade_ops.ops[:] = _kept(upgrade_ops.ops, own, columns, comments, default)
     return PriorityDispatchResult.CONTINUE
 
 
@@ -63,6 +64,7 @@ def _kept(
     found: Iterable[ops.MigrateOperation],
     own: set[TableName],
     columns: Mapping[TableName, set[str]],
+    comments: Mapping[TableName, set[str | None]],
     default: str | None,
 ) -> list[ops.MigrateOperation]:
     kept = []
@@ -73,7 +75,10 @@ def _kept(
             continue
         if isinstance(operation, ops.ModifyTableOps):
             hidden = columns.get((operation.schema, operation.table_name), set())
-            operation.ops[:] = [inner for inner in operation.ops if _column(inner) not in hidden]
+            settled = comments.get((operation.schema, operation.table_name), set())
+            operation.ops[:] = [
+                inner for inner in operation.ops if _column(inner) not in hidden and not _comments(inner, settled)
+            ]
             if operation.is_empty():
                 continue
         kept.append(operation)
@@ -89,3 +94,13 @@ def _column(operation: Any) -> str | None:
     if isinstance(operation, (ops.DropColumnOp, ops.AlterColumnOp)):
         return operation.column_name
     return None
+
+
+def _comments(operation: Any, settled: set[str | None]) -> bool:
+    """Whether an operation does nothing but give a comment to what contract comments on; what else it does stays."""
+    if isinstance(operation, (ops.CreateTableCommentOp, ops.DropTableCommentOp)):
+        return None in settled
+    if not isinstance(operation, ops.AlterColumnOp) or operation.column_name not in settled:
+        return False
+    operation.modify_comment = False
+    return not operation.has_changes()

@@ -360,6 +360,10 @@ class Adapter(ABC):
             for name in dict.fromkeys(lookup.table for group in looking for lookup in group.lookups)
         ]
 
+    def comment_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would keep the comments of ``item`` from being changed as they are given. Reads only."""
+        return []
+
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
         """What on this server would keep the table of ``item`` from being created, dropped or renamed."""
         return []

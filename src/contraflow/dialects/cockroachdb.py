@@ -31,6 +31,7 @@ from contraflow.steps import (
     Hold,
     Online,
     ProveReferences,
+    SetComments,
     Step,
     WidenColumns,
 )
@@ -206,7 +207,7 @@ class CockroachDBAdapter(PostgreSQLAdapter):
             return self._allow_null(step, found)
         if isinstance(step, BuildConstraint):
             return [Statement(sql=statement.sql, lock=_JOB) for statement in self._build_constraint(step, found)]
-        if isinstance(step, (ExtendEnums, ProveReferences, WidenColumns)):
+        if isinstance(step, (ExtendEnums, ProveReferences, SetComments, WidenColumns)):
             return [Statement(sql=statement.sql, lock=_JOB) for statement in super().online(online, found)]
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")

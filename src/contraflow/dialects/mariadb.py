@@ -28,6 +28,7 @@ class MariaDBAdapter(MySQLAdapter):
     product = "mariadb"
     floor = (10, 6)
     shows_indexed_columns = False
+    _comments_table = "ALGORITHM=INSTANT"
     _growing = 127
 
     def _prepare_more(self, connection: sa.Connection) -> None:

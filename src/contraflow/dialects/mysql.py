@@ -25,6 +25,7 @@ from contraflow.dialects.base import (
     Statement,
     Violated,
 )
+from contraflow.dialects.comments import mysql_comments, mysql_problems
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
@@ -52,6 +53,7 @@ from contraflow.steps import (
     Online,
     Probe,
     ProveReferences,
+    SetComments,
     WidenColumns,
 )
 from contraflow.syncs import Pair, Sync
@@ -76,6 +78,8 @@ class MySQLAdapter(MySQLServer):
     plain_indexes_only: ClassVar[bool] = True
     longest_name = (64, "characters")  # error 1059 (manual, Identifier Length Limits)
     rebuilds: ClassVar[bool] = True
+    _comments_table: ClassVar[str] = "ALGORITHM=INPLACE, LOCK=NONE"
+    """How it gives a table another comment."""
     _growing: ClassVar[int] = 0
     """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
     proves_constraints: ClassVar[bool] = False
@@ -282,6 +286,8 @@ class MySQLAdapter(MySQLServer):
             return mysql_constraints.build(step, found, self.compiler)
         if isinstance(step, ExtendEnums):
             return mysql_labels(step, found, self.compiler)
+        if isinstance(step, SetComments):
+            return mysql_comments(step, found, self.compiler, table_way=self._comments_table)
         if isinstance(step, WidenColumns):
             return mysql_widening.prove(self._widened(step, found)) if step.stage == "prove" else []
         if isinstance(step, ChangeKey):
@@ -336,6 +342,10 @@ class MySQLAdapter(MySQLServer):
         MySQL 9.7 rebuilds none with a check that reads a date or a time (error 1845).
         """
         return bool(found.details["fulltext"]) or checks_time(found.details["create"], found.details["types"])
+
+    def comment_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
+        """See :meth:`Adapter.comment_problems`."""
+        return list(mysql_problems(item, self.find(connection, item.table, item.schema), self.product))
 
     def index_problems(
         self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]

@@ -238,7 +238,7 @@ class MySQLServer(Adapter):
             return list(connection.execute(sa.text(query), given).all())
 
         tables = rows(
-            "SELECT row_format FROM information_schema.tables WHERE table_name = :table"
+            "SELECT row_format, table_comment FROM information_schema.tables WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) AND table_type = 'BASE TABLE'"
         )
         names = rows(
@@ -249,7 +249,7 @@ class MySQLServer(Adapter):
             return Found(exists=False, names=around)
         columns = rows(
             "SELECT column_name, is_nullable, column_default, extra,"
-            " character_octet_length / nullif(character_maximum_length, 0), column_type"
+            " character_octet_length / nullif(character_maximum_length, 0), column_type, column_comment"
             " FROM information_schema.columns"
             " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
             " ORDER BY ordinal_position"
@@ -282,8 +282,12 @@ class MySQLServer(Adapter):
             names=around,
             details={
                 "create": create,
-                "types": {str(column): self._type(str(column), _words(type_), create) for column, *_, type_ in columns},
-                "widths": {str(column): int(width) for column, *_, width, _ in columns if width},
+                "comment": _words(tables[0][1]) or None,
+                "comments": {str(column): _words(text) for column, *_, text in columns if text},
+                "types": {
+                    str(column): self._type(str(column), _words(type_), create) for column, *_, type_, _ in columns
+                },
+                "widths": {str(column): int(width) for column, *_, width, _, _ in columns if width},
                 "defaults": frozenset(
                     str(column) for column, _, default, extra, *_ in columns if self._has_default(default, str(extra))
                 ),

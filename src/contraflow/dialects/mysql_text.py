@@ -11,8 +11,10 @@ __all__ = [
     "checks_time",
     "declared_type",
     "filler",
+    "is_copied_for_comment",
     "literal",
     "literal_default",
+    "recommented",
     "redefined",
     "retyped",
     "type_part",
@@ -106,7 +108,7 @@ def redefined(create: str, column: str, *, not_null: bool, default: str | None) 
     kept = []
     for part in attributes:
         words = [token.upper for token in part if token.kind != "space"]
-        if "".join(token.text for token in part if token.kind != "space").startswith("CHECK(json_valid(`"):
+        if _checks_json(part) and _is_json(type_, create):
             # How MariaDB shows its type JSON; written out like this it would not be rebuilt in place (error 1846).
             type_ = [_Token("word", "json")]
             continue
@@ -136,6 +138,55 @@ def retyped(create: str, column: str, type_text: str) -> str:
     _, *attributes = _parts(_definition(create, column))
     kept = "".join(token.text for part in attributes for token in part).strip()
     return f"{type_part(create, column, type_text)} {kept}".rstrip()
+
+
+def recommented(create: str, column: str, comment: str | None) -> str:
+    """The column's definition, as found in a SHOW CREATE TABLE, with another comment or none, and nothing else changed.
+
+    It stays invisible, too, if it is. None takes the comment away.
+    """
+    type_, *attributes = _parts(_definition(create, column))
+    kept = []
+    for part in attributes:
+        left = part
+        if part[0].upper == "COMMENT":
+            text = next(place for place, token in enumerate(part) if token.kind == "text")
+            left = part[text + 1 :]  # what may stand behind it begins no attribute of its own
+        elif _checks_json(part) and _is_json(type_, create):
+            type_ = [_Token("word", "json")]  # see redefined()
+            continue
+        kept.append("".join(token.text for token in left).strip())
+    place = next((place for place, part in enumerate(kept) if part.upper().startswith("CHECK")), len(kept))
+    kept[place:place] = [] if comment is None else [f"COMMENT {literal(comment)}"]
+    return " ".join(["".join(token.text for token in type_).strip(), *filter(None, kept)])
+
+
+def is_copied_for_comment(create: str, column: str) -> bool:
+    """Whether MariaDB copies the table for another comment of the column.
+
+    MariaDB 10.11 does for a column that it computes and stores (error 1845), and for one under a check of its own that
+    says JSON of what it does not call so (1846). MySQL 9.7 does for none.
+    """
+    type_, *attributes = _parts(_definition(create, column))
+    for part in attributes:
+        words = [token.upper for token in part if token.kind != "space"]
+        if words[0] in ("GENERATED", "AS") and words[-1] in ("STORED", "PERSISTENT"):
+            return True
+        if _checks_json(part) and not _is_json(type_, create):
+            return True
+    return False
+
+
+def _checks_json(part: Iterable[_Token]) -> bool:
+    """Whether an attribute is the check by which MariaDB knows its type JSON."""
+    return "".join(token.text for token in part if token.kind != "space").startswith("CHECK(json_valid(`")
+
+
+def _is_json(type_: Iterable[_Token], create: str) -> bool:
+    """Whether a type with that check is what MariaDB makes of JSON, in whose place it may be called so."""
+    text = " ".join("".join(token.text for token in type_).split())
+    bare = text == "longtext" and create.rstrip().rpartition("\n")[2].find("COLLATE=utf8mb4_bin") > 0
+    return bare or text == "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
 def declared_type(create: str, column: str) -> str:

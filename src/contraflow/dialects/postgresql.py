@@ -27,6 +27,7 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.collations import copy_collations
+from contraflow.dialects.comments import comment_on, postgresql_comments
 from contraflow.dialects.compiler import plain_literal
 from contraflow.dialects.constraint_text import clause
 from contraflow.dialects.kinds import Kind, kind_of
@@ -55,6 +56,7 @@ from contraflow.steps import (
     Online,
     Probe,
     ProveReferences,
+    SetComments,
     Step,
     WidenColumns,
 )
@@ -211,11 +213,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
         sent = self._alter_all(table, parts)
         for column in work.add:
             if column.comment:
-                name = quote(column.name)
-                literal = plain_literal(column.comment)
-                sent.append(
-                    Statement(sql=f"COMMENT ON COLUMN {table}.{name} IS {literal}", lock="SHARE UPDATE EXCLUSIVE")
-                )
+                sent.append(comment_on("COLUMN", f"{table}.{quote(column.name)}", column.comment))
         return sent
 
     def _set_defaults(self, work: Remaining, table: str) -> list[Statement]:
@@ -388,6 +386,8 @@ class PostgreSQLAdapter(PostgreSQLServer):
             return self._build_constraint(step, found)
         if isinstance(step, ExtendEnums):
             return postgresql_labels(step, found, self.compiler)
+        if isinstance(step, SetComments):
+            return postgresql_comments(step, found, self.compiler)
         if isinstance(step, WidenColumns):
             return postgresql_widening.online(self._widened(step, found), _check_name)
         if isinstance(step, AllowNull):

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
+from contraflow.dialects.comments import comment_on
 from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.postgresql_keys import cannot_be_remade
 from contraflow.dialects.widening import Widened
@@ -164,7 +165,7 @@ def take_over(widened: Widened, due: Sequence[Widening], gone: Collection[str]) 
         name = quote(key["name"])
         sent.append(_alter(table, f"ADD CONSTRAINT {name} {key['text']} NOT VALID"))
         if key["comment"] is not None:
-            sent.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {table} IS {plain_literal(key['comment'])}"))
+            sent.append(comment_on("CONSTRAINT", f"{name} ON {table}", key["comment"]))
     return sent
 
 

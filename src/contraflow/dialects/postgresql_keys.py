@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from contraflow.dialects.base import BackfillText, Found, Statement, escape
+from contraflow.dialects.comments import comment_on
 from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.mend import mend_text
 from contraflow.dialects.remaining import key_is_due
@@ -80,8 +81,7 @@ def change(step: ChangeKey, found: Found | None, compiler: Compiler) -> list[Sta
         drop.append(_alter(one["table"], f"DROP CONSTRAINT {name}"))
         add.append(_alter(one["table"], f"ADD CONSTRAINT {name} {one['text'].removesuffix(' NOT VALID')} NOT VALID"))
         if one["comment"] is not None:
-            text = plain_literal(one["comment"])
-            add.append(Statement(sql=f"COMMENT ON CONSTRAINT {name} ON {one['table']} IS {text}"))
+            add.append(comment_on("CONSTRAINT", f"{name} ON {one['table']}", one["comment"]))
     if standing is not None:
         drop.append(_alter(table, f"DROP CONSTRAINT {quote(standing)}"))
     if key.new:
@@ -169,7 +169,7 @@ def number(step: NumberColumn, found: Found | None, compiler: Compiler) -> list[
         ),
     ]
     if step.column.comment:
-        sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS {plain_literal(step.column.comment)}"))
+        sent.append(comment_on("COLUMN", f"{table}.{column}", step.column.comment))
     return sent
 
 

@@ -264,6 +264,7 @@ class PostgreSQLServer(Adapter):
             " LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
             " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
         )
+        comments = rows("SELECT obj_description(CAST(:oid AS oid), 'pg_class')")
         labels = rows(
             "SELECT a.attname, e.enumlabel FROM pg_attribute a JOIN pg_enum e ON e.enumtypid = a.atttypid"
             " WHERE a.attrelid = :oid AND a.attnum > 0 ORDER BY a.attnum, e.enumsortorder"
@@ -303,6 +304,7 @@ class PostgreSQLServer(Adapter):
             details={
                 **around,
                 "types": {str(name): str(type_) for name, _, _, type_, *_ in columns},
+                "comment": comments[0][0],
                 "comments": {str(name): str(comment) for name, *_, comment in columns if comment is not None},
                 "default_texts": {str(name): str(text) for name, *_, text, _ in columns if text is not None},
                 "defaults": frozenset(str(name) for name, _, has_default, *_ in columns if has_default),

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects import postgresql_held
 from contraflow.dialects.base import Statement
-from contraflow.dialects.compiler import plain_literal
+from contraflow.dialects.comments import comment_on
 from contraflow.dialects.dependents import postgresql_readers
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.widening import Widened
@@ -148,7 +148,7 @@ def _swap(widened: Widened, check_name: CheckName, gone: Collection[str]) -> lis
         ]
         comment = None if found is None else found.details["comments"].get(one.column)
         if comment is not None and widened.step.stage == "swap":
-            sent.append(Statement(sql=f"COMMENT ON COLUMN {table}.{column} IS {plain_literal(comment)}"))
+            sent.append(comment_on("COLUMN", f"{table}.{column}", comment))
     return [*sent, *postgresql_held.take_over(widened, due, gone)]
 
 

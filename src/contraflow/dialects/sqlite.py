@@ -50,6 +50,7 @@ from contraflow.steps import (
     Probe,
     ProbeAlias,
     ProveReferences,
+    SetComments,
     Step,
     WidenColumns,
 )
@@ -264,7 +265,7 @@ class SQLiteAdapter(SQLiteServer):
         step = online.step
         if isinstance(step, BuildIndex):
             return self._build(step, found)
-        if isinstance(step, (ExtendEnums, ProveReferences, WidenColumns)):
+        if isinstance(step, (ExtendEnums, ProveReferences, SetComments, WidenColumns)):
             return []
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")

@@ -45,7 +45,7 @@ from contraflow.installed import Installed
 from contraflow.lens import Side
 from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
 from contraflow.problems import Interrupted, Problem, ProblemError
-from contraflow.steps import Block, Hold, Phases
+from contraflow.steps import Block, ExtendEnums, Hold, Phases, SetComments
 from contraflow.syncs import Sync
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ class Runner:
                         if isinstance(error, sa.exc.IntegrityError):
                             prove(work, entry, show=3)
                     raise
-                whole = whole and not isinstance(block, Hold)
+                whole = whole and not _is_final(block)
             work.reach(state)
 
     def rollback(self, *, force: str | None = None) -> None:
@@ -579,6 +579,11 @@ class Runner:
 def _past(entry: Entry) -> bool:
     """Whether contract has begun: the phases before it are done for good."""
     return entry.state is State.CONTRACTED or entry.pending == "contract"
+
+
+def _is_final(block: Block) -> bool:
+    """Whether a block of contract leaves something that rollback does not take back."""
+    return isinstance(block, Hold) or isinstance(block.step, (ExtendEnums, SetComments))
 
 
 def _left_as_it_was(work: Work, block: Block, before: Found, error: ProblemError | sa.exc.DBAPIError) -> bool:

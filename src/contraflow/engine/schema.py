@@ -88,6 +88,10 @@ def old_shape(
             # Where the server numbers nothing but a primary key, the new one stands already.
             table.append_constraint(sa.PrimaryKeyConstraint(*item.key.old, name=item.key.old_name))
         spell_types(table, details.get("types", {}))
+        for column, comment in details.get("comments", {}).items():
+            if column in table.c:
+                # Of a column of MySQL's whose default SQLAlchemy 2.1.9 cannot read it finds no comment either.
+                table.c[column].comment = comment
         _read_documents(table)
         if item:
             spell_types(table, {one.column: one.old for one in item.widened})

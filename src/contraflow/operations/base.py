@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.copies import Source
-from contraflow.installed import Index, Labels
+from contraflow.installed import Comment, Index, Labels
 from contraflow.lens import Lens
 from contraflow.opaque import Opaque
 from contraflow.problems import Problem, ProblemError
@@ -217,6 +217,8 @@ class Fragment:
     """What a new column refers to."""
     redefault: tuple[tuple[sa.Column[Any], bool], ...] = ()
     """Columns that get another default under their own name, in their final shape; whether not before contract."""
+    comment: Comment | None = None
+    """Another comment of the table, or of a column."""
     create: sa.Table | None = None
     """The table itself is new."""
     rename: str | None = None

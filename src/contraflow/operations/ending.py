@@ -8,6 +8,7 @@ from typing import Any
 
 from contraflow.constraints import Constraint, ForeignKey
 from contraflow.installed import Index, Installed
+from contraflow.operations.comments import comment_blocks
 from contraflow.operations.copying import plan_copies_end
 from contraflow.operations.enums import label_blocks
 from contraflow.operations.keys import key_blocks, number_end
@@ -114,6 +115,7 @@ def plan_end(installed: Sequence[Installed]) -> tuple[tuple[Block, ...], tuple[B
         *plan_pairs_end(installed),
         *_end(named)[0],
         *(_drop_table(found) for found in installed if found.removed),
+        *(block for found in named if found.commented for block in comment_blocks(found)),
     ]
     rollback = [
         *(_drop_alias(found) for found in renamed),

@@ -69,6 +69,8 @@ class TablePlan:
     """Columns of the old shape that change their NOT NULL."""
     redefaulted: dict[str, bool] = field(default_factory=dict)
     """Columns of the old shape that get another default, and whether not before contract."""
+    commented: dict[str | None, str | None] = field(default_factory=dict)
+    """Comments that columns get, and the table (None)."""
     copied: set[str] = field(default_factory=set)
     """New columns that follow other tables: what the old release writes there comes into them."""
     key: Key | None = None
@@ -206,6 +208,7 @@ class Plans:
             found.name: assembled(
                 found.table,
                 name=found.name[1],
+                comment=found.commented.get(None, found.table.comment),
                 columns=found.columns,
                 key=found.key,
                 released=found.released,

@@ -15,6 +15,7 @@ from contraflow import expressions
 from contraflow.constraints import Check, Constraint, Exclusion, ForeignKey
 from contraflow.installed import DefaultChange, Index, Installed
 from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
+from contraflow.operations.comments import change_comment, comments_of
 from contraflow.operations.copying import CopyColumn, copies_of, copy_blocks, installed_copies, note_copy
 from contraflow.operations.ending import plan_builds, plan_end
 from contraflow.operations.gathering import Plans, TablePlan, stem
@@ -289,6 +290,8 @@ def _reshape(found: TablePlan, fragment: Fragment) -> None:
         found.columns[column.name] = column
         if column.name in found.original:
             found.widened[column.name] = found.widened.get(column.name, True) and fragment.replans
+    if fragment.comment is not None:
+        change_comment(found, fragment.comment)
     found.labels.extend(one for one in fragment.extend if one.column in found.original)
 
 
@@ -400,6 +403,7 @@ def _installed(found: TablePlan, sync: Sync | None, write: Callable[[expressions
         opaque=bool(found.opaque),
         widened=widenings_of(found),
         redefaulted=_redefaulted(found),
+        commented=comments_of(found),
         mirror=mirror_of(found),
         labels=tuple(one for one in found.labels if one.native and one.column in found.columns),
         renamed=found.renamed,

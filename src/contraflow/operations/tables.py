@@ -168,6 +168,7 @@ def assembled(
     definition: sa.Table,
     *,
     name: str,
+    comment: str | None,
     columns: Mapping[str, sa.Column[Any]],
     key: Key | None,
     released: Sequence[Index],
@@ -188,7 +189,7 @@ def assembled(
         metadata,
         *(_copy_column(column, key) for column in columns.values()),
         schema=definition.schema,
-        comment=definition.comment,
+        comment=comment,
         **definition.dialect_kwargs,
     )
     gone = {index.name for index in released if index.name}

@@ -11,6 +11,7 @@ from contraflow.lens import Row
 from contraflow.operations.attributes import ChangeDefault
 from contraflow.operations.base import TableName
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
+from contraflow.operations.comments import ChangeComment
 from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
 from contraflow.operations.copying import CopyColumn
 from contraflow.operations.enums import AddEnumValues
@@ -62,6 +63,7 @@ class Models:
 
 _MODELLED = (
     *(AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns, WidenColumn, ChangeDefault, AddEnumValues),
+    ChangeComment,
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),

@@ -10,6 +10,7 @@ from contraflow import (
     AddColumn,
     AddForeignKey,
     AddUnique,
+    ChangeComment,
     ChangeDefault,
     ChangeType,
     CreateIndex,
@@ -175,8 +176,13 @@ LATE = (
     Example(
         name="36_set_comment_to_null",
         title="a column's comment goes",
-        verdict="plain revision",
-        reason="Comments mean nothing to either release: `op.alter_column(…, comment=None)` in a revision of its own.",
+        verdict="expressed",
+        reason="At contract: comments mean nothing to either release.",
+        operations=lambda: [ChangeComment(table="posts", column="title", comment=None)],
+        setup=[POSTS.format("", ""), "COMMENT ON COLUMN posts.title IS 'its title'"],
+        old=["INSERT INTO posts (title) VALUES ('news')"],
+        meanwhile=["UPDATE posts SET title = 'more news'"],
+        end={"SELECT col_description('posts'::regclass, 2)": [(None,)]},
     ),
     Example(
         name="37_create_partial_index",
