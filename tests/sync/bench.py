@@ -28,7 +28,7 @@ class Refused(Exception):
     """The server refused a statement."""
 
 
-def upgrade_of(scenario: Scenario) -> Upgrade:
+def scenario_upgrade(scenario: Scenario) -> Upgrade:
     """The scenario's changes as one upgrade, a revision each."""
     declared = tuple(
         Declared(revision=f"r{place}", operations=tuple(operations))
@@ -54,7 +54,7 @@ def create(connection: sa.Connection, scenario: Scenario, product: str) -> None:
 def planned(connection: sa.Connection, scenario: Scenario) -> Phases:
     """The phases, planned from the table as the server describes it."""
     table = sa.Table(scenario.table, sa.MetaData(), autoload_with=connection)
-    return plan(upgrade_of(scenario), {(None, scenario.table): table})
+    return plan(scenario_upgrade(scenario), {(None, scenario.table): table})
 
 
 def expand(connection: sa.Connection, phases: Phases, mutate: Mutation | None = None) -> dialects.Adapter:

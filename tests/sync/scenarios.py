@@ -347,7 +347,7 @@ scenario(
     model=model(_one(Cell(name="name"), Cell(name="padded"), lambda v: v, trim_)),
     pools={"name": SPACED, "padded": SPACED},
 )
-_PREFIX = "it's :50% \\ {0} $f$ "
+PREFIX = "it's :50% \\ {0} $f$ "
 scenario(
     "odd_literals",
     columns=lambda: [sa.Column("name", sa.String(60))],
@@ -356,19 +356,19 @@ scenario(
             table="things",
             column="name",
             new=sa.Column("tagged", sa.String(90)),
-            forward=lambda row: x.concat(_PREFIX, row.name),
-            backward=lambda row: x.replace(row.tagged, _PREFIX, ""),
+            forward=lambda row: x.concat(PREFIX, row.name),
+            backward=lambda row: x.replace(row.tagged, PREFIX, ""),
         )
     ],
     model=model(
         _one(
             Cell(name="name"),
             Cell(name="tagged"),
-            lambda v: None if v is None else _PREFIX + v,
-            lambda v: None if v is None else v.replace(_PREFIX, ""),
+            lambda v: None if v is None else PREFIX + v,
+            lambda v: None if v is None else v.replace(PREFIX, ""),
         )
     ),
-    pools={"name": [*CASES, _PREFIX], "tagged": [_PREFIX, _PREFIX + "a", "plain", _PREFIX.upper()]},
+    pools={"name": [*CASES, PREFIX], "tagged": [PREFIX, PREFIX + "a", "plain", PREFIX.upper()]},
 )
 scenario(
     "tighten",

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql
 
 from contraflow import dialects
 from contraflow import expressions as x
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.sync import trigger_statements
+from contraflow.operations.columns import RenameColumn
 from contraflow.operations.planning import plan
 from contraflow.steps import Hold, InstallSync
 from tests.servers.shared import Database, new_engine
-from tests.sync.bench import Bench, planned
-from tests.sync.scenarios import SCENARIOS, Scenario, by_name
+from tests.sync.bench import Bench, create, expand, planned, scenario_upgrade
+from tests.sync.scenarios import PREFIX, SCENARIOS, Scenario, by_name
 from tests.sync.test_counter_examples import change, declared, expanded, row, sync_of
 from tests.upgrades import upgrade_of
 
@@ -33,15 +35,13 @@ def portable() -> list[Scenario]:
 
 def texts_of(scenario: Scenario, product: str) -> list[str]:
     """The trigger and function texts of a scenario, compiled without a server."""
-    from tests.sync.bench import upgrade_of
-
     table = sa.Table(
         scenario.table,
         sa.MetaData(),
         sa.Column("id", sa.Integer(), primary_key=scenario.keyed),
         *scenario.columns(product),
     )
-    sync = sync_of(plan(upgrade_of(scenario), {(None, scenario.table): table}))
+    sync = sync_of(plan(scenario_upgrade(scenario), {(None, scenario.table): table}))
     found = trigger_statements(sync, product, compiler_for(product))
     return [part for text in found for part in (text.create, text.function) if part]
 
@@ -84,8 +84,6 @@ def test_names_fit_every_server(database: Database) -> None:
             operation = type(lens)(**{**vars(lens), "table": stem + end})
             upgrade = upgrade_of(operation, old="0", new="1")
             phases = plan(upgrade, {(None, stem + end): table})
-            from tests.sync.bench import expand
-
             expand(connection, phases)
             names.add(sync_of(phases).name)
             assert len(f"{sync_of(phases).name}_u".encode()) <= 63
@@ -126,8 +124,6 @@ SESSIONS = {
 
 def test_a_writers_session_changes_nothing(database: Database) -> None:
     """Modes, zones and search paths of the sessions that write are not the sync's."""
-    from tests.sync.scenarios import _PREFIX
-
     with expanded(database, "odd_literals") as bench:
         for place, statement in enumerate(SESSIONS[bench.product]):
             with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -136,7 +132,7 @@ def test_a_writers_session_changes_nothing(database: Database) -> None:
                 connection.exec_driver_sql(f"UPDATE things SET tagged = 'b' WHERE id = {place}")
                 connection.exec_driver_sql(f"UPDATE things SET name = 'c' WHERE id = {place}")
                 connection.detach()
-            assert row(bench, place) == {"name": "c", "tagged": _PREFIX + "c"}, statement
+            assert row(bench, place) == {"name": "c", "tagged": PREFIX + "c"}, statement
 
 
 @pytest.mark.only_on("postgresql", "postgresql15")
@@ -157,8 +153,6 @@ def test_times_with_a_zone_are_instants(database: Database) -> None:
 @pytest.mark.only_on("postgresql", "postgresql15")
 def test_types_without_equality_are_compared(database: Database) -> None:
     """json and point have no ``=``, and jsonb's would be right: an unrelated UPDATE must not fail on any of them."""
-    from sqlalchemy.dialects import postgresql
-
     types: dict[str, tuple[Any, str]] = {
         "json": (postgresql.JSON(), """'{"a": 1}'"""),
         "jsonb": (postgresql.JSONB(), """'{"a": 1}'"""),
@@ -168,8 +162,6 @@ def test_types_without_equality_are_compared(database: Database) -> None:
         "chars": (sa.CHAR(5), "'a'"),
         "times": (sa.Time(), "'12:00:01.5'"),
     }
-    from contraflow.operations.columns import RenameColumn
-
     scenario = declared(
         lambda: [sa.Column(f"o_{name}", type_) for name, (type_, _) in types.items()],
         [RenameColumn(table="things", old=f"o_{name}", new=f"n_{name}") for name in types],
@@ -210,8 +202,6 @@ def test_mariadb_behind_a_mysql_url_is_mariadb(database: Database) -> None:
 @pytest.mark.only_on("mysql", "mariadb")
 def test_unsigned_integers_may_be_subtracted(database: Database) -> None:
     """A difference of unsigned integers fails on these servers where it is negative."""
-    from sqlalchemy.dialects import mysql
-
     lens = change("o", sa.Column("n", sa.BigInteger()), lambda r: r.o - 5, lambda r: r.n + 5)
     with expanded(database, declared(lambda: [sa.Column("o", mysql.INTEGER(unsigned=True))], lens)) as bench:
         bench.insert([(1, {"o": 3})])
@@ -240,8 +230,6 @@ def test_a_sync_survives_being_planned_from_reflection(database: Database) -> No
     """What the server tells of a table in its old shape gives the same sync each time it is asked."""
     prints = []
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        from tests.sync.bench import create
-
         scenario = by_name("many_groups")
         product = "mariadb" if getattr(connection.dialect, "is_mariadb", False) else connection.dialect.name
         create(connection, scenario, product)

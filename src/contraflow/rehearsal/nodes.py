@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -33,12 +34,24 @@ import sqlalchemy as sa
 from contraflow.problems import Problem, ProblemError
 from contraflow.rehearsal.rule import Side
 
-__all__ = ["Answer", "Node", "NodeGone", "Statement", "Workload"]
+__all__ = ["Answer", "Node", "NodeGone", "Statement", "Workload", "end"]
 
 Statement = tuple[Any, ...]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Close the standard input of a process that ends then, and kill it if it has not after ``seconds``."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,14 +182,7 @@ class Node:
 
     def stop(self) -> None:
         """Let it end; kill it if it does not."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-        try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, _STOP_SECONDS)
         for connection in self._connections:
             connection.close()
         self._errors.close()
@@ -215,8 +221,6 @@ class Node:
             if self.process.poll() is not None or waited > _START_SECONDS:
                 self.process.kill()
                 # A caller without the secret makes accept() raise.
-                import socket
-
                 with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
                     knock.connect(address)
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contraflow.problems import Problem, ProblemError
+from contraflow.rehearsal.nodes import end
 
 __all__ = ["Balancer", "Node", "find_example", "scratch_folder"]
 
@@ -83,14 +83,7 @@ class Node:
 
     def stop(self) -> None:
         """Close the node's standard input and wait until it has ended; kill it if it does not."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-        try:
-            self.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        end(self.process, _STOP_SECONDS)
         if self.process.stdout is not None:
             self.process.stdout.close()
 
