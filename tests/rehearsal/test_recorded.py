@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -209,8 +210,13 @@ def test_recordings_are_named_by_release(tmp_path: Path) -> None:
         done = contraflow("rehearse", "-c", project.ini, *given, *(("--sql", new) if "/no" in given[1] else ()))
         assert done.code == 1
         assert told in done.err
-    done = contraflow("rehearse", "-c", project.ini, "--sql", old, "--sql", new, "--sql-rate", "50", "--seconds", "0.6")
+    options = ("-x", "tenant=secret", "--sql", old, "--sql", new, "--sql-rate", "50", "--seconds", "0.6", "--json")
+    done = contraflow("rehearse", "-c", project.ini, *options)
     assert done.code == 0, done.out
+    (record,) = json.loads(done.out)["rehearsals"]
+    # What to type to have the same again; but what may be a password is not told.
+    assert record["command"].startswith(f"contraflow -c {project.ini} -x tenant=VALUE rehearse --on sqlite")
+    assert record["command"].endswith(f"--sql {old} --sql {new} --sql-rate 50")
 
 
 def test_a_rate_is_above_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,31 +40,9 @@ def run(
 ) -> bool:
     """Rehearse on each server, show the records, write the page about them, and tell whether all passed."""
     common, records = session.common, []
-    if workloads["old"].own != workloads["new"].own:
-        raise click.UsageError(
-            "--old-workload and --new-workload, or --sql old=FILE and --sql new=FILE, go together: what one release"
-            " does is judged by what the other reads."
-        )
-    try:
-        left_out = sum(read(path).left_out for workload in workloads.values() for path in workload.recordings)
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(str(error), param_hint="--sql") from error
-    if left_out:
-        session.output.note(f"{left_out} recorded statements are not replayed: neither queries nor writes")
-    for option, path in (("--report", page), ("--reproduce", reproduce)):
-        if path is not None and not path.parent.is_dir():
-            raise click.BadParameter(f"the folder {str(path.parent)!r} does not exist.", param_hint=option)
+    _check(session, workloads, {"--report": page, "--reproduce": reproduce})
     for kind in on or ("sqlite",):
         url = session.url
-        place = ["--url", "URL"] if url else ["--on", kind]
-        words = [
-            *("contraflow", *(["-c", common.config] if common.config else []), "rehearse"),
-            *([revisions] if revisions else []),
-            *(*place, "--seconds", f"{seconds:g}", "--workers", str(workers), "--rows", str(rows), "--seed", str(seed)),
-            *("--faults", faults),
-            *(["--data", str(data)] if data else []),
-            *(word for release in workloads for word in _words(release, workloads[release])),
-        ]
         rehearsal = Rehearsal(
             config=common.config,
             section=common.name,
@@ -81,8 +59,8 @@ def run(
             old_workload=workloads["old"],
             new_workload=workloads["new"],
             sql_rate=sql_rate,
-            command=shlex.join(words),
         )
+        rehearsal = replace(rehearsal, command=_command(rehearsal, faults))
         with ended_by_sigterm(), session.output.milestones() as tell:
             record = rehearsal.run(progress=tell)
             if reproduce is not None and record.verdict == "failed":
@@ -116,6 +94,24 @@ def recordings_of(given: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     return {release: tuple(paths) for release, paths in found.items()}
 
 
+def _check(session: Session, workloads: Mapping[str, Workload], written: Mapping[str, Path | None]) -> None:
+    """Refuse what could not be rehearsed, or written in the end, before a server is started; tell what is left out."""
+    if workloads["old"].own != workloads["new"].own:
+        raise click.UsageError(
+            "--old-workload and --new-workload, or --sql old=FILE and --sql new=FILE, go together: what one release"
+            " does is judged by what the other reads."
+        )
+    try:
+        left_out = sum(read(path).left_out for workload in workloads.values() for path in workload.recordings)
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(str(error), param_hint="--sql") from error
+    if left_out:
+        session.output.note(f"{left_out} recorded statements are not replayed: neither queries nor writes")
+    for option, path in written.items():
+        if path is not None and not path.parent.is_dir():
+            raise click.BadParameter(f"the folder {str(path.parent)!r} does not exist.", param_hint=option)
+
+
 def _reproduced(rehearsal: Rehearsal, record: Record, tell: Callable[[str], None]) -> tuple[str, Record]:
     """A script that shows a failure again, and the record with it beside what it shows.
 
@@ -132,13 +128,30 @@ def _reproduced(rehearsal: Rehearsal, record: Record, tell: Callable[[str], None
     return smaller.script, smaller.reproduces(record)
 
 
-def _words(release: str, workload: Workload) -> Iterator[str]:
-    """What to type for a release's workload."""
-    for option, value in (("workload", workload.call), ("python", workload.python)):
-        if value is not None:
-            yield from (f"--{release}-{option}", value)
-    for path in workload.recordings:
-        yield from ("--sql", f"{release}={path}")
+def _command(rehearsal: Rehearsal, faults: str) -> str:
+    """What to type to have the same again. What may hold a password, a URL or an ``-x``, is left for the reader."""
+    words = ["contraflow"]
+    if rehearsal.config:
+        words += ["-c", str(rehearsal.config)]
+    if rehearsal.section != "alembic":
+        words += ["-n", rehearsal.section]
+    for argument in rehearsal.arguments:
+        words += ["-x", f"{argument.partition('=')[0]}=VALUE"]
+    words += ["rehearse", *([rehearsal.revisions] if rehearsal.revisions else [])]
+    words += ["--url", "URL"] if rehearsal.url else ["--on", rehearsal.on]
+    words += ["--seconds", f"{rehearsal.seconds:g}", "--workers", str(rehearsal.workers)]
+    words += ["--rows", str(rehearsal.rows), "--seed", str(rehearsal.seed), "--faults", faults]
+    if rehearsal.data:
+        words += ["--data", str(rehearsal.data)]
+    for release, workload in (("old", rehearsal.old_workload), ("new", rehearsal.new_workload)):
+        for option, value in (("workload", workload.call), ("python", workload.python)):
+            if value is not None:
+                words += [f"--{release}-{option}", value]
+        for path in workload.recordings:
+            words += ["--sql", f"{release}={path}"]
+    if rehearsal.sql_rate is not None:
+        words += ["--sql-rate", f"{rehearsal.sql_rate:g}"]
+    return shlex.join(words)
 
 
 def _faults(text: str, server: str, ours: bool, seed: int) -> tuple[Fault, ...]:
