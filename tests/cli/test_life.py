@@ -252,3 +252,16 @@ def test_growth_before_migrate_is_planned_anew(project: Project, database: Datab
     project.revision("0004", "0003", RENAME_MAIL.replace('"mail"', '"email"').replace('new="email"', 'new="address"'))
     refused = contraflow("upgrade", "--json")
     assert (refused.code, refused.codes) == (1, ["CF005"])
+
+
+def test_where_env_connects_is_compared_once(local: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs a connection; a command runs env.py up to four times."""
+    compared: list[sa.Connection] = []
+    for module in ("environment", "running"):
+        monkeypatch.setattr(f"contraflow.alembic.{module}.refuse_another_place", compared.append)
+    for verb in ("upgrade", "rollback"):
+        assert contraflow(verb).code == 0
+        assert len(compared) == 1
+        compared.clear()
+    local.upgrade()
+    assert len(compared) == 1

@@ -63,6 +63,7 @@ def test_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "alembic.ini").write_text("[alembic]\nsqlalchemy.url = sqlite:///x.db\n")
     refused("CF301", "status")
     monkeypatch.setenv("CONTRAFLOW_URL", "sqlite:///x.db")
+    (tmp_path / "x.db").touch()
     assert contraflow("status").code == 0
     refused("CF301", "expand")
 
@@ -81,6 +82,45 @@ def test_an_unreachable_server(local: Project) -> None:
     local.ini.unlink()
     told = refused("CF201", "--url", closed, "status")
     assert "s3cret" not in told.err
+
+
+VERBS_THAT_BEGIN_NOTHING = (
+    ("check",),
+    ("plan",),
+    ("status", "--check"),
+    ("migrate",),
+    ("verify",),
+    ("repair", "users", "--from", "old"),
+    ("contract",),
+    ("rollback",),
+    ("nodes",),
+    ("nodes", "forget", "n1"),
+)
+
+
+def test_a_mistyped_path_of_sqlite_is_no_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an environment whose env.py connects, and without one."""
+    mistyped = tmp_path / "servcie.db"
+    for verb in VERBS_THAT_BEGIN_NOTHING[2:]:  # the first two have no answer without an environment
+        assert str(mistyped) in refused("CF201", "--url", f"sqlite:///{mistyped}", *verb).err
+    for template, driver in (("generic", "sqlite"), ("async", "sqlite+aiosqlite")):
+        project = Project(tmp_path / template, f"{driver}:///{mistyped}", template)
+        project.revision("0001", None, RENAME_NAME)
+        monkeypatch.chdir(project.folder)
+        for verb in VERBS_THAT_BEGIN_NOTHING if driver == "sqlite" else (("status",),):
+            assert "contraflow upgrade makes a new one" in refused("CF201", *verb).err
+    assert not mistyped.exists()
+
+
+def test_an_upgrade_makes_a_new_database_of_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(tmp_path / "service", f"sqlite:///{tmp_path}/new.db")
+    project.revision("0001", None, MAKE_USERS)
+    monkeypatch.chdir(project.folder)
+    assert contraflow("expand").code == 0
+    assert contraflow("rollback").code == 0
+    (tmp_path / "new.db").unlink()
+    assert contraflow("upgrade").code == 0
+    assert contraflow("status", "--json").document["state"] == "VERIFIED"
 
 
 def test_a_url_that_was_never_set(local: Project) -> None:
@@ -244,6 +284,12 @@ def test_a_second_runner(project: Project) -> None:
     assert "runner" in told.err
     assert contraflow("migrate").code == 0
 
+
+MAKE_USERS = """
+users = sa.Table("users", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+change = Change(CreateTable(definition=users))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
 
 LINGERING = """
 import time

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from contraflow.engine import Options, Progress, Runner, State
+from contraflow.engine.connect import refuse_missing_file
 from contraflow.problems import ProblemError
 from tests.engine import service
 from tests.servers.shared import Database, new_engine
@@ -123,6 +125,18 @@ def test_runners_that_begin_at_once_on_a_fresh_database(database: Database) -> N
     assert len(codes) == 4
     with service.runner(database.url) as runner:
         assert runner.status().state is State.EXPANDED
+
+
+@pytest.mark.only_on("sqlite")
+def test_an_sqlite_file_that_is_not_there(tmp_path: Path) -> None:
+    there, missing = tmp_path / "a b.db", tmp_path / "c.db"
+    there.touch()
+    for url in ("sqlite:///{}", "sqlite:///file:{}?uri=true", "sqlite:///file://localhost{}?mode=rwc&uri=true"):
+        refuse_missing_file(sa.make_url(url.format(str(there).replace(" ", "%20") if "file:" in url else there)))
+        with pytest.raises(ProblemError, match=r"there is no database .*c\.db"):
+            refuse_missing_file(sa.make_url(url.format(missing)))
+    for harmless in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:{}?mode=ro&uri=true", "postgresql:///none"):
+        refuse_missing_file(sa.make_url(harmless.format(missing)))  # SQLite makes no file, or there is none
 
 
 @pytest.mark.only_on("postgresql", "postgresql15")

@@ -10,7 +10,7 @@ import socket
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,11 +22,13 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy.engine.interfaces import Dialect
 
 from contraflow.alembic.change import change_of
 from contraflow.alembic.discovery import to_upgrade
 from contraflow.alembic.place import refuse_another_place
 from contraflow.alembic.settings import Settings, read_settings
+from contraflow.engine.connect import refuse_missing_name
 from contraflow.problems import ContraflowError, Problem, ProblemError
 
 __all__ = ["Database", "Environment"]
@@ -64,6 +66,8 @@ class Environment:
         options = Namespace(x=list(arguments) or None, name=section)
         self.config = Config(file_=ini, toml_file=toml, ini_section=section, cmd_opts=options)
         self.url = url
+        self.compared = False
+        """Whether env.py's connection is known to find the tables that a new one of its engine finds."""
         with _reported(), _readable(ini or toml):
             if self.config.get_alembic_option("script_location") is None:
                 raise _nowhere(f"{ini or toml} names no script_location.")
@@ -75,23 +79,27 @@ class Environment:
 
     # -- questions -------------------------------------------------------------------------------------------
 
-    def database(self) -> Database:
-        """Run ``env.py`` as ``alembic current`` does, and see what it connects to. Nothing is written.
+    def database(self, *, standing: bool = False) -> Database:
+        """Run ``env.py`` as ``alembic current`` does, and see what it connects to. Nothing is written; but connecting
+        makes an SQLite file that is not there, which with ``standing`` is ``CF201``.
 
         Raises :class:`~contraflow.problems.ProblemError`: ``CF201`` if it cannot connect, ``CF301`` if it connects
         to several databases, to none, or not to the one that was asked for, or looks for tables elsewhere than a new
-        connection would.
+        connection would (compared once).
         """
         met: list[Database] = []
 
         def look(heads: object, context: MigrationContext) -> list[Any]:
             if context.connection is None:
                 raise _nowhere("env.py configures Alembic without a connection.")
-            refuse_another_place(context.connection)
+            if not self.compared:
+                refuse_another_place(context.connection)
+                self.compared = True
             met.append(Database(engine=context.connection.engine, heads=tuple(cast("tuple[str, ...]", heads))))
             return []
 
-        self._run(look, dont_mutate=True)
+        with _no_new_files() if standing else nullcontext():
+            self._run(look, dont_mutate=True)
         places = {_place(one.engine.url) for one in met}
         if not met:
             raise _nowhere("env.py ran no migrations: it does not call context.run_migrations().")
@@ -189,6 +197,22 @@ def _files(given: str | os.PathLike[str] | None) -> tuple[str | None, str | None
         raise _nowhere("there is no alembic.ini and no pyproject.toml here.")
     # Alembic reads a missing TOML file as an empty one, but not a missing ini.
     return (str(ini) if ini.exists() else None), str(toml)
+
+
+@contextmanager
+def _no_new_files() -> Iterator[None]:
+    """``CF201`` instead of a new SQLite file. Any engine that env.py makes is asked: its URL may stand anywhere."""
+
+    def look(dialect: Dialect, _record: object, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+        name = arguments[0] if arguments else named.get("database")
+        if dialect.name == "sqlite" and isinstance(name, str):
+            refuse_missing_name(name)
+
+    sa.event.listen(sa.Engine, "do_connect", look)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", look)
 
 
 @contextmanager

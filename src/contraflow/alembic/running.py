@@ -66,6 +66,8 @@ class Guide:
     """None: what the configuration says."""
     force: str | None = None
     """The reason to roll back although nodes of the new release are alive."""
+    compared: bool = False
+    """Whether env.py's connection is known to find the tables that a new one of its engine finds."""
 
 
 @dataclass(kw_only=True)
@@ -115,7 +117,7 @@ def _upgrade(context: MigrationContext, change: Change) -> set[Change]:
         one = _own_set(revision, sets(scripts, apart=through == "contract"))
         offline.upgrade(context, one, settings, through)
         return _changes(directory, _revisions(one))
-    with _own_connections(context) as engine:
+    with _own_connections(context, guide) as engine:
         # Asked anew, now that the transaction is over that may have seen an older state only.
         _refuse_overtaken(directory, context.get_current_heads(), revision)
         with Runner(engine, options=settings.options) as runner:
@@ -138,7 +140,7 @@ def _downgrade(context: MigrationContext, change: Change) -> set[Change]:
         one = _own_set(revision, sets(reversed(scripts)))
         offline.downgrade(context, one, settings)
         return _changes(directory, _revisions(one))
-    with _own_connections(context) as engine, guide.open(engine, None, settings.options) as runner:
+    with _own_connections(context, guide) as engine, guide.open(engine, None, settings.options) as runner:
         past = runner.status()
         if revision not in past.revisions or past.state is State.CONTRACTED:
             raise _too_late(revision, contracted=revision in past.revisions)
@@ -220,7 +222,7 @@ def _logged(progress: Progress) -> None:
 
 
 @contextmanager
-def _own_connections(context: MigrationContext) -> Iterator[Any]:
+def _own_connections(context: MigrationContext, guide: Guide) -> Iterator[Any]:
     """The engine to connect with, while env.py's own transaction is out of the way: what it did so far is
     committed.
     """
@@ -243,7 +245,8 @@ def _own_connections(context: MigrationContext) -> Iterator[Any]:
                 "and write: with context.begin_transaction(): context.run_migrations()",
             )
         )
-    refuse_another_place(connection)
+    if not guide.compared:
+        refuse_another_place(connection)
     with context.autocommit_block():
         yield connection.engine
 

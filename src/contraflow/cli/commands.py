@@ -200,6 +200,7 @@ def expand(session: Session) -> None:
       contraflow expand
       contraflow expand --revision 09bc:a1f3
     """
+    session.begins = True
     # Without an upgrade that waits: what was expanded before stays so.
     if session.upgrade is not None or session.past.state is None:
         with session.runner(session.need_upgrade()) as runner:
@@ -336,6 +337,7 @@ def upgrade(session: Session, through: Any) -> None:
       contraflow upgrade --revision 09bc:a1f3
       contraflow upgrade --through contract        (a fresh database, tests, development)
     """
+    session.begins = True
     session.run_upgrade(through)
     _report(session, "upgrade")
 

@@ -21,6 +21,7 @@ from contraflow.alembic.environment import Database, Environment
 from contraflow.alembic.running import ATTRIBUTE, Guide
 from contraflow.alembic.settings import Through
 from contraflow.cli.output import Output
+from contraflow.engine.connect import own_url, refuse_missing_file
 from contraflow.engine.lease import Lease
 from contraflow.engine.report import Options, State, Status
 from contraflow.engine.runner import Runner
@@ -53,6 +54,8 @@ class Session:
 
     common: Common
     output: Output
+    begins: bool = False
+    """Whether the command may begin an upgrade: then an SQLite file that is not there is made, as Alembic does."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _lease: Lease | None = None
     """The lock, while the command holds it for all that it does."""
@@ -105,15 +108,17 @@ class Session:
     def database(self) -> Database:
         """What env.py connects to, and its revisions."""
         with _looking():
-            return self.environment.database()
+            return self.environment.database(standing=not self.begins)
 
     @property
     def connectable(self) -> sa.Engine | str:
         """What to give to a runner."""
         if self.has_environment:
             return self.database.engine
-        # Without an environment the URL is there: see has_environment.
-        return str(self.url)
+        # Without an environment the URL is there: see has_environment. Nothing begins an upgrade with it.
+        url = str(self.url)
+        refuse_missing_file(own_url(url))
+        return url
 
     # -- what -------------------------------------------------------------------------------------------------------
 
@@ -210,7 +215,7 @@ class Session:
 
     def guide(self, *, through: Through | None = None, force: str | None = None) -> Guide:
         """The same, for the runner that a Change starts inside of Alembic."""
-        return Guide(open=self._open, through=through, force=force)
+        return Guide(open=self._open, through=through, force=force, compared=self.environment.compared)
 
     @contextmanager
     def _open(self, engine: sa.Engine | str, upgrade: Upgrade | None, options: Options) -> Iterator[Runner]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
@@ -14,7 +17,16 @@ from contraflow import dialects
 from contraflow.dialects.base import Adapter
 from contraflow.problems import Problem, ProblemError
 
-__all__ = ["Database", "is_memory", "locked", "own_url", "refused", "unreachable"]
+__all__ = [
+    "Database",
+    "is_memory",
+    "locked",
+    "own_url",
+    "refuse_missing_file",
+    "refuse_missing_name",
+    "refused",
+    "unreachable",
+]
 
 # Drivers in the order of preference: module to import, SQLAlchemy's name for it, what to install.
 _DRIVERS: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -123,6 +135,35 @@ def is_memory(url: sa.URL) -> bool:
         or "mode=memory" in name
         or name.startswith("file::memory:")
         or url.query.get("mode") == "memory"
+    )
+
+
+def refuse_missing_file(url: sa.URL) -> None:
+    """Raise ``CF201`` for an SQLite database that is not there: whoever connects makes an empty file, and would be told
+    of that.
+    """
+    if url.get_backend_name() == "sqlite":
+        refuse_missing_name(str(url.get_dialect()().create_connect_args(url)[0][0]))
+
+
+def refuse_missing_name(database: str) -> None:
+    """The same, of the name that is given to SQLite."""
+    path, _, query = database.partition("?")
+    if path.startswith("file:"):
+        path = unquote(re.sub(r"^file:(//[^/]*)?", "", path))
+        if re.search(r"(^|&)mode=(ro|rw|memory)(&|$)", query):  # SQLite makes no file then
+            return
+    else:
+        path = database
+    if path in ("", ":memory:") or os.path.exists(path):
+        return
+    raise ProblemError(
+        Problem(
+            code="CF201",
+            what=f"there is no database {os.path.abspath(path)}.",
+            why="SQLite would make an empty one, and nothing would stand in the way of an upgrade of that.",
+            instead="correct the path (sqlalchemy.url, --url or $CONTRAFLOW_URL); contraflow upgrade makes a new one.",
+        )
     )
 
 
