@@ -13,6 +13,7 @@ from contraflow import (
     AddColumn,
     AddCompanion,
     AddSurrogateKey,
+    ChangeComment,
     ChangeDefault,
     ChangeType,
     CopyColumn,
@@ -351,7 +352,7 @@ def _copied() -> Course:
 
 
 def _transformed() -> Course:
-    """A name is split in two, a column goes, another one gets a default: each release reads its own."""
+    """A name is split in two, a column goes, another one gets a default, and comments: each release reads its own."""
     old = _users(sa.Column("full_name", sa.String(130), nullable=False), _text("note", nullable=True), _text("fax"))
     new = _users(_text("first"), _text("last"), _text("note", nullable=True))
     return _course(
@@ -376,6 +377,8 @@ def _transformed() -> Course:
             ),
             DropColumn(table="users", column="fax", value=lambda _row: "none"),
             ChangeDefault(table="users", column="note", default="-", omitted="old"),
+            ChangeComment(table="users", column="note", comment="no default yet"),
+            ChangeComment(table="users", comment="who may log in"),
         ],
         (old, ["users"]),
         _parts(new),
