@@ -300,6 +300,7 @@ RUN = (
     "a table is renamed, and a column with it",
     "a table comes, another goes",
     "each row gets a companion",
+    "a column is split in two, another goes",
 )
 """One of each kind that a cluster can do."""
 REFUSED = (
