@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.alembic.project import Project
-from tests.rehearsal.test_rehearse import drop_triggers, explain, rehearse, until_written
+from tests.rehearsal.test_rehearse import PATIENCE, drop_triggers, explain, rehearse
 
 TABLES = """
 def upgrade():
@@ -260,13 +262,25 @@ def test_what_only_python_computes_is_written_by_both_releases(server: Server, t
     assert {bucket.release for bucket in record.buckets} == {"old", "new"}
 
 
+def until_stale(engine: sa.Engine) -> None:
+    """Hold the rehearsal until several letters are sealed otherwise than they read."""
+    limit = time.monotonic() + PATIENCE
+    stale = 0
+    while stale < 3:
+        assert time.monotonic() < limit, "nobody writes"
+        time.sleep(0.01)
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("SELECT body, sealed FROM letters WHERE sealed IS NOT NULL").all()
+        stale = sum(base64.b64decode(sealed[8:]).decode() != body for body, sealed in found)
+
+
 @pytest.mark.only_on("sqlite")
 def test_a_stale_image_that_only_python_could_compute_is_noticed(server: Server, tmp_path: Path) -> None:
     def meanwhile(phase: str, engine: sa.Engine) -> None:
         if phase == "both releases":
             assert drop_triggers(engine, "letters")
         if phase == "checking every row before contract":
-            until_written(engine, 20)
+            until_stale(engine)
 
     record = rehearse(server, two_revisions(tmp_path / "service", LETTERS, SEALED)).run(meanwhile=meanwhile)
     assert record.verdict == "failed"

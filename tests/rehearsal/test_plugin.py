@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.alembic.project import two_changes
+from tests.rehearsal.sabotage import APART
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +28,7 @@ def test_the_upgrade_loses_nothing(rehearse):
 
 # What a careless person does while the upgrade runs, brought in where the rehearsal lets somebody in.
 HARM = """
+import time
 import pytest
 from contraflow.rehearsal.rehearse import Rehearsal
 
@@ -36,12 +38,17 @@ def harm(phase, engine):
             names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").scalars().all()
             for name in names:
                 connection.exec_driver_sql(f"DROP TRIGGER {name}")
+    while phase == "checking every row before contract":  # the clients go on until it was felt
+        with engine.connect() as connection:
+            if connection.exec_driver_sql("SELECT count(*) FROM users WHERE APART").scalar_one() > 1:
+                break
+        time.sleep(0.01)
 
 @pytest.fixture(autouse=True)
 def harmed(monkeypatch):
     run = Rehearsal.run
     monkeypatch.setattr(Rehearsal, "run", lambda self, progress: run(self, progress=progress, meanwhile=harm))
-"""
+""".replace("APART", APART)
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ def run_pytest(folder: Path, *arguments: str) -> Outcome:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # only one that hangs takes so long
     )
     return Outcome(done.returncode, done.stdout + done.stderr)
 
