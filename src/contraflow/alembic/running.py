@@ -86,12 +86,7 @@ def upgrade(change: Change, arguments: Mapping[str, Any]) -> None:
 
     Raises :class:`ChangeError`.
     """
-    with _reported():
-        _refuse_several(arguments)
-        context = op.get_context()
-        run = _runs.setdefault(context, _Run())
-        if change not in run.done:
-            run.done |= _upgrade(context, change)
+    _once(change, arguments, _upgrade)
 
 
 def downgrade(change: Change, arguments: Mapping[str, Any]) -> None:
@@ -99,12 +94,18 @@ def downgrade(change: Change, arguments: Mapping[str, Any]) -> None:
 
     Raises :class:`ChangeError`.
     """
+    _once(change, arguments, _downgrade)
+
+
+def _once(
+    change: Change, arguments: Mapping[str, Any], carry_out: Callable[[MigrationContext, Change], set[Change]]
+) -> None:
     with _reported():
         _refuse_several(arguments)
         context = op.get_context()
         run = _runs.setdefault(context, _Run())
         if change not in run.done:
-            run.done |= _downgrade(context, change)
+            run.done |= carry_out(context, change)
 
 
 def _upgrade(context: MigrationContext, change: Change) -> set[Change]:
