@@ -21,7 +21,8 @@ USERS = ("users",)
 def test_an_engine_lends_its_way_of_connecting_but_not_its_pool(database: Database) -> None:
     service.make_tables(database.engine, tables=USERS)
     connected: list[int] = []
-    engine = new_engine(database.url, poolclass=sa.pool.QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    limits: dict[str, Any] = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1}
+    engine = new_engine(database.url, isolation_level="SERIALIZABLE", **limits)
     sa.event.listen(engine, "do_connect", lambda *_arguments: connected.append(1))
     with engine.connect():  # the whole pool is in use
         known = len(connected)
@@ -30,6 +31,7 @@ def test_an_engine_lends_its_way_of_connecting_but_not_its_pool(database: Databa
             assert runner.status().state is State.EXPANDED
         assert engine.pool.checkedout() == 1  # type: ignore[attr-defined]
     assert known == 1
+    assert len(connected) > known  # each connection asks, for a password that changes
     engine.dispose()
 
 

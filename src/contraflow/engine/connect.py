@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 
 from contraflow import dialects
 from contraflow.dialects.base import Adapter
+from contraflow.engine.asynchronous import Arguments
 from contraflow.problems import Problem, ProblemError
 
 __all__ = [
@@ -214,7 +215,8 @@ class Database:
     ``url`` may be an :class:`sqlalchemy.Engine`: then its way of connecting (credentials, TLS, session
     settings) is used, but never its pool. Opens on first use. Raises
     :class:`~contraflow.problems.ProblemError`: ``CF201`` unreachable, ``CF203`` an unsupported server (or an
-    in-memory SQLite), ``CF204`` no driver.
+    in-memory SQLite), ``CF204`` no driver, ``CF301`` an asynchronous engine that connects in a way that a synchronous
+    driver cannot.
     """
 
     def __init__(self, url: str | sa.URL | sa.Engine) -> None:
@@ -301,7 +303,10 @@ def _engine(url: sa.URL) -> sa.Engine:
 def _beside(engine: sa.Engine) -> sa.Engine:
     """An engine of our own that connects as ``engine`` does."""
     if engine.dialect.is_async:
-        return _engine(own_url(engine.url))
+        own = _engine(own_url(engine.url))
+        arguments = Arguments(engine, own.dialect.driver)
+        sa.event.listen(own, "do_connect", lambda _dialect, _record, _given, named: named.update(arguments()))
+        return own
     pool = engine.pool.recreate()
 
     def creator() -> Any:
