@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from contraflow import (
     AddColumn,
     ChangeComment,
+    CreateIndex,
     CreateTable,
     Declared,
     DropTable,
@@ -167,7 +168,9 @@ def test_nothing_of_a_column_is_lost(database: Database, options: str) -> None:
 
 @pytest.mark.only_on(*MYSQL)
 def test_what_the_server_would_copy_or_change_is_refused(database: Database) -> None:
+    indexed = "INT AS (`hidden` + 1) VIRTUAL"
     columns = f"id INT PRIMARY KEY, hidden INT, kept {STORED}, text VARCHAR(99) CHECK (json_valid(text))"
+    columns = f"{columns}, looked {indexed}, free {indexed}, KEY free (looked)"
     send(database.engine, [f"CREATE TABLE users ({columns})"])
 
     def codes(column: str | None, comment: str) -> list[str]:
@@ -175,13 +178,18 @@ def test_what_the_server_would_copy_or_change_is_refused(database: Database) -> 
             return [problem.code for problem in run.check()]
 
     copied = ["CF205"] if database.kind == "mariadb" else []
-    assert codes("kept", "x") == codes("text", "x") == copied
+    assert codes("kept", "x") == codes("text", "x") == codes("looked", "x") == copied
+    assert codes("free", "x") == []
+    index = CreateIndex(table="users", name="ix_users_free", columns=["free"])
+    with runner(database, index, ChangeComment(table="users", column="free", comment="x")) as run:
+        assert [problem.code for problem in run.check()] == copied
     assert codes("id", "ü" * 1024) == codes(None, "ü" * 2048) == []
     assert codes("id", "ü" * 1025) == codes(None, "ü" * 2049) == ["CF205"]
     assert codes("id", "\U0001f600") == codes(None, "\U0001f600") == ["CF205"]
     # The server itself: if it comes to do better, so shall this.
     if database.kind == "mariadb":
-        for change in (f"kept {STORED} COMMENT 'x'", "text VARCHAR(99) COMMENT 'x' CHECK (json_valid(text))"):
+        virtual = f"looked {indexed} COMMENT 'x'"
+        for change in (f"kept {STORED} COMMENT 'x'", virtual, "text VARCHAR(99) COMMENT 'x' CHECK (json_valid(text))"):
             with pytest.raises(sa.exc.DBAPIError, match=r"184[56]"):
                 send(database.engine, [f"ALTER TABLE users MODIFY {change}, ALGORITHM=INSTANT"])
 

@@ -40,7 +40,8 @@ def downgrade():
 """
 
 CHANGES = """
-from contraflow import AddCheck, AddForeignKey, AddUnique, CreateTable, DropTable, RenameTable, WidenColumn
+from contraflow import AddCheck, AddForeignKey, AddUnique, ChangeComment, CreateTable
+from contraflow import DropTable, RenameTable, WidenColumn
 
 invoices = sa.Table(
     "invoices",
@@ -55,6 +56,8 @@ change = Change(
     AddUnique(table="things", columns=["label"], name="uq_label"),
     AddCheck(table="things", name="ck_size", columns=["size"], condition=lambda row: row.size >= 0, copies=True),
     WidenColumn(table="things", column="price", type=sa.BigInteger(), replans=True),
+    ChangeComment(table="things", column="price", comment="in cents"),
+    ChangeComment(table="owners", comment="who has things"),
     DropTable(table="drafts"),
     CreateTable(definition=invoices),
 )

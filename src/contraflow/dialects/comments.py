@@ -82,12 +82,13 @@ def mysql_problems(item: Installed, found: Found, product: str) -> Iterator[Prob
             )
         if one.column is None or product != "mariadb":
             continue
-        if is_copied_for_comment(found.details["create"], one.column):
+        indexed = any(one.column in index.columns for index in item.built)
+        if is_copied_for_comment(found.details["create"], one.column, indexed=indexed):
             yield Problem(
                 code="CF205",
                 what=f"the comment of {title} cannot be changed live on {product}.",
-                why="for a column that it computes and stores, and for one that is no JSON but has"
-                "\nCHECK (json_valid(...)) in its own definition, it copies the table while writers wait.",
+                why="for a column that it computes, if it stores it or has it in an index, and for one that is no JSON"
+                "\nbut has CHECK (json_valid(...)) in its own definition, it copies the table while writers wait.",
                 instead="change it at a quiet time, in a revision of its own: op.alter_column(..., comment=...).",
             )
 

@@ -161,19 +161,32 @@ def recommented(create: str, column: str, comment: str | None) -> str:
     return " ".join(["".join(token.text for token in type_).strip(), *filter(None, kept)])
 
 
-def is_copied_for_comment(create: str, column: str) -> bool:
+def is_copied_for_comment(create: str, column: str, *, indexed: bool) -> bool:
     """Whether MariaDB copies the table for another comment of the column.
 
-    MariaDB 10.11 does for a column that it computes and stores (error 1845), and for one under a check of its own that
-    says JSON of what it does not call so (1846). MySQL 9.7 does for none.
+    MariaDB 10.11 does for a column that it computes, if it stores it or has it in an index (error 1845), and for one
+    under a check of its own that says JSON of what it does not call so (1846). MySQL 9.7 does for none. ``indexed``: it
+    will be in an index by then.
     """
+    indexed = indexed or _is_indexed(create, column)
     type_, *attributes = _parts(_definition(create, column))
     for part in attributes:
         words = [token.upper for token in part if token.kind != "space"]
-        if words[0] in ("GENERATED", "AS") and words[-1] in ("STORED", "PERSISTENT"):
+        if words[0] in ("GENERATED", "AS") and (words[-1] in ("STORED", "PERSISTENT") or indexed):
             return True
         if _checks_json(part) and not _is_json(type_, create):
             return True
+    return False
+
+
+def _is_indexed(create: str, column: str) -> bool:
+    for line in create.splitlines():
+        tokens = [token for token in _tokens(line) if token.kind != "space"]
+        if tokens and tokens[0].upper in ("PRIMARY", "UNIQUE", "KEY", "FULLTEXT", "SPATIAL"):
+            opening = next((place for place, token in enumerate(tokens) if token.text == "("), len(tokens))
+            names = [_unquoted(token.text).lower() for token in tokens[opening:] if token.kind == "name"]
+            if column.lower() in names:
+                return True
     return False
 
 
