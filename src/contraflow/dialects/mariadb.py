@@ -64,11 +64,11 @@ class MariaDBAdapter(MySQLAdapter):
     ) -> bool:
         """See :meth:`Adapter.heal`: a broken copy of a table's triggers, which the server keeps in memory.
 
-        It reads the triggers each time it opens a table. Where the statement that opens it is killed at that moment
-        (KILL QUERY, or a Galera node that lets a schema change or another node's write go first), what was read so far
-        is kept, and whatever gets this copy fails with 1064, "Unknown trigger has an error in its body: 'Query was
-        empty'" or the like. ENABLE KEYS changes nothing in an InnoDB table, but makes the server open it anew; FLUSH
-        TABLES would ask for the privilege RELOAD.
+        It reads the triggers each time it opens a table. Where the statement that opens it is ended at that moment (by
+        KILL QUERY or max_statement_time, or on a Galera node, which lets a schema change or another node's write go
+        first), what was read so far is kept, and whatever gets this copy fails with 1064, "Unknown trigger has an error
+        in its body: 'Query was empty'" or the like. ENABLE KEYS changes nothing in an InnoDB table, but makes the
+        server open it anew; FLUSH TABLES would ask for the privilege RELOAD.
 
         DROP TRIGGER that gets such a copy does not fail. It may take the trigger for an orphan (warning 4181), and
         remove the trigger's file (.TRN), but not the trigger, which fires on, and cannot be dropped any more (1360). A
