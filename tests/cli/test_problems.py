@@ -259,7 +259,7 @@ def another_runner(project: Project) -> Iterator[None]:
 
     def linger(_progress: object) -> None:
         at_work.set()
-        may_go.wait(60)
+        may_go.wait(300)
 
     def work() -> None:
         with Runner(project.url, one, progress=linger) as runner:
@@ -270,7 +270,7 @@ def another_runner(project: Project) -> Iterator[None]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        assert at_work.wait(60)
+        assert at_work.wait(300)
         yield
     finally:
         may_go.set()
@@ -298,7 +298,7 @@ from pathlib import Path
 
 def upgrade():
     Path("begun").touch()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while not Path("go_on").exists() and time.monotonic() < until:
         time.sleep(0.05)
     op.create_table("users", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("fullname", sa.String(100)))
@@ -324,7 +324,7 @@ def test_a_second_first_upgrade(tmp_path: Path, database: Database, monkeypatch:
         assert "(upgrade)" in contraflow("status", "--json").document["runner"]
     finally:
         Path("go_on").touch()
-        assert first.wait(120) == 0
+        assert first.wait(300) == 0
     assert contraflow("upgrade").code == 0
     assert contraflow("status", "--json").document["state"] == "VERIFIED"
     assert contraflow("status", "--json").document["runner"] is None

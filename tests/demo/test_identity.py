@@ -53,7 +53,7 @@ class Caller:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self._connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=20)
+        self._connection = http.client.HTTPConnection("127.0.0.1", node.port, timeout=300)
 
     def __call__(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -231,7 +231,7 @@ def test_a_node_ends_with_its_starter(tmp_path: Path, monkeypatch: pytest.Monkey
 def ended(pid: int) -> bool:
     """Whether the process ends soon; a zombie has ended."""
     try:
-        psutil.Process(pid).wait(60)
+        psutil.Process(pid).wait(300)
     except psutil.NoSuchProcess:
         return True
     except psutil.TimeoutExpired:

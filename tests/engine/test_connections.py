@@ -107,7 +107,7 @@ def test_runners_that_begin_at_once_on_a_fresh_database(database: Database) -> N
     def expand() -> None:
         with service.runner(database.url, service.upgrade(tables=USERS)) as runner:
             assert runner.adapter
-            start.wait(60)
+            start.wait(300)
             try:
                 runner.expand()
                 codes.append("done")
@@ -120,7 +120,7 @@ def test_runners_that_begin_at_once_on_a_fresh_database(database: Database) -> N
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(300)
     assert not others
     assert set(codes) <= {"done", "CF001"}
     assert "done" in codes

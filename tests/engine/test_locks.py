@@ -78,7 +78,7 @@ def test_a_hold_behind_a_long_reader_steps_back_and_writers_go_on(users: Databas
     def read_for_long() -> None:
         with transaction_in_the_way(users, blocker(users)):
             entered.set()
-            release.wait(60)
+            release.wait(300)
 
     wrote: list[int] = []
 
@@ -95,7 +95,7 @@ def test_a_hold_behind_a_long_reader_steps_back_and_writers_go_on(users: Databas
     def told(progress: Progress) -> None:
         if progress.title == "expand users" and not entered.is_set():
             reader.start()
-            assert entered.wait(60)
+            assert entered.wait(300)
 
     reader = threading.Thread(target=read_for_long)
     upgrade = service.upgrade(tables=USERS)

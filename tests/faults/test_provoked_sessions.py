@@ -96,7 +96,7 @@ def test_deadlock(driver: Driver, database: Database) -> None:
             connection.exec_driver_sql("UPDATE t SET n = 2 WHERE id = 1")
 
         error = check(driver.fails(work), Fault.DEADLOCK)
-        waiter.join(60)
+        waiter.join(300)
         assert not waiter.is_alive()
     assert error.fault.loses_transaction("postgresql" if is_postgresql(database) else "mysql")
 
@@ -176,7 +176,7 @@ def meanwhile(action: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
 
 
@@ -394,7 +394,7 @@ def test_server_killed_in_the_middle_of_a_statement(private_server: servers.Serv
 
     def work(connection: sa.Connection) -> None:
         session_of(connection)
-        asleep.wait(60)
+        asleep.wait(300)
         connection.exec_driver_sql(statement)
 
     def victim(name: str) -> None:
@@ -403,10 +403,10 @@ def test_server_killed_in_the_middle_of_a_statement(private_server: servers.Serv
     threads = [threading.Thread(target=victim, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
-    asleep.wait(60)
+    asleep.wait(300)
     private_server.kill()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
     refused = {name: Driver.of(name, url).fails(sql("SELECT 1")) for name in names}
     private_server.restart()

@@ -206,7 +206,7 @@ def test_a_deadlock_that_is_swallowed_is_run_again(database: Database) -> None:
         tx.exec_driver_sql("UPDATE b SET n = n + 1")
         if runs == 1:
             thread.start()
-            assert victim_holds.wait(60)
+            assert victim_holds.wait(300)
         try:
             tx.exec_driver_sql("UPDATE a SET n = n + 1 WHERE id = 1")
         except sa.exc.DBAPIError:
@@ -215,7 +215,7 @@ def test_a_deadlock_that_is_swallowed_is_run_again(database: Database) -> None:
 
     thread = threading.Thread(target=rival)
     run_transaction(database.engine, work)
-    thread.join(60)
+    thread.join(300)
     assert runs == 2
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM a WHERE id = 1").scalar() == 111
@@ -363,7 +363,7 @@ def test_server_killed_in_the_middle_of_commit(private_server: servers.Server) -
             while not proxy.fired:
                 assert thread.is_alive()
             private_server.kill()
-            thread.join(60)
+            thread.join(300)
             assert not thread.is_alive()
             private_server.restart()
     assert {name: type(error).__name__ for name, error in outcomes.items()} == dict.fromkeys(

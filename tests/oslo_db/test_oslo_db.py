@@ -183,7 +183,7 @@ def test_deadlocks_on_a_mariadb_url(database: Database) -> None:
 
             with pytest.raises(exception.DBDeadlock):
                 work()
-            waiter.join(60)
+            waiter.join(300)
 
 
 def test_a_mariadb_url_gets_the_options_of_mysql() -> None:

@@ -55,7 +55,7 @@ def striking(stage: SmallStage, kind: str, seconds: float = LONG) -> Iterator[No
     eventually(lambda: sessions(stage) <= before, "its sessions are gone")
 
 
-def eventually(condition: Callable[[], bool], what: str, patience: float = 60) -> None:
+def eventually(condition: Callable[[], bool], what: str, patience: float = 300) -> None:
     """Wait for what another process is about to do; the limit only ends a failing test."""
     limit = time.monotonic() + patience
     while not condition():
@@ -180,7 +180,7 @@ def test_deadlocks_hit_whoever_locks_several_rows(stage: SmallStage) -> None:
     with striking(stage, "deadlocks"):
         worker = threading.Thread(target=work)
         worker.start()
-        found = hit.wait(60)
+        found = hit.wait(300)
         hit.set()
         worker.join()
     assert found

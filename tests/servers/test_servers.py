@@ -44,7 +44,7 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def eventually(condition: Callable[[], bool], what: str, patience: float = 60) -> None:
+def eventually(condition: Callable[[], bool], what: str, patience: float = 300) -> None:
     """Wait for what another process is about to do; the limit only ends a failing test."""
     limit = time.monotonic() + patience
     while not condition():
