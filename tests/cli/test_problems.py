@@ -281,7 +281,10 @@ def test_a_second_runner(project: Project) -> None:
     with another_runner(project):
         told = refused("CF001", "migrate")
         assert contraflow("status", "--json").document["runner"]
+        shown = contraflow("status").out
     assert "runner" in told.err
+    assert "next      wait until the runner at work is done" in shown
+    assert "run it again" not in shown
     assert contraflow("migrate").code == 0
 
 
@@ -322,6 +325,7 @@ def test_a_second_first_upgrade(tmp_path: Path, database: Database, monkeypatch:
             time.sleep(0.02)
         assert f"process {first.pid} " in refused("CF001", "upgrade").err
         assert "(upgrade)" in contraflow("status", "--json").document["runner"]
+        assert f"at work   process {first.pid} " in contraflow("status").out
     finally:
         Path("go_on").touch()
         assert first.wait(300) == 0

@@ -103,6 +103,19 @@ def test_a_verification_done_again_is_told_by_itself(database: Database) -> None
     assert second.started >= first.finished
 
 
+def test_a_phase_that_is_found_done_keeps_its_times(database: Database) -> None:
+    """As when an upgrade that was interrupted in migrate is begun again."""
+    service.make_tables(database.engine, tables=("users",))
+    with service.runner(database.url, service.upgrade(tables=("users",))) as runner:
+        runner.expand()
+        expanded = runner.status().phases
+        runner.expand()
+        assert runner.status().phases == expanded
+        runner.upgrade()
+        assert runner.status().phases[0] == expanded[0]
+    assert expanded[0].finished is not None
+
+
 def test_what_the_new_release_wrote_is_there_after_a_rollback(database: Database) -> None:
     service.make_tables(database.engine)
     writers = service.Writers(engine=database.engine)

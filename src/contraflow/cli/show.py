@@ -71,17 +71,17 @@ def script(report: PlanReport) -> str:
 def status(now: Status) -> Iterator[RenderableType]:
     """The state, the phases, what is left, and what comes next."""
     if now.upgrade is None:
-        yield "no upgrade was begun here, and none waits"
+        yield f"at work   {now.runner}" if now.runner else "no upgrade was begun here, and none waits"
         return
     yield f"upgrade   {now.upgrade} ({', '.join(now.revisions)})" if now.revisions else f"upgrade   {now.upgrade}"
     yield f"state     {now.state.value if now.state else 'not begun'}"
     if now.rolled_back is not None:
         when = datetime.fromtimestamp(now.rolled_back, timezone.utc)
         yield f"before    rolled back at {when:%Y-%m-%d %H:%M:%S} UTC; expand begins it anew"
-    if now.pending:
-        yield f"begun     {now.pending}, and not finished: run it again"
     if now.runner:
         yield f"at work   {now.runner}"
+    elif now.pending:
+        yield f"begun     {now.pending}, and not finished: run it again"
     for name, rows in now.rows_left.items():
         yield f"to fill   {name}: {rows:,} rows"
     done = [phase for phase in now.phases if phase.status != "waiting"]
@@ -97,7 +97,7 @@ def status(now: Status) -> Iterator[RenderableType]:
         )
     if now.nodes:
         yield nodes(now.nodes)
-    yield f"next      {_DUE[now.due]}"
+    yield f"next      {'wait until the runner at work is done' if now.runner else _DUE[now.due]}"
 
 
 def nodes(known: Sequence[Node]) -> RenderableType:

@@ -116,10 +116,12 @@ def _phases(events: Sequence[Event], due: Due) -> tuple[PhaseReport, ...]:
 
 def _last_run(events: Sequence[Event], name: str) -> tuple[float | None, float | None]:
     """When the last run of a phase began and ended: a run that was stopped and resumed is one, one that was done and
-    is begun again (verify, after rows differed) is another.
+    is begun again (verify, after rows differed) is another. One that was asked for again and found done is none.
     """
     started = finished = None
     for event in events:
+        if finished is not None and event.kind == "done" and event.title == name:
+            continue
         if finished is not None or started is None:
             started, finished = event.at, None
         if event.kind == "done" and event.title == name:
