@@ -16,6 +16,7 @@ from contraflow.steps import Hold, Online
 
 __all__ = ["GaleraAdapter", "XtraDBClusterAdapter"]
 
+_REST = Statement(sql="DO SLEEP(0.2)")
 _ORDERED = "TOI: all writes of the cluster wait"
 
 
@@ -87,6 +88,19 @@ class _Cluster(MySQLAdapter):
 
 class GaleraAdapter(_Cluster, MariaDBAdapter):
     """MariaDB with ``wsrep_on``."""
+
+    def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
+        """See :meth:`Adapter.hold`. A rest before each statement that makes or drops a trigger.
+
+        A schema change makes every session open the table anew, and ends those that are at it when the next one comes:
+        then their copies of its triggers are broken (:meth:`MariaDBAdapter.heal`), and that one may get one of them.
+        """
+        rested: list[Statement] = []
+        for statement in super().hold(hold, found):
+            if rested and statement.sql.startswith(("CREATE TRIGGER ", "DROP TRIGGER ")):
+                rested.append(_REST)
+            rested.append(statement)
+        return rested
 
 
 class XtraDBClusterAdapter(_Cluster, MySQLAdapter):

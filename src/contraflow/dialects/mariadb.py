@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -48,11 +48,14 @@ class MariaDBAdapter(MySQLAdapter):
         return sent
 
     def send(self, connection: sa.Connection, statement: Statement) -> None:
-        """See :meth:`Adapter.send`. Raises :class:`LockTimeout` where DROP TRIGGER succeeds, but drops none."""
+        """See :meth:`Adapter.send`. Raises :class:`LockTimeout` where DROP TRIGGER succeeds, but the trigger stays.
+
+        One that is gone, though the server took it for an orphan, was lost by the DROP TRIGGER before.
+        """
         super().send(connection, statement)
         if statement.sql.startswith(_DROP):
             told = connection.exec_driver_sql("SHOW WARNINGS").all()
-            if any(number == _ORPHAN for _, number, _ in told):
+            if any(number == _ORPHAN for _, number, _ in told) and _table_of(connection, statement.sql):
                 raise LockTimeout(f"the server has not found the trigger: {statement.sql}")
 
     def heal(
@@ -84,17 +87,15 @@ class MariaDBAdapter(MySQLAdapter):
                 " WHERE (event_object_schema = database() AND instr(action_statement, '/* contraflow '))"
                 " OR (event_object_schema = coalesce(:schema, database()) AND event_object_table = :name)"
             ).bindparams(schema=schema, name=name)
+            places = connection.execute(query).all()
             mend = "ALTER TABLE {0} ENABLE KEYS"
         elif number == _NO_TRIGGER and isinstance(error, sa.exc.DBAPIError):
-            query = sa.text(
-                "SELECT DISTINCT event_object_schema, event_object_table FROM information_schema.triggers"
-                " WHERE instr(:sent, concat('`', trigger_name, '`'))"
-            ).bindparams(sent=error.statement)
+            places = _table_of(connection, error.statement or "")
             mend = "RENAME TABLE {0} TO {1}, {1} TO {0}"
         else:
             return False
         with self.running_online(connection, timeout):
-            for schema, name in connection.execute(query).all():
+            for schema, name in places:
                 aside = self.compiler.table(_ASIDE, str(schema))
                 self.send(connection, Statement(sql=mend.format(self.compiler.table(str(name), str(schema)), aside)))
         return True
@@ -117,3 +118,13 @@ class MariaDBAdapter(MySQLAdapter):
 
     def _is_cut(self, column: str) -> bool:  # noqa: ARG002 - MariaDB keeps no names of dropped columns
         return False
+
+
+def _table_of(connection: sa.Connection, sent: str) -> Sequence[sa.Row[Any]]:
+    """Schema and name of the table that has the trigger which DROP TRIGGER names."""
+    query = sa.text(
+        "SELECT event_object_schema, event_object_table FROM information_schema.triggers"
+        " WHERE (event_object_schema = database() AND :sent = concat('DROP TRIGGER `', trigger_name, '`'))"
+        " OR :sent = concat('DROP TRIGGER `', event_object_schema, '`.`', trigger_name, '`') LIMIT 1"
+    )
+    return connection.execute(query, {"sent": sent}).all()
