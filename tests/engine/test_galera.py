@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,8 +21,9 @@ from contraflow.operations.planning import Declared, Upgrade
 from contraflow.problems import ProblemError
 from contraflow.rehearsal.servers.galera import GaleraCluster
 from tests.engine.service import contents, make_tables, run_killed, runner, snapshot, upgrade
-from tests.operations.courses import COURSES
+from tests.operations.courses import COURSES, Course
 from tests.operations.load import carry
+from tests.servers.misread import misread, unless_triggers_are_misread
 from tests.servers.shared import Database
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.usefixtures("server")]
@@ -41,6 +43,13 @@ def cluster() -> Iterator[GaleraCluster]:
 
 @pytest.fixture
 def nodes(cluster: GaleraCluster) -> Iterator[list[sa.Engine]]:
+    """See :func:`new_database`."""
+    with new_database(cluster) as engines:
+        yield engines
+
+
+@contextlib.contextmanager
+def new_database(cluster: GaleraCluster) -> Iterator[list[sa.Engine]]:
     """A new database with the service's tables, as each node has it. A read waits for what other nodes committed."""
     database = str(cluster.create_database().database)
     engines = [sa.create_engine(node.url(database)) for node in cluster.nodes]
@@ -138,8 +147,13 @@ def serving(*services: Service) -> Iterator[None]:
         for thread in threads:
             thread.join()
     for service in services:
-        assert service.errors == []
+        assert not service.errors, told(service.errors)
         assert len(service.names) > 2, "it has written nothing"
+
+
+def told(errors: Sequence[object]) -> str:
+    """All of them, for a message: pytest would cut them short."""
+    return "\n".join(map(str, errors))
 
 
 def names(engine: sa.Engine, *columns: str) -> dict[int, str]:
@@ -255,7 +269,7 @@ def change_schema(connection: sa.Connection, change: str) -> None:
     try:
         connection.exec_driver_sql(change)
     except sa.exc.DBAPIError as error:
-        if "has an error in its body" not in str(error):
+        if not misread(str(error)):
             raise
         connection.exec_driver_sql(change)
 
@@ -317,15 +331,20 @@ def test_upgrades_of_every_kind_under_load(cluster: GaleraCluster) -> None:
     chosen = [course for course in COURSES if course.name in RUN]
     assert len(chosen) == len(RUN)
     for course in chosen:
-        url = cluster.create_database()
-        engines = [sa.create_engine(node.url(str(url.database))) for node in cluster.nodes]
-        try:
-            result = carry(Database(server=cluster, url=url, engine=engines[0]), course, 400, reading=0.05)
-            assert (result.life, result.failed, result.lost) == (course.name, [], [])
-            assert snapshot(engines[0]) == snapshot(engines[1]) == snapshot(engines[2])
-        finally:
-            for engine in engines:
-                engine.dispose()
+        unless_triggers_are_misread(functools.partial(upgrade_under_load, cluster, course))
+
+
+def upgrade_under_load(cluster: GaleraCluster, course: Course) -> None:
+    url = cluster.create_database()
+    engines = [sa.create_engine(node.url(str(url.database))) for node in cluster.nodes]
+    try:
+        result = carry(Database(server=cluster, url=url, engine=engines[0]), course, 400, reading=0.05)
+        assert not result.failed, told(result.failed)
+        assert (result.life, result.lost) == (course.name, [])
+        assert snapshot(engines[0]) == snapshot(engines[1]) == snapshot(engines[2])
+    finally:
+        for engine in engines:
+            engine.dispose()
 
 
 def test_what_a_cluster_cannot_do_is_refused(cluster: GaleraCluster) -> None:
@@ -341,8 +360,17 @@ def test_what_a_cluster_cannot_do_is_refused(cluster: GaleraCluster) -> None:
             engine.dispose()
 
 
-def test_an_upgrade_of_a_cluster_under_both_releases(nodes: list[sa.Engine]) -> None:
+def test_an_upgrade_of_a_cluster_under_both_releases(cluster: GaleraCluster) -> None:
     """While the schema changes, the writers are on the runner's node: see docs/operations.md, on a Galera cluster."""
+
+    def carried() -> None:
+        with new_database(cluster) as nodes:
+            upgrade_under_both_releases(nodes)
+
+    unless_triggers_are_misread(carried)
+
+
+def upgrade_under_both_releases(nodes: list[sa.Engine]) -> None:
     first, second, third = nodes
     start = snapshot(first)
     with serving(old := old_service(first, OWN)), runner(first.url, UPGRADE) as run:

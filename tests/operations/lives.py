@@ -492,7 +492,7 @@ LIVES = (
             sa.Column("badge", sa.Integer, nullable=False, server_default=sa.text("7")),
             sa.Column("note", sa.String(200), nullable=False, comment="said before"),
             sa.Column("fax", sa.String(60), nullable=False, comment="who has one?"),
-            sa.Column("locale", sa.String(9), nullable=True, comment="ü, 100 %"),
+            sa.Column("locale", sa.String(60), nullable=True, comment="ü, 100 %"),
         ],
         operations=[
             ChangeComment(table=TABLE, column="id", comment="another's \\ key"),
@@ -505,7 +505,7 @@ LIVES = (
             WidenColumn(table=TABLE, column="note", type=sa.String(200), replans=True),
             TightenNotNull(table=TABLE, column="fax", fill=lambda _row: ""),
             ChangeComment(table=TABLE, column="fax", comment="who has one?"),
-            AddColumn(table=TABLE, column=sa.Column("locale", sa.String(9), nullable=True, comment="overwritten")),
+            AddColumn(table=TABLE, column=sa.Column("locale", sa.String(60), nullable=True, comment="overwritten")),
             ChangeComment(table=TABLE, column="locale", comment="ü, 100 %"),
             ChangeComment(table=TABLE, comment="Who may log in?"),
             ChangeComment(table=TABLE, comment=""),
