@@ -65,12 +65,16 @@ def test_rows_alike_that_come_after_verification_are_shown_and_nothing_is_left(d
 
 
 def kill_after(count: int) -> Callable[[Statement], None]:
-    """Dies before the statement on the table that follows ``count`` of them."""
+    """Dies before the statement on the table that follows ``count`` of them.
+
+    MariaDB's ``CREATE TRIGGER IF NOT EXISTS`` of a trigger that stands changes nothing, and is sent by each run anew.
+    """
     left = count
 
     def die(statement: Statement) -> None:
         nonlocal left
-        if TABLE in statement.sql and statement.sql.startswith(("ALTER", "DROP", "CREATE", "UPDATE sqlite")):
+        changes = statement.sql.startswith(("ALTER", "DROP", "CREATE", "UPDATE sqlite"))
+        if changes and TABLE in statement.sql and "TRIGGER IF NOT EXISTS" not in statement.sql:
             left -= 1
             if left < 0:
                 raise Killed
@@ -95,6 +99,7 @@ def test_contract_and_rollback_go_on_after_a_kill_before_each_statement(database
                 killed = False
             except Killed:
                 place += 1
+        assert place < 100, "it does not come forward"
         send(database.engine, [f"UPDATE users SET badge = {100 + place} WHERE id = 2"])
     assert place > 1
     if verb == "contract":
