@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,7 +14,7 @@ from contraflow import CreateIndex, Options, RenameColumn, Runner
 from contraflow.dialects.base import Statement
 from contraflow.operations.base import Operation
 from contraflow.problems import ProblemError
-from tests.operations.lives import LIVES, TABLE, Killed, Life, create, exact, runner, send, shape
+from tests.operations.lives import LIVES, TABLE, Killed, Life, create, dying_after, exact, runner, send, shape
 from tests.operations.test_lives import target
 from tests.servers.shared import Database
 
@@ -64,24 +63,6 @@ def test_rows_alike_that_come_after_verification_are_shown_and_nothing_is_left(d
     assert shape(database.engine)["indexes"] == set()
 
 
-def kill_after(count: int) -> Callable[[Statement], None]:
-    """Dies before the statement on the table that follows ``count`` of them.
-
-    MariaDB's ``CREATE TRIGGER IF NOT EXISTS`` of a trigger that stands changes nothing, and is sent by each run anew.
-    """
-    left = count
-
-    def die(statement: Statement) -> None:
-        nonlocal left
-        changes = statement.sql.startswith(("ALTER", "DROP", "CREATE", "UPDATE sqlite"))
-        if changes and TABLE in statement.sql and "TRIGGER IF NOT EXISTS" not in statement.sql:
-            left -= 1
-            if left < 0:
-                raise Killed
-
-    return die
-
-
 @pytest.mark.parametrize("verb", ["contract", "rollback"])
 def test_contract_and_rollback_go_on_after_a_kill_before_each_statement(database: Database, verb: str) -> None:
     create(database.engine, PAIR.old)
@@ -93,7 +74,7 @@ def test_contract_and_rollback_go_on_after_a_kill_before_each_statement(database
     while killed:
         # Where DDL commits by itself, what came before is done, and not seen again.
         transactional = database.kind.startswith(("sqlite", "postgresql"))
-        with runner(database, PAIR, kill_after(place if transactional else min(place, 1))) as run:
+        with runner(database, PAIR, dying_after(place if transactional else min(place, 1), TABLE)) as run:
             try:
                 getattr(run, verb)()
                 killed = False
