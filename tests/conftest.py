@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contraflow.rehearsal import servers
-from tests.servers.shared import Database, SharedServers, choose, new_engine, reach, read_exclusions
+from tests.servers.shared import Database, SharedServers, choose, fresh_database, reach, read_exclusions
 
 CHOSEN = pytest.StashKey[Mapping[str, str | None]]()
 SHARED = pytest.StashKey[SharedServers]()
@@ -178,13 +178,8 @@ def server(request: pytest.FixtureRequest) -> servers.Server:
 @pytest.fixture
 def database(server: servers.Server) -> Iterator[Database]:
     """A fresh database on each chosen server."""
-    url = server.create_database()
-    engine = new_engine(url)
-    try:
-        yield Database(server=server, url=url, engine=engine)
-    finally:
-        engine.dispose()
-        server.drop_database(url)
+    with fresh_database(server) as made:
+        yield made
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from contraflow import AddColumn, CreateTable, DropForeignKey, RenameTable
 from contraflow.engine import State
 from contraflow.faults import Fault, classify
 from contraflow.operations.base import Operation
-from contraflow.operations.planning import Declared, Upgrade
 from contraflow.problems import ProblemError
 from contraflow.rehearsal.servers.galera import GaleraCluster
 from tests.engine.service import contents, make_tables, run_killed, runner, snapshot, upgrade
@@ -25,6 +24,7 @@ from tests.operations.courses import COURSES, Course
 from tests.operations.load import carry
 from tests.servers.misread import misread, unless_triggers_are_misread
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.usefixtures("server")]
 TABLES = ("users", "items", "hollow")  # Galera wants a primary key
@@ -196,10 +196,6 @@ def _number(name: str, *rest: sa.schema.SchemaItem) -> sa.Column[int]:
     return sa.Column(name, sa.Integer, *rest)
 
 
-def _declared(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
 def test_what_could_bring_the_cluster_to_a_standstill_is_refused(nodes: list[sa.Engine]) -> None:
     send(nodes[0], VISITS, "INSERT INTO visits (id) VALUES (1)")
     plain = AddColumn(table="visits", column=_number("length"))
@@ -209,7 +205,7 @@ def test_what_could_bring_the_cluster_to_a_standstill_is_refused(nodes: list[sa.
     on_items = AddColumn(table="items", column=_number("weight"))
 
     def told(*operations: Operation) -> list[str]:
-        with runner(nodes[0].url, _declared(*operations)) as run:
+        with runner(nodes[0].url, upgrade_of(*operations)) as run:
             problems = run.check()
         assert {problem.code for problem in problems} <= {"CF205"}
         return [problem.what.replace(" live in a Galera cluster", "") for problem in problems]

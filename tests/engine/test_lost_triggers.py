@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from contraflow.engine import Progress
 from contraflow.rehearsal import servers
 from tests.engine.service import make_tables, runner, snapshot, upgrade
-from tests.servers.shared import Database, new_engine
+from tests.servers.shared import Database, fresh_database
 
 pytestmark = [pytest.mark.only_on("mariadb"), pytest.mark.usefixtures("server")]
 NAMES = upgrade(until=1, tables=("users",))
@@ -29,12 +29,8 @@ def one_cache() -> Iterator[servers.Server]:
 
 @pytest.fixture
 def database(one_cache: servers.Server) -> Iterator[Database]:
-    url = one_cache.create_database()
-    engine = new_engine(url)
-    try:
-        yield Database(server=one_cache, url=url, engine=engine)
-    finally:
-        engine.dispose()
+    with fresh_database(one_cache) as made:
+        yield made
 
 
 def make(database: Database, table: str = "users") -> None:

@@ -8,15 +8,11 @@ import sqlalchemy as sa
 from contraflow import (
     AddColumn,
     ChangeDefault,
-    Declared,
     DropColumn,
-    Options,
     ProblemError,
     RenameColumn,
     RenameTable,
-    Runner,
     State,
-    Upgrade,
 )
 from contraflow.dialects.sqlite_text import set_default
 from contraflow.installed import DefaultChange, Installed
@@ -24,16 +20,9 @@ from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from tests.operations.lives import send, writing
 from tests.servers.shared import Database
+from tests.upgrades import runner_of, upgrade_of
 
 WORDS = "CREATE TABLE words (id INTEGER PRIMARY KEY, word VARCHAR(20) NOT NULL, size INTEGER, spare INTEGER)"
-
-
-def upgrade_of(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-def runner(database: Database, *operations: Operation) -> Runner:
-    return Runner(database.url, upgrade_of(*operations), options=Options(lock_timeout=0.3))
 
 
 def one(engine: sa.Engine, query: str) -> object:
@@ -69,7 +58,7 @@ def test_a_computed_column_comes_live(database: Database) -> None:
         DropColumn(table="words", column="spare"),
     )
     writes = ["INSERT INTO words (id, word) VALUES (9, 'x')", "DELETE FROM words WHERE id = 9"]
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         if database.kind == "postgresql15":
             assert [problem.code for problem in run.check()] == ["CF205"]
             return
@@ -143,7 +132,7 @@ def test_a_table_s_own_triggers_stay(database: Database) -> None:
         send(engine, [f"UPDATE {name} SET word = 'abcd' WHERE id = {key}"])
         assert one(engine, f"SELECT n FROM {name} WHERE id = {key}") == 4
 
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         sizes("words", 1)
         run.upgrade()
         sizes("words", 2)
@@ -172,7 +161,7 @@ def test_defaults_change_for_the_release_that_counts(database: Database) -> None
     engine = database.engine
     send(engine, [DEFAULTED])
     before = sa.inspect(engine).get_columns("words")
-    with runner(database, *CHANGES) as run:
+    with runner_of(database, *CHANGES) as run:
         assert run.check() == []
         run.expand()
         run.expand()

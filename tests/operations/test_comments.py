@@ -13,7 +13,6 @@ from contraflow import (
     ChangeComment,
     CreateIndex,
     CreateTable,
-    Declared,
     DropTable,
     Options,
     ProblemError,
@@ -21,29 +20,19 @@ from contraflow import (
     RenameTable,
     Runner,
     State,
-    Upgrade,
 )
 from contraflow.dialects import Profile, Statement, for_profile
 from contraflow.dialects.mysql_text import recommented
 from contraflow.installed import Comment, Installed
-from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan
 from contraflow.steps import AddColumns, MakeTable, Online
 from tests.operations.lives import Killed, exact, send, writing
 from tests.servers.shared import Database
+from tests.upgrades import runner_of, upgrade_of
 
 POSTGRESQL = ("postgresql", "postgresql15")
 MYSQL = ("mariadb", "mysql")
 ODD = "it's \\ 100 %\n:x"
-
-
-def upgrade(*operations: Operation) -> Upgrade:
-    return Upgrade(old=None, new="r1", changes=(Declared(revision="r1", operations=operations),))
-
-
-def runner(database: Database, *operations: Operation, patience: float = 600) -> Runner:
-    options = Options(lock_timeout=0.2, lock_patience=patience)
-    return Runner(database.url, upgrade(*operations), options=options)
 
 
 def comments(database: Database, table: str) -> dict[str | None, str]:
@@ -73,7 +62,7 @@ def test_comments_change_at_contract(database: Database) -> None:
         ChangeComment(table="words", column="name", comment=None),
     )
     writes = ["INSERT INTO words (id, name) VALUES (9, 'x')", "DELETE FROM words WHERE id = 9"]
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         assert run.check() == []
         run.upgrade()
         if database.kind != "sqlite":
@@ -101,7 +90,7 @@ def test_a_new_table_has_its_comments_from_the_beginning() -> None:
         AddColumn(table="users", column=sa.Column("age", sa.Integer, nullable=True)),
         ChangeComment(table="users", column="age", comment="in years"),
     )
-    phases = plan(upgrade(*operations), {(None, "users"): users})
+    phases = plan(upgrade_of(*operations), {(None, "users"): users})
     steps = [step for block in phases.expand for step in getattr(block, "steps", ())]
     (table,) = (step.definition for step in steps if isinstance(step, MakeTable))
     (added,) = (step.columns for step in steps if isinstance(step, AddColumns))
@@ -152,14 +141,14 @@ def test_nothing_of_a_column_is_lost(database: Database, options: str) -> None:
     send(database.engine, [f"CREATE TABLE users ({', '.join(lines)}) {options}"])
     before, place = created(database, "users"), stored_as(database, "users")
     operations = [ChangeComment(table="users", column=name, comment=ODD) for name in columns]
-    with runner(database, *operations, ChangeComment(table="users", comment=ODD)) as run:
+    with runner_of(database, *operations, ChangeComment(table="users", comment=ODD)) as run:
         assert run.check() == []
         run.run()
     assert created(database, "users") == before
     assert comments(database, "users") == dict.fromkeys([None, *columns], ODD)
     assert stored_as(database, "users") == place
     gone = [ChangeComment(table="users", column=name, comment=None) for name in (None, *columns)]
-    again = Upgrade(old="r1", new="r2", changes=(Declared(revision="r2", operations=tuple(gone)),))
+    again = upgrade_of(*gone, old="r1", new="r2")
     with Runner(database.url, again, options=Options(lock_timeout=0.3)) as run:
         run.run()
     assert (created(database, "users"), comments(database, "users")) == (before, {})
@@ -174,14 +163,14 @@ def test_what_the_server_would_copy_or_change_is_refused(database: Database) -> 
     send(database.engine, [f"CREATE TABLE users ({columns})"])
 
     def codes(column: str | None, comment: str) -> list[str]:
-        with runner(database, ChangeComment(table="users", column=column, comment=comment)) as run:
+        with runner_of(database, ChangeComment(table="users", column=column, comment=comment)) as run:
             return [problem.code for problem in run.check()]
 
     copied = ["CF205"] if database.kind == "mariadb" else []
     assert codes("kept", "x") == codes("text", "x") == codes("looked", "x") == copied
     assert codes("free", "x") == []
     index = CreateIndex(table="users", name="ix_users_free", columns=["free"])
-    with runner(database, index, ChangeComment(table="users", column="free", comment="x")) as run:
+    with runner_of(database, index, ChangeComment(table="users", column="free", comment="x")) as run:
         assert [problem.code for problem in run.check()] == copied
     assert codes("id", "ü" * 1024) == codes(None, "ü" * 2048) == []
     assert codes("id", "ü" * 1025) == codes(None, "ü" * 2049) == ["CF205"]
@@ -198,7 +187,7 @@ def test_what_the_server_would_copy_or_change_is_refused(database: Database) -> 
 def test_a_comment_that_sqlalchemy_does_not_find_goes_with_the_name(database: Database) -> None:
     columns = "id INT PRIMARY KEY, a INT DEFAULT 5 INVISIBLE COMMENT 'old', b BIT(3) DEFAULT b'101' COMMENT 'old'"
     send(database.engine, [f"CREATE TABLE users ({columns})"])
-    with runner(database, RenameColumn(table="users", old="a", new="c", omitted="new")) as run:
+    with runner_of(database, RenameColumn(table="users", old="a", new="c", omitted="new")) as run:
         assert run.check() == []
         run.run()
     assert comments(database, "users") == {"b": "old", "c": "old"}
@@ -211,7 +200,7 @@ def test_contract_is_killed_before_each_statement(database: Database) -> None:
         *(ChangeComment(table="users", column=name, comment="new") for name in (None, "id", "name")),
         ChangeComment(table="words", comment="new"),
     )
-    with runner(database, *operations) as run:
+    with runner_of(database, *operations) as run:
         run.upgrade()
     killed = 0
     for place in range(5):
@@ -224,7 +213,7 @@ def test_contract_is_killed_before_each_statement(database: Database) -> None:
                 if sent > (1 if place else 0):
                     raise Killed
 
-        with Runner(database.url, upgrade(*operations), before_statement=die) as run:
+        with Runner(database.url, upgrade_of(*operations), before_statement=die) as run:
             try:
                 run.contract()
             except Killed:
@@ -244,7 +233,7 @@ def test_what_is_half_done_is_not_taken_back(database: Database) -> None:
     if database.kind in MYSQL:
         busy = "SELECT * FROM {}"
     operations = [ChangeComment(table=table, comment="new") for table in ("users", "words")]
-    with runner(database, *operations, DropTable(table="zones"), patience=0.5) as run:
+    with runner_of(database, *operations, DropTable(table="zones"), lock_timeout=0.2, lock_patience=0.5) as run:
         run.upgrade()
         with database.engine.connect() as reader:
             reader.exec_driver_sql(busy.format("zones", "zones"))
@@ -253,9 +242,9 @@ def test_what_is_half_done_is_not_taken_back(database: Database) -> None:
         run.rollback()
         run.upgrade()
         assert comments(database, "users") == {}
-    with runner(database, *operations, DropTable(table="zones")) as run:
+    with runner_of(database, *operations, DropTable(table="zones")) as run:
         run.rollback()
-    with runner(database, *operations, patience=0.5) as run:
+    with runner_of(database, *operations, lock_timeout=0.2, lock_patience=0.5) as run:
         run.upgrade()
         with database.engine.connect() as reader:
             reader.exec_driver_sql(busy.format("words", "words"))
@@ -275,7 +264,7 @@ def test_the_journal_keeps_the_comments() -> None:
         ChangeComment(table="users", column="name", comment="first"),
         ChangeComment(table="users", column="name", comment=""),
     )
-    phases = plan(upgrade(*operations), {(None, "users"): table})
+    phases = plan(upgrade_of(*operations), {(None, "users"): table})
     (installed,) = phases.installed
     assert Installed.from_dict(installed.as_dict()) == installed
     assert installed.commented == (Comment(column=None, text="all"), Comment(column="name", text=None))
@@ -311,7 +300,7 @@ def test_what_is_sent_of_which_nothing_is_known(product: str) -> None:
         ChangeComment(table="users", comment=ODD),
         ChangeComment(table="users", column="name", comment=None),
     )
-    (block,) = plan(upgrade(*operations), {(None, "users"): table}).contract
+    (block,) = plan(upgrade_of(*operations), {(None, "users"): table}).contract
     assert isinstance(block, Online)
     sent = adapter.online(block, None)
     assert [re.sub(r"[`\"]", "", statement.sql) for statement in sent] == SENT[product]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,18 @@ def new_engine(url: sa.URL, *, patience: float = 30.0, **options: object) -> sa.
         cursor.close()
 
     return engine
+
+
+@contextlib.contextmanager
+def fresh_database(server: servers.Server) -> Iterator[Database]:
+    """A new database there, which goes with the block."""
+    url = server.create_database()
+    engine = new_engine(url)
+    try:
+        yield Database(server=server, url=url, engine=engine)
+    finally:
+        engine.dispose()
+        server.drop_database(url)
 
 
 def read_exclusions(path: Path = EXCLUSIONS) -> dict[str, str]:

@@ -254,14 +254,14 @@ class Work:
 
     def _worth_another_try(self, error: Exception, tally: _Tally, table: tuple[str | None, str] | None = None) -> str:
         """What is waited for, or was mended, when a try met the error; empty where another one cannot help."""
-        if isinstance(error, LockTimeout) or self.adapter.is_lock_timeout(error):
+        if self.adapter.is_lock_timeout(error):
             return _WAITS
         if tally.mends >= _MENDS:
             return ""
         try:
             mended = self.adapter.heal(self.connection, error, self.options.lock_timeout, table)
         except (LockTimeout, sa.exc.DBAPIError) as failed:
-            if not isinstance(failed, LockTimeout) and not self.adapter.is_lock_timeout(failed):
+            if not self.adapter.is_lock_timeout(failed):
                 raise
             return _WAITS
         if mended:
