@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from contraflow import (
     AddColumn,
+    AddSurrogateKey,
     ChangeComment,
     CreateIndex,
     CreateTable,
@@ -176,11 +177,41 @@ def test_what_the_server_would_copy_or_change_is_refused(database: Database) -> 
     assert codes("id", "ü" * 1025) == codes(None, "ü" * 2049) == ["CF205"]
     assert codes("id", "\U0001f600") == codes(None, "\U0001f600") == ["CF205"]
     # The server itself: if it comes to do better, so shall this.
+    for place in ("MODIFY id INT COMMENT", "COMMENT ="):
+        with pytest.raises(sa.exc.DBAPIError, match=r"16(28|29)"):
+            send(database.engine, [f"ALTER TABLE users {place} '{'ü' * 2049}'"])
     if database.kind == "mariadb":
         virtual = f"looked {indexed} COMMENT 'x'"
         for change in (f"kept {STORED} COMMENT 'x'", virtual, "text VARCHAR(99) COMMENT 'x' CHECK (json_valid(text))"):
             with pytest.raises(sa.exc.DBAPIError, match=r"184[56]"):
                 send(database.engine, [f"ALTER TABLE users MODIFY {change}, ALGORITHM=INSTANT"])
+
+
+@pytest.mark.only_on(*MYSQL)
+def test_comments_of_what_is_new_fit_too(database: Database) -> None:
+    send(database.engine, ["CREATE TABLE users (id INT PRIMARY KEY)", "CREATE TABLE words (word INT PRIMARY KEY)"])
+
+    def operations(text: str) -> list[Any]:
+        column = sa.Column("id", sa.Integer, primary_key=True, autoincrement=False, comment=text)
+        return [
+            AddColumn(table="users", column=sa.Column("name", sa.String(9), comment=text)),
+            CreateTable(definition=sa.Table("rooms", sa.MetaData(), column, comment=text * 2)),
+            AddSurrogateKey(
+                table="words", column=sa.Column("id", sa.BigInteger, comment=text), unique="uq_words", copies=True
+            ),
+        ]
+
+    new = {"users.name", "rooms", "rooms.id", "words.id"}
+    for wrong in ("ü" * 1025, "\U0001f600"):
+        with runner_of(database, *operations(wrong)) as run:
+            found = run.check()
+        assert {problem.code for problem in found} == {"CF205"}
+        assert {problem.what.split()[3] for problem in found} == new
+    with runner_of(database, *operations("ü" * 1024)) as run:
+        run.run("contract")
+    assert comments(database, "users") == {"name": "ü" * 1024}
+    assert comments(database, "words") == {"id": "ü" * 1024}
+    assert comments(database, "rooms") == {"id": "ü" * 1024, None: "ü" * 2048}
 
 
 @pytest.mark.only_on(*MYSQL)
@@ -337,3 +368,9 @@ def test_what_is_refused() -> None:
             wrong.plan({(None, "users"): columns})
     with pytest.raises(ProblemError, match="CF116"):
         ChangeComment(table="users", comment="a\0b")
+    strange = sa.Column("name", sa.String(9), comment="a\0b")
+    with pytest.raises(ProblemError, match=r"CF116: the comment of words\.name"):
+        CreateTable(definition=sa.Table("words", sa.MetaData(), strange))
+    users = sa.Table("users", sa.MetaData(), *columns.values())
+    with pytest.raises(ProblemError, match=r"CF116: the comment of users\.name"):
+        plan(upgrade_of(AddColumn(table="users", column=strange._copy())), {(None, "users"): users})

@@ -26,6 +26,7 @@ from contraflow.steps import (
     Hold,
     NumberColumn,
     Online,
+    Phases,
     Probe,
     ProbeAlias,
     Step,
@@ -360,8 +361,8 @@ class Adapter(ABC):
             for name in dict.fromkeys(lookup.table for group in looking for lookup in group.lookups)
         ]
 
-    def comment_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses
-        """What on this server would keep the comments of ``item`` from being changed as they are given. Reads only."""
+    def comment_problems(self, connection: sa.Connection, phases: Phases) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """What on this server would keep comments from standing as they are given. Reads only."""
         return []
 
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:  # noqa: ARG002 - for subclasses

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import sqlalchemy as sa
+
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.mysql_text import is_copied_for_comment, literal, recommented
 from contraflow.dialects.remaining import require
 from contraflow.installed import Comment, Installed
 from contraflow.problems import Problem
-from contraflow.steps import SetComments
+from contraflow.steps import AddColumns, Hold, MakeTable, NumberColumn, Phases, SetComments
 
-__all__ = ["comment_on", "mysql_comments", "mysql_problems", "postgresql_comments"]
+__all__ = ["comment_on", "copied", "mysql_comments", "mysql_problems", "postgresql_comments"]
 
 _LONGEST_OF_TABLE, _LONGEST_OF_COLUMN = 2048, 1024
 """Characters (errors 1628, 1629; MySQL manual, CREATE TABLE Statement)."""
@@ -60,13 +62,9 @@ def mysql_comments(step: SetComments, found: Found | None, compiler: Compiler, *
     return [Statement(sql=f"{sql}, {way}", lock=f"EXCLUSIVE metadata lock, {way}") for sql, way in sent]
 
 
-def mysql_problems(item: Installed, found: Found, product: str) -> Iterator[Problem]:
-    """``CF205`` for comments that the server would refuse or change, or copy the table for."""
-    step = SetComments(table=item.table, schema=item.schema, comments=item.commented)
-    for one in _left(step, found):
-        title = item.table if one.column is None else f"{item.table}.{one.column}"
-        longest = _LONGEST_OF_TABLE if one.column is None else _LONGEST_OF_COLUMN
-        text = one.text or ""
+def mysql_problems(phases: Phases, product: str) -> Iterator[Problem]:
+    """``CF205`` for comments that the server would refuse or change: of what is new, and changed ones."""
+    for title, longest, text in dict.fromkeys(_said(phases)):
         if len(text) > longest:
             yield Problem(
                 code="CF205",
@@ -80,13 +78,41 @@ def mysql_problems(item: Installed, found: Found, product: str) -> Iterator[Prob
                 why=f"{product} keeps comments in utf8mb3: it would store a question mark.",
                 instead="write it without characters beyond U+FFFF.",
             )
-        if one.column is None or product != "mariadb":
-            continue
+
+
+def _said(phases: Phases) -> Iterator[tuple[str, int, str]]:
+    """What each comment is of, its greatest length and its text."""
+    for block in phases.expand:
+        for step in block.steps if isinstance(block, Hold) else (block.step,):
+            columns: list[sa.Column[Any]] = []
+            if isinstance(step, MakeTable):
+                yield step.table, _LONGEST_OF_TABLE, step.definition.comment or ""
+                columns += step.definition.columns
+            elif isinstance(step, AddColumns):
+                columns += [addition.column for addition in step.columns]
+            elif isinstance(step, NumberColumn) and step.column is not None:
+                columns.append(step.column)
+            for column in columns:
+                yield f"{block.table}.{column.name}", _LONGEST_OF_COLUMN, column.comment or ""
+    for item in phases.installed:
+        for one in item.commented:
+            if one.column is None:
+                yield item.table, _LONGEST_OF_TABLE, one.text or ""
+            else:
+                yield f"{item.table}.{one.column}", _LONGEST_OF_COLUMN, one.text or ""
+
+
+def copied(item: Installed, found: Found, product: str) -> Iterator[Problem]:
+    """``CF205`` for comments that the server copies the table for. MySQL does so for none."""
+    if product != "mariadb":
+        return
+    step = SetComments(table=item.table, schema=item.schema, comments=item.commented)
+    for one in _left(step, found):
         indexed = any(one.column in index.columns for index in item.built)
-        if is_copied_for_comment(found.details["create"], one.column, indexed=indexed):
+        if one.column is not None and is_copied_for_comment(found.details["create"], one.column, indexed=indexed):
             yield Problem(
                 code="CF205",
-                what=f"the comment of {title} cannot be changed live on {product}.",
+                what=f"the comment of {item.table}.{one.column} cannot be changed live on {product}.",
                 why="for a column that it computes, if it stores it or has it in an index, and for one that is no JSON"
                 "\nbut has CHECK (json_valid(...)) in its own definition, it copies the table while writers wait.",
                 instead="change it at a quiet time, in a revision of its own: op.alter_column(..., comment=...).",

@@ -15,7 +15,15 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from contraflow.copies import Copy
-from contraflow.dialects import data, mysql_constraints, mysql_indexes, mysql_keys, mysql_pairs, mysql_widening
+from contraflow.dialects import (
+    comments,
+    data,
+    mysql_constraints,
+    mysql_indexes,
+    mysql_keys,
+    mysql_pairs,
+    mysql_widening,
+)
 from contraflow.dialects.base import (
     BackfillText,
     Found,
@@ -25,7 +33,6 @@ from contraflow.dialects.base import (
     Statement,
     Violated,
 )
-from contraflow.dialects.comments import mysql_comments, mysql_problems
 from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
@@ -51,6 +58,7 @@ from contraflow.steps import (
     Linked,
     NumberColumn,
     Online,
+    Phases,
     Probe,
     ProveReferences,
     SetComments,
@@ -287,7 +295,7 @@ class MySQLAdapter(MySQLServer):
         if isinstance(step, ExtendEnums):
             return mysql_labels(step, found, self.compiler)
         if isinstance(step, SetComments):
-            return mysql_comments(step, found, self.compiler, table_way=self._comments_table)
+            return comments.mysql_comments(step, found, self.compiler, table_way=self._comments_table)
         if isinstance(step, WidenColumns):
             return mysql_widening.prove(self._widened(step, found)) if step.stage == "prove" else []
         if isinstance(step, ChangeKey):
@@ -343,9 +351,17 @@ class MySQLAdapter(MySQLServer):
         """
         return bool(found.details["fulltext"]) or checks_time(found.details["create"], found.details["types"])
 
-    def comment_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
+    def comment_problems(self, connection: sa.Connection, phases: Phases) -> list[Problem]:
         """See :meth:`Adapter.comment_problems`."""
-        return list(mysql_problems(item, self.find(connection, item.table, item.schema), self.product))
+        return [
+            *comments.mysql_problems(phases, self.product),
+            *(
+                problem
+                for item in phases.installed
+                if item.commented
+                for problem in comments.copied(item, self.find(connection, item.table, item.schema), self.product)
+            ),
+        ]
 
     def index_problems(
         self, connection: sa.Connection, item: Installed, types: Mapping[str, sa.types.TypeEngine[Any]]

@@ -47,12 +47,7 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
         *(problem for copy in copies for problem in adapter.copy_problems(connection, copy)),
         *(problem for sync in looking for problem in adapter.lookup_problems(connection, sync)),
         *check_names(adapter, phases),
-        *(
-            problem
-            for item in phases.installed
-            if item.commented
-            for problem in adapter.comment_problems(connection, item)
-        ),
+        *adapter.comment_problems(connection, phases),
         *check_tables(connection, adapter, phases),
         *check_indexes(connection, adapter, phases),
         *check_widenings(connection, adapter, phases),

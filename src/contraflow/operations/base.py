@@ -32,6 +32,7 @@ __all__ = [
     "Repair",
     "Schema",
     "TableName",
+    "check_comment",
     "check_name",
     "constant_default",
     "contradiction",
@@ -283,6 +284,15 @@ def check_name(of: str, name: str | None, instead: str = "choose one that every 
     """
     if name is not None and not 0 < len(name.encode()) <= LONGEST_NAME:
         raise incomplete(f"the name {name!r} of {of} is empty or longer than {LONGEST_NAME} bytes.", instead)
+
+
+def check_comment(of: str, comment: str | None) -> None:
+    """Refuse a comment that no server stores as it is; None is not one.
+
+    Raises :class:`~contraflow.problems.ProblemError` with ``CF116``. ``of`` says what it is about.
+    """
+    if comment is not None and "\0" in comment:
+        raise incomplete(f"the comment of {of} has a NUL character in it.", "leave it out.")
 
 
 def find_table(schema: Schema, table: TableName) -> Mapping[str, sa.Column[Any]]:

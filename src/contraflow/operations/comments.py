@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contraflow.installed import Comment, Installed
-from contraflow.operations.base import Fragment, Schema, find_column, find_table, incomplete
+from contraflow.operations.base import Fragment, Schema, check_comment, find_column, find_table
 from contraflow.operations.gathering import TablePlan
 from contraflow.steps import Block, Online, SetComments
 
@@ -29,12 +29,7 @@ class ChangeComment:
     schema: str | None = None
 
     def __post_init__(self) -> None:
-        if self.comment is not None and "\0" in self.comment:
-            raise incomplete(f"the comment of {self._title} has a NUL character in it.", "leave it out.")
-
-    @property
-    def _title(self) -> str:
-        return self.table if self.column is None else f"{self.table}.{self.column}"
+        check_comment(self.table if self.column is None else f"{self.table}.{self.column}", self.comment)
 
     def plan(self, schema: Schema) -> Fragment:
         """See :meth:`contraflow.operations.base.Operation.plan`."""

@@ -14,7 +14,7 @@ from alembic.operations import ops
 from contraflow import expressions
 from contraflow.constraints import Check, Constraint, Exclusion, ForeignKey
 from contraflow.installed import DefaultChange, Index, Installed
-from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, default_text
+from contraflow.operations.base import Condition, Fragment, Operation, Release, TableName, check_comment, default_text
 from contraflow.operations.comments import change_comment, comments_of
 from contraflow.operations.copying import CopyColumn, copies_of, copy_blocks, installed_copies, note_copy
 from contraflow.operations.ending import plan_builds, plan_end
@@ -237,6 +237,7 @@ def _apply(operation: Operation, plans: Plans) -> None:
 def _gather(fragment: Fragment, plans: Plans) -> None:
     found = plans.current[fragment.table]
     for column in fragment.add:
+        check_comment(f"{fragment.table[1]}.{column.name}", column.comment)
         # Some servers see no difference between upper and lower case in a column's name.
         if column.name.lower() in {name.lower() for name in (*found.columns, *found.original)}:
             raise ProblemError(

@@ -16,6 +16,7 @@ from contraflow.operations.base import (
     Key,
     Schema,
     TableName,
+    check_comment,
     default_text,
     find_table,
     incomplete,
@@ -49,9 +50,11 @@ class CreateTable:
             )
         if not len(self.definition.columns):
             raise incomplete(f"the table {self.table} has no columns.", "declare them.")
+        check_comment(self.table, self.definition.comment)
         for column in self.definition.columns:
             if isinstance(column.type, sa.types.NullType):
                 raise incomplete(f"{self.table}.{column.name} has no type.", "give it one, also beside a foreign key.")
+            check_comment(f"{self.table}.{column.name}", column.comment)
             if isinstance(column.default, sa.Sequence):
                 raise incomplete(
                     f"{self.table}.{column.name} takes its values from a sequence of its own.",
