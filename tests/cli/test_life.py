@@ -71,12 +71,17 @@ def test_rollback_from_every_state(project: Project, database: Database, verbs: 
     before = columns(database)
     for verb in verbs:
         assert contraflow(verb).code == 0
-    assert contraflow("rollback").code == 0
+    told = contraflow("rollback")
+    assert told.code == 0
     assert columns(database) == before
     assert version(database) == ["0001"]
     assert due() == (2, "expand")
-    assert "rolled back at" in contraflow("status").out
-    assert contraflow("rollback").code == 0  # again: nothing to do
+    assert "ROLLED_BACK" in told.out
+    assert "next      contraflow expand begins it anew" in told.out
+    assert contraflow("status").out == told.out
+    again = contraflow("rollback", "--json")  # nothing to do
+    assert again.code == 0
+    assert contraflow("status", "--json").document == {"ok": True, **again.document["status"]}
     assert contraflow("upgrade").code == 0
     assert version(database) == ["0003"]
 
@@ -160,6 +165,11 @@ def test_without_a_configuration_the_journal_is_enough(
     monkeypatch.setenv("CONTRAFLOW_URL", url)
     assert due() == (3, "migrate")
     assert contraflow("expand", "--json").codes == ["CF301"]
+    assert "next      contraflow expand, where the revisions are, begins it anew" in contraflow("rollback").out
+    assert due() == (0, "nothing")  # that may wait is not known here
+    monkeypatch.chdir(project.folder)
+    assert contraflow("expand").code == 0
+    monkeypatch.chdir(tmp_path)
     assert contraflow("migrate").code == 0
     assert contraflow("verify").code == 0
     # alembic_version can be moved with the configuration only.

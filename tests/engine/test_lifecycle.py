@@ -81,7 +81,7 @@ def test_rolled_back_from_each_state_and_begun_anew(database: Database, verbs: t
             getattr(runner, verb)()
         runner.rollback()
         now = runner.status()
-        assert now.due == "expand"
+        assert (now.state, now.due) == (State.ROLLED_BACK, "expand")
         assert now.rolled_back is not None
         assert service.snapshot(database.engine) == start
         assert service.contents(database.engine) == rows

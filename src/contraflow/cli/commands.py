@@ -15,6 +15,7 @@ from contraflow.alembic import record
 from contraflow.cli import show
 from contraflow.cli.output import Output
 from contraflow.cli.session import Common, Session, ended_by_sigterm, without_reflection_warnings
+from contraflow.engine.report import Status
 from contraflow.lens import Side
 from contraflow.problems import Interrupted, ProblemError
 
@@ -184,10 +185,17 @@ def plan(session: Session, sql: bool, phase: tuple[str, ...], recorded: Path | N
 # -- the verbs ------------------------------------------------------------------------------------------------
 
 
-def _report(session: Session, verb: str) -> None:
-    """Tell where a verb has led."""
-    with session.runner() as runner:
-        now = runner.status()
+def _status(session: Session) -> Status:
+    """Where the upgrade stands, and what comes next by the revisions that are here."""
+    with session.runner(session.upgrade if session.has_environment else None) as runner:
+        return runner.status()
+
+
+def _report(session: Session, verb: str, now: Status | None = None) -> None:
+    """Tell where a verb has led: by the journal alone, unless it was asked already."""
+    if now is None:
+        with session.runner() as runner:
+            now = runner.status()
     session.output.answer({"ok": True, "verb": verb, "status": now.as_dict()}, *show.status(now))
 
 
@@ -313,7 +321,12 @@ def rollback(session: Session, force: str | None) -> None:
       contraflow rollback
     """
     session.run_rollback(force)
-    _report(session, "rollback")
+    session.look_again()  # the revisions wait again
+    try:
+        now = _status(session)
+    except ProblemError:
+        now = None  # What is wrong with the revisions that wait is for the next command to tell: this one is done.
+    _report(session, "rollback", now)
 
 
 @_command(
@@ -357,8 +370,7 @@ def status(session: Session, checked: bool) -> None:
       contraflow status
       contraflow status --check --json
     """
-    with session.runner(session.upgrade if session.has_environment else None) as runner:
-        now = runner.status()
+    now = _status(session)
     session.output.answer({"ok": True, **now.as_dict()}, *show.status(now))
     if checked and now.exit_code:
         sys.exit(now.exit_code)

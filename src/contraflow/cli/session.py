@@ -195,6 +195,11 @@ class Session:
             )
         return self.upgrade
 
+    def look_again(self) -> None:
+        """Forget what was found out about the database, which the command has changed."""
+        for name in ("database", "past", "open_upgrade", "upgrade"):
+            self.__dict__.pop(name, None)
+
     # -- doing ------------------------------------------------------------------------------------------------------
 
     @contextmanager

@@ -77,7 +77,7 @@ def status(now: Status) -> Iterator[RenderableType]:
     yield f"state     {now.state.value if now.state else 'not begun'}"
     if now.rolled_back is not None:
         when = datetime.fromtimestamp(now.rolled_back, timezone.utc)
-        yield f"before    rolled back at {when:%Y-%m-%d %H:%M:%S} UTC; expand begins it anew"
+        yield f"since     {when:%Y-%m-%d %H:%M:%S} UTC"
     if now.runner:
         yield f"at work   {now.runner}"
     elif now.pending:
@@ -97,7 +97,15 @@ def status(now: Status) -> Iterator[RenderableType]:
         )
     if now.nodes:
         yield nodes(now.nodes)
-    yield f"next      {'wait until the runner at work is done' if now.runner else _DUE[now.due]}"
+    yield f"next      {_next(now)}"
+
+
+def _next(now: Status) -> str:
+    if now.runner:
+        return "wait until the runner at work is done"
+    if now.rolled_back is not None and now.due == "nothing":
+        return "contraflow expand, where the revisions are, begins it anew"
+    return _DUE[now.due] + ("" if now.rolled_back is None else " begins it anew")
 
 
 def nodes(known: Sequence[Node]) -> RenderableType:

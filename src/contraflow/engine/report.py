@@ -227,7 +227,7 @@ class Status:
     nodes: tuple[Node, ...] = ()
     due: Due = "nothing"
     rolled_back: float | None = None
-    """When this upgrade, which may be begun anew, was rolled back; seconds since 1970, by the server's clock."""
+    """When it was, if it is ROLLED_BACK; seconds since 1970, by the server's clock. Expand begins it anew."""
 
     @property
     def exit_code(self) -> int:

@@ -46,11 +46,14 @@ def read_status(
     nodes: Sequence[Node],
     runner: str | None,
 ) -> Status:
-    """The status of ``entry``; of the declared upgrade if the journal has none, or one that was rolled back."""
+    """The status of ``entry``; of the declared upgrade if the journal has none, or one that was rolled back: that may
+    be begun anew, as it is declared now.
+    """
     if entry is None:
         return first_status(declared, nodes, runner)
-    if entry.state is State.ROLLED_BACK and declared is not None:
-        return replace(first_status(declared, nodes, runner), rolled_back=entry.updated)
+    rolled_back = entry.updated if entry.state is State.ROLLED_BACK else None
+    if rolled_back is not None and declared is not None:
+        return replace(first_status(declared, nodes, runner), state=entry.state, rolled_back=rolled_back)
     due = _due(entry, declared, nodes)
     rows_left: dict[str, int] = {}
     if entry.state is State.EXPANDED and entry.pending not in ("expand", "rollback"):
@@ -73,6 +76,7 @@ def read_status(
         rows_left=rows_left,
         nodes=tuple(nodes),
         due=due,
+        rolled_back=rolled_back,
     )
 
 
