@@ -14,7 +14,7 @@ from contraflow.expressions import describe
 from contraflow.lens import Group
 from contraflow.opaque import Opaque
 
-__all__ = ["Pair", "PairTable", "Sync", "SyncColumn"]
+__all__ = ["Pair", "PairTable", "Sync", "SyncColumn", "Synced"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,27 @@ class SyncColumn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Synced:
+    """What a table's sync keeps in step, as plain data for the journal."""
+
+    table: str
+    schema: str | None = None
+    name: str
+    """See :attr:`Sync.name`."""
+    columns: tuple[str, ...]
+    """Of both sides."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, readable again by :meth:`from_dict`."""
+        return {"table": self.table, "schema": self.schema, "name": self.name, "columns": list(self.columns)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Synced:
+        """The value that :meth:`as_dict` was called on. Keys this version does not know are ignored."""
+        return cls(table=data["table"], schema=data["schema"], name=data["name"], columns=tuple(data["columns"]))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sync:
     """Everything that keeps one table's groups in step: one marker column, one trigger for each event."""
 
@@ -51,6 +72,12 @@ class Sync:
     opaque: Opaque | None = None
     """In the place of groups: the two sides are computed in Python, and the marker of a row whose new side is to be
     computed is NULL."""
+
+    @property
+    def synced(self) -> Synced:
+        """The columns of its groups."""
+        columns = dict.fromkeys(name for group in self.groups for name in group.columns)
+        return Synced(table=self.table, schema=self.schema, name=self.name, columns=tuple(columns))
 
     @property
     def looks_up(self) -> bool:

@@ -32,7 +32,7 @@ from contraflow.steps import (
     Step,
     WidenColumns,
 )
-from contraflow.syncs import Pair, Sync
+from contraflow.syncs import Pair, Sync, Synced
 
 __all__ = [
     "Adapter",
@@ -338,7 +338,14 @@ class Adapter(ABC):
         ]
 
     def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002 - for subclasses
-        """What stands on the table and would take from the triggers of ``sync`` what they rely on. Reads only."""
+        """What the table is, and would keep contract from ending ``sync``. Reads only."""
+        return []
+
+    def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:  # noqa: ARG002 - for subclasses
+        """Triggers on the table that change a synced column where the sync does not see it. Reads only.
+
+        Asked before the sync is there, and while it is.
+        """
         return []
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002 - for subclasses

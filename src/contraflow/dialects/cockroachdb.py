@@ -35,7 +35,7 @@ from contraflow.steps import (
     Step,
     WidenColumns,
 )
-from contraflow.syncs import Sync
+from contraflow.syncs import Sync, Synced
 
 __all__ = ["CockroachDBAdapter"]
 
@@ -111,7 +111,11 @@ class CockroachDBAdapter(PostgreSQLAdapter):
         return ()
 
     def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:  # noqa: ARG002
-        """See :meth:`Adapter.sync_problems`. None are looked for: what its catalog tells of triggers was not tried."""
+        """See :meth:`Adapter.sync_problems`. It has no inheritance."""
+        return []
+
+    def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:  # noqa: ARG002
+        """See :meth:`Adapter.contrary_triggers`. None are looked for: what its catalog tells of them was not tried."""
         return []
 
     def prepare(self, connection: sa.Connection) -> None:

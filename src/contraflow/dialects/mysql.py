@@ -37,6 +37,7 @@ from contraflow.dialects.compiler import Compiler, compiler_for
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_server import MySQLServer
+from contraflow.dialects.mysql_synced import later_triggers
 from contraflow.dialects.mysql_text import checks_time, filler, literal, literal_default, redefined
 from contraflow.dialects.mysql_watch import watching
 from contraflow.dialects.remaining import Remaining, remaining, still_nullable
@@ -64,7 +65,7 @@ from contraflow.steps import (
     SetComments,
     WidenColumns,
 )
-from contraflow.syncs import Pair, Sync
+from contraflow.syncs import Pair, Sync, Synced
 
 __all__ = ["MySQLAdapter", "error_number", "lock_wait"]
 
@@ -350,6 +351,10 @@ class MySQLAdapter(MySQLServer):
         MySQL 9.7 rebuilds none with a check that reads a date or a time (error 1845).
         """
         return bool(found.details["fulltext"]) or checks_time(found.details["create"], found.details["types"])
+
+    def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:
+        """See :meth:`Adapter.contrary_triggers`."""
+        return list(later_triggers(connection, synced, self.compiler))
 
     def comment_problems(self, connection: sa.Connection, phases: Phases) -> list[Problem]:
         """See :meth:`Adapter.comment_problems`."""

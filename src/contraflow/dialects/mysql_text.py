@@ -1,4 +1,4 @@
-"""Reading the texts that MySQL and MariaDB give: column definitions and grants."""
+"""Reading the texts that MySQL and MariaDB give: column definitions, triggers and grants."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "Grants",
+    "assigned",
     "checks_time",
     "declared_type",
     "filler",
@@ -23,9 +24,10 @@ __all__ = [
 _TOKEN = re.compile(
     r"""
       (?P<space>\s+)
-    | (?P<comment>/\*.*?\*/)
+    | (?P<comment>/\*.*?\*/|(?:\#|--(?=\s))[^\n]*)
     | (?P<name>`(?:[^`]|``)*`)
     | (?P<text>'(?:[^'\\]|\\.|'')*')
+    | (?P<quoted>"(?:[^"\\]|\\.|"")*")
     | (?P<word>[^\W\d][\w$]*)
     | (?P<other>.)
     """,
@@ -55,6 +57,26 @@ class _Token:
 
 def _tokens(sql: str) -> list[_Token]:
     return [_Token(str(match.lastgroup), match.group()) for match in _TOKEN.finditer(sql)]
+
+
+def assigned(statement: str) -> frozenset[str]:
+    """The columns of NEW to which the text of a trigger assigns by SET, in lower case."""
+    found = set()
+    depth, begins = 0, False
+    item: list[str] = []  # how one assignment of a SET begins: NEW, a dot, the column, and = or :=
+    for token in _tokens(statement):
+        if token.kind in ("space", "comment"):
+            continue
+        depth += {"(": 1, ")": -1}.get(token.text, 0)
+        if token.upper == "SET" or (begins and not depth and token.text == ","):
+            depth, begins, item = 0, True, []
+        elif token.text == ";":
+            begins = False
+        elif begins and len(item) < 4:
+            item.append(_unquoted(token.text) if token.kind in ("name", "quoted") else token.text)
+            if len(item) == 4 and item[0].upper() == "NEW" and item[1] == "." and item[3] in ("=", ":"):
+                found.add(item[2].lower())
+    return frozenset(found)
 
 
 def _definition(create: str, column: str) -> list[_Token]:

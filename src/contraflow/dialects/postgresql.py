@@ -60,7 +60,7 @@ from contraflow.steps import (
     Step,
     WidenColumns,
 )
-from contraflow.syncs import Sync
+from contraflow.syncs import Sync, Synced
 
 __all__ = ["PostgreSQLAdapter"]
 
@@ -148,10 +148,11 @@ class PostgreSQLAdapter(PostgreSQLServer):
 
     def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.sync_problems`."""
-        return [
-            *inherited_columns(connection, sync, self.compiler),
-            *later_triggers(connection, sync, self.compiler),
-        ]
+        return list(inherited_columns(connection, sync, self.compiler))
+
+    def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:
+        """See :meth:`Adapter.contrary_triggers`."""
+        return list(later_triggers(connection, synced, self.compiler))
 
     def lookup_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
         """See :meth:`Adapter.lookup_problems`."""

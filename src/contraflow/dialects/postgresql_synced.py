@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 
 from contraflow.dialects.compiler import Compiler
+from contraflow.dialects.pair import is_own
 from contraflow.problems import Problem
-from contraflow.syncs import Sync
+from contraflow.syncs import Sync, Synced
 
 __all__ = ["inherited_columns", "later_triggers"]
 
@@ -18,28 +19,30 @@ _LATER = """
 SELECT CAST(t.tgname AS text), p.prosrc FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
 WHERE t.tgrelid = to_regclass(:table) AND NOT t.tgisinternal AND t.tgenabled <> 'D'
 AND t.tgtype & 3 = 3 AND t.tgtype & 20 <> 0
-AND CAST(t.tgname AS text) COLLATE "C" > :sync AND left(CAST(t.tgname AS text), length(:sync)) <> :sync
+AND CAST(t.tgname AS text) COLLATE "C" > :sync
 ORDER BY 1
 """
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
-def later_triggers(connection: sa.Connection, sync: Sync, compiler: Compiler) -> Iterator[Problem]:
+def later_triggers(connection: sa.Connection, synced: Synced, compiler: Compiler) -> Iterator[Problem]:
     """``CF205`` for each BEFORE trigger that assigns to a synced column after the sync has read it.
 
     Triggers fire in the order of their names (manual, Overview of Trigger Behavior). What is stored is then not what
     the other release reads. Seen are assignments in a function's text, not what it does by other means.
     """
-    table = compiler.table(sync.table, sync.schema)
-    columns = dict.fromkeys(name for group in sync.groups for name in group.columns)
-    for trigger, body in connection.execute(sa.text(_LATER), {"table": table, "sync": sync.name}):
-        assigned = [name for name in columns if _assigns(_COMMENT.sub(" ", body), name)]
-        if assigned:
+    table = compiler.table(synced.table, synced.schema)
+    for trigger, body in connection.execute(sa.text(_LATER), {"table": table, "sync": synced.name}):
+        if is_own(trigger, synced.name):
+            continue
+        text = _COMMENT.sub(" ", body)
+        changed = ", ".join(name for name in synced.columns if _assigns(text, name))
+        if changed:
             yield Problem(
                 code="CF205",
-                what=f"the trigger {trigger} of {sync.table} changes {', '.join(assigned)} after the sync has read it.",
+                what=f"the trigger {trigger} of {synced.table} changes {changed} after the sync has read it.",
                 why="triggers fire in the order of their names: the other release would read what was never stored.",
-                instead="let it fire before, in a revision before this one: ALTER TRIGGER"
+                instead="let it fire before: ALTER TRIGGER"
                 f" {compiler.quote(trigger)} ON {table} RENAME TO {compiler.quote('a_' + trigger)};",
             )
 

@@ -14,7 +14,7 @@ from contraflow.dialects.remaining import index_name
 from contraflow.dialects.sqlite_synced import contrary_triggers
 from contraflow.installed import Index, Installed
 from contraflow.problems import Problem
-from contraflow.syncs import Sync
+from contraflow.syncs import Synced
 
 __all__ = ["SQLiteServer", "is_made"]
 
@@ -190,9 +190,9 @@ class SQLiteServer(Adapter):
                 )
         return problems
 
-    def sync_problems(self, connection: sa.Connection, sync: Sync) -> list[Problem]:
-        """See :meth:`Adapter.sync_problems`."""
-        return list(contrary_triggers(connection, sync))
+    def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:
+        """See :meth:`Adapter.contrary_triggers`."""
+        return list(contrary_triggers(connection, synced))
 
     def dependents(self, connection: sa.Connection, installed: Installed) -> Iterable[tuple[str, str]]:
         """See :meth:`Adapter.dependents`."""

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from contraflow.dialects.sqlite_trial import empty_copy, quoted
 from contraflow.problems import Problem
-from contraflow.syncs import Sync
+from contraflow.syncs import Synced
 
 __all__ = ["contrary_triggers"]
 
 
-def contrary_triggers(connection: sa.Connection, sync: Sync) -> Iterator[Problem]:
+def contrary_triggers(connection: sa.Connection, synced: Synced) -> Iterator[Problem]:
     """``CF205`` for each trigger that changes a synced column whenever one is written, or a row is inserted.
 
     SQLite's triggers cannot assign to NEW: such a one updates the stored row, from a NEW that does not know what the
@@ -24,33 +24,32 @@ def contrary_triggers(connection: sa.Connection, sync: Sync) -> Iterator[Problem
 
     SQLite itself is asked which columns each trigger updates, while it compiles statements of that kind.
     """
-    synced = dict.fromkeys(name for group in sync.groups for name in group.columns)
     changed: dict[str, dict[str, None]] = {}
 
     def note(action: int, table: str | None, column: str | None, _schema: str | None, trigger: str | None) -> int:
         if (
             action == sqlite3.SQLITE_UPDATE
             and trigger
-            and str(table).lower() == sync.table.lower()
-            and column in synced
+            and str(table).lower() == synced.table.lower()
+            and column in synced.columns
         ):
             changed.setdefault(trigger, {})[column] = None
         return sqlite3.SQLITE_OK
 
-    table = quoted(sync.table)
-    with empty_copy(connection, sync.schema, sync.name, lambda _name, text: text) as copy:
+    table = quoted(synced.table)
+    with empty_copy(connection, synced.schema, synced.name, lambda _name, text: text) as copy:
         copy.set_authorizer(note)
         statements = [f"INSERT INTO {table} DEFAULT VALUES"]
-        statements += [f"UPDATE {table} SET {name} = {name}" for name in map(quoted, synced)]
+        statements += [f"UPDATE {table} SET {name} = {name}" for name in map(quoted, synced.columns)]
         for statement in statements:
             with contextlib.suppress(sqlite3.Error):  # a column that is not there yet
                 copy.execute(f"EXPLAIN {statement}")
     for trigger, columns in changed.items():
         yield Problem(
             code="CF205",
-            what=f"the trigger {trigger} changes {', '.join(columns)} of {sync.table}, beside the sync.",
+            what=f"the trigger {trigger} changes {', '.join(columns)} of {synced.table}, beside the sync.",
             why="SQLite shows it the row as it was written, not what the sync has made of it: it would overwrite what"
             " the new release writes.",
-            instead=f"DROP TRIGGER {quoted(trigger)}; in a revision before this one; let the application keep"
-            "\nits rule until the upgrade is contracted.",
+            instead=f"DROP TRIGGER {quoted(trigger)}; and let the application keep its rule until the upgrade is"
+            " contracted.",
         )

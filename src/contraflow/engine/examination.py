@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.engine.checks import check_dependents, check_domain, check_names, check_routines, check_rows
 from contraflow.engine.constraints import check_constraints
 from contraflow.engine.indexes import check_indexes
+from contraflow.engine.journal import Entry
 from contraflow.engine.opaque import check_opaque, opaque_syncs
 from contraflow.engine.tables import check_tables, made_by
 from contraflow.engine.widening import check_widenings
-from contraflow.installed import Installed
 from contraflow.operations.copying import copy_lenses
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, BackfillCopy, BackfillPair, Online, Phases
+from contraflow.syncs import Synced
 
-__all__ = ["find_problems", "in_the_way"]
+__all__ = ["contrary_triggers", "find_problems", "in_the_way"]
 
 
 def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade, phases: Phases) -> list[Problem]:
@@ -43,6 +42,7 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
         *adapter.preflight(connection, tables_of(upgrade)),
         *adapter.standstill_problems(connection, phases.installed, made_by(phases)),
         *(problem for sync in alone for problem in adapter.sync_problems(connection, sync)),
+        *(problem for sync in alone for problem in adapter.contrary_triggers(connection, sync.synced)),
         *(problem for step in pairs for problem in adapter.pair_problems(connection, step.pair)),
         *(problem for copy in copies for problem in adapter.copy_problems(connection, copy)),
         *(problem for sync in looking for problem in adapter.lookup_problems(connection, sync)),
@@ -58,10 +58,19 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
     ]
 
 
-def in_the_way(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
-    """What would keep contract from dropping and renaming what it has to."""
+def in_the_way(connection: sa.Connection, adapter: Adapter, entry: Entry) -> list[Problem]:
+    """Of an upgrade that was expanded: what works against its sync, and what would keep contract from dropping and
+    renaming what it has to.
+    """
     return [
-        *check_dependents(connection, adapter, installed),
-        *check_routines(connection, adapter, installed),
-        *adapter.standstill_problems(connection, installed),
+        *contrary_triggers(connection, adapter, entry),
+        *check_dependents(connection, adapter, entry.installed),
+        *check_routines(connection, adapter, entry.installed),
+        *adapter.standstill_problems(connection, entry.installed),
     ]
+
+
+def contrary_triggers(connection: sa.Connection, adapter: Adapter, entry: Entry) -> list[Problem]:
+    """``CF205`` for triggers, made since the upgrade was expanded, that change what its sync has read."""
+    known = map(Synced.from_dict, entry.programs.get("synced", ()))  # none, if an earlier version expanded it
+    return [problem for synced in known for problem in adapter.contrary_triggers(connection, synced)]

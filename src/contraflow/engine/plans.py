@@ -45,10 +45,10 @@ Find: TypeAlias = "Callable[[str, str | None], Found | None]"
 
 
 def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
-    """The SQL of backfill, verification and repair, a table each, as plain data: what the phases after expand
-    work from. ``find`` tells what stands on a table (its name and schema).
+    """The SQL of backfill, verification and repair, a table each, and what syncs keep in step, as plain data: what the
+    phases after expand work from. ``find`` tells what stands on a table (its name and schema).
     """
-    fills, probes, repairs, opaque = [], [], [], []
+    fills, probes, repairs, opaque, synced = [], [], [], [], []
     sides: tuple[Side, Side] = ("old", "new")
     for block in (*phases.migrate, *phases.verify):
         if not isinstance(block, Online):
@@ -62,6 +62,7 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
                 continue
             text = adapter.backfill(block.step, found)
             fills.append(Target(name=name, title=block.title, key=sync.key, text=text).as_dict())
+            synced.append(sync.synced.as_dict())
             for side, (place, group) in itertools.product(sides, enumerate(sync.groups)):
                 mend = Target(
                     name=f"{name}, group {place}, from {side}",
@@ -86,7 +87,7 @@ def programs(adapter: Adapter, find: Find, phases: Phases) -> dict[str, Any]:
             if compared := _probe(adapter, block.step):
                 probes.append(ProbeTarget(name=name, title=block.title, text=compared).as_dict())
             repairs += _alias_repairs(adapter, block.step) if isinstance(block.step, ProbeAlias) else ()
-    return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque}
+    return {"backfill": fills, "probe": probes, "repair": repairs, "opaque": opaque, "synced": synced}
 
 
 def _column_fill(adapter: Adapter, find: Find, step: NumberColumn | WidenColumns, title: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Target, fill
 from contraflow.engine.checks import check_dependents, check_routines
 from contraflow.engine.connect import Database, locked, refused, unreachable
-from contraflow.engine.examination import find_problems, in_the_way
+from contraflow.engine.examination import contrary_triggers, find_problems, in_the_way
 from contraflow.engine.filling import carry_out
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lag import Replicas
@@ -126,14 +126,15 @@ class Runner:
 
     def check(self) -> list[Problem]:
         """Everything that can be known to be wrong before the first change: the declarations, the schema, the
-        server, the rows. Once expanded: what would keep contract from dropping or renaming (``CF111``, ``CF122``).
+        server, the rows. Once expanded: what works against the sync (``CF205``), and what would keep contract from
+        dropping or renaming (``CF111``, ``CF122``).
         """
         upgrade = self._need_upgrade("check")
         with self._reading() as connection:
             try:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
-                    return in_the_way(connection, self.adapter, entry.installed) if entry.open else []
+                    return in_the_way(connection, self.adapter, entry) if entry.open else []
                 phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
             except ProblemError as error:
                 return list(error.problems)
@@ -207,7 +208,8 @@ class Runner:
         """Fill the rows from before the sync, and build the new release's indexes. Afterwards the new release
         may write; ``alembic_version`` moves.
 
-        Raises ``CF014`` with rows that are alike where a unique index is to stand.
+        Raises ``CF014`` with rows that are alike where a unique index is to stand, ``CF205`` for a trigger that was
+        made since :meth:`expand` and changes what the sync has read.
         """
         with self._work("migrate") as work:
             entry = work.entry
@@ -217,6 +219,7 @@ class Runner:
                 return
             state = self._next("migrate", entry)
             opaque = self._opaque(work, entry)
+            ProblemError.raise_any(contrary_triggers(work.connection, self.adapter, entry))
             work.start(pending="migrate")
             compute(work, opaque)
             for data in entry.programs.get("backfill", ()):
@@ -229,7 +232,7 @@ class Runner:
         """Look for rows that disagree or hold a NULL where the new schema forbids it, beside the writers.
 
         Raises ``CF012``, ``CF013`` and ``CF014`` with counts and at most ``show`` rows of each kind, ``CF008`` if
-        the sync is not installed as the journal says.
+        the sync is not installed as the journal says, ``CF205`` as :meth:`migrate` does.
         """
         with self._work("verify") as work:
             entry = work.entry
@@ -238,6 +241,7 @@ class Runner:
             if _past(entry):
                 return
             state = self._next("verify", entry)
+            ProblemError.raise_any(contrary_triggers(work.connection, self.adapter, entry))
             work.start()
             prove(work, entry, show=show)
             work.reach(state)
