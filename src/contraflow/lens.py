@@ -223,11 +223,10 @@ def combine(
     of one group differ, ``CF116`` if their ``omitted`` differ.
     """
     types = {**new_types, **old_types}
+    once = frozenset[str]().union(*(names for _, names in lenses))
     # Forward: what each column made so far is, in terms of old end columns (and targets' own present values).
     made: dict[str, Expression] = {}
-    pieces: list[_Piece] = []
-    for lens, once in lenses:
-        piece = _Piece(lens=lens, once=once)
+    for lens, _ in lenses:
         cells = {name: made.get(name, expressions.Ref(name, types.get(name))) for name in lens.old}
         for name in lens.new:
             cells[name] = expressions.Ref(name, types.get(name))
@@ -235,11 +234,10 @@ def combine(
             if name in made:
                 raise _two_functions(name, "forward")
             made[name] = image
-        pieces.append(piece)
+        once |= _filled_once(lens, "forward", once & made.keys())
     # Backward: the other way round, from the last lens to the first.
     back: dict[str, Expression] = {}
-    for piece in reversed(pieces):
-        lens = piece.lens
+    for lens, _ in reversed(lenses):
         cells = {name: back.get(name, expressions.Ref(name, types.get(name))) for name in lens.new}
         for name in lens.old:
             cells[name] = expressions.Ref(name, types.get(name))
@@ -247,42 +245,62 @@ def combine(
             if name in back:
                 raise _two_functions(name, "backward")
             back[name] = image
-    return tuple(_merge(cluster, made, back, old_types, new_types) for cluster in _clusters(pieces) if cluster)
+        once |= _filled_once(lens, "backward", once & back.keys())
+    clusters = _clusters([lens for lens, _ in lenses])
+    return tuple(_merge(cluster, once, made, back, old_types, new_types) for cluster in clusters)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    lens: Lens
-    once: frozenset[str]
+def _filled_once(lens: Lens, direction: Literal["forward", "backward"], filled: frozenset[str]) -> frozenset[str]:
+    """What the lens computes from columns that are ``filled`` once, and so is filled once as well.
 
-    @property
-    def columns(self) -> set[str]:
-        return {*self.lens.old, *self.lens.new}
+    Raises ``CF116`` for what it computes from such a column and from another one that goes on changing it.
+    """
+    sources = lens.old if direction == "forward" else lens.new
+    if filled.isdisjoint(sources):
+        return frozenset()
+    follows = set()
+    row = Row({name: expressions.Ref(name) for name in (*lens.old, *lens.new)})
+    for name, image in lens.images(direction, row).items():
+        reads = expressions.references(image) & set(sources)
+        if reads & filled and (others := reads - filled):
+            raise _contradiction(
+                f"{name} is computed from {min(reads & filled)}, which is filled once, and from {min(others)}, with"
+                " which it would change.",
+                'say keep="track" of the one, or compute the other from columns that are filled once as well.',
+            )
+        if reads & filled:
+            follows.add(name)
+    return frozenset(follows)
 
 
-def _clusters(pieces: Iterable[_Piece]) -> list[list[_Piece]]:
-    """Pieces that share a column, directly or through others, stand together."""
-    clusters: list[list[_Piece]] = []
-    for piece in pieces:
-        touching = [cluster for cluster in clusters if any(piece.columns & other.columns for other in cluster)]
+def _clusters(lenses: Iterable[Lens]) -> list[list[Lens]]:
+    """Lenses that share a column, directly or through others, stand together."""
+    clusters: list[list[Lens]] = []
+    for lens in lenses:
+        touching = [
+            cluster
+            for cluster in clusters
+            if any({*lens.old, *lens.new} & {*other.old, *other.new} for other in cluster)
+        ]
         clusters = [cluster for cluster in clusters if cluster not in touching]
-        clusters.append([*(other for cluster in touching for other in cluster), piece])
+        clusters.append([*(other for cluster in touching for other in cluster), lens])
     return clusters
 
 
 def _merge(
-    cluster: list[_Piece],
+    cluster: list[Lens],
+    once: frozenset[str],
     made: Mapping[str, Expression],
     back: Mapping[str, Expression],
     old_types: Mapping[str, Any],
     new_types: Mapping[str, Any],
 ) -> Group:
-    columns = list(dict.fromkeys(name for piece in cluster for name in (*piece.lens.old, *piece.lens.new)))
-    targets = {name for piece in cluster for name in piece.lens.new}
+    columns = list(dict.fromkeys(name for lens in cluster for name in (*lens.old, *lens.new)))
+    targets = {name for lens in cluster for name in lens.new}
     new = tuple(name for name in columns if name in new_types and name in targets)
     old = tuple(name for name in columns if name in old_types and name not in targets)
-    winners = {piece.lens.winner for piece in cluster}
-    omitted = {piece.lens.omitted for piece in cluster} - {None}
+    winners = {lens.winner for lens in cluster}
+    omitted = {lens.omitted for lens in cluster} - {None}
     title = ", ".join(columns)
     if len(winners) > 1:
         raise ProblemError(
@@ -295,7 +313,6 @@ def _merge(
         )
     if len(omitted) > 1:
         raise _contradiction(f"the lenses over {title} give different omitted=.", "give all of them the same omitted=.")
-    once = frozenset[str]().union(*(piece.once for piece in cluster))
     return Group(
         old=old,
         new=new,
@@ -304,7 +321,7 @@ def _merge(
         winner=winners.pop(),
         omitted=omitted.pop() if omitted else None,
         once=once & {*old, *new},
-        lossy=any(piece.lens.lossy for piece in cluster),
+        lossy=any(lens.lossy for lens in cluster),
     )
 
 

@@ -30,9 +30,10 @@ from contraflow import (
 from contraflow.constraints import Check, ForeignKey
 from contraflow.dialects import sqlite_text
 from contraflow.dialects.base import Statement
-from contraflow.expressions import lower, utcnow
+from contraflow.expressions import lower, to_text, utcnow
 from contraflow.installed import Installed
-from contraflow.operations.base import Operation
+from contraflow.lens import Row
+from contraflow.operations.base import Operation, referred
 from contraflow.operations.planning import plan
 from contraflow.steps import BuildConstraint, Online, Phases
 from tests.operations.lives import LIVES, create, exact, runner, send
@@ -178,6 +179,35 @@ def test_not_null_that_does_not_change_or_is_changed_back() -> None:
     assert phases.migrate == phases.contract == ()
     with pytest.raises(ProblemError, match="CF102"):
         TightenNotNull(table="pets", column="name", fill=lambda row: row.owner_id)
+
+
+def test_one_value_for_all_rows_of_a_unique_column_is_refused() -> None:
+    def fill(_row: Row) -> str:
+        return ""
+
+    unique = sa.UniqueConstraint("name", name="uq_pets_name")
+    tighten = TightenNotNull(table="pets", column="name", fill=fill)
+    assert "uq_pets_name stands on it" in refused(pets(unique), tighten)["CF109"]
+    # Until contract the old constraint stands, also one that goes.
+    gone = DropUnique(table="pets", columns=["name"])
+    assert "contract stop half way" in refused(pets(unique), gone, tighten)["CF109"]
+    built = AddUnique(table="pets", name="uq_new", columns=["name"])
+    assert "uq_new stands on it" in refused(pets(), tighten, built)["CF109"]
+    badges = pets(sa.Column("badge", sa.String(60), nullable=False, unique=True))
+    loosen = LoosenNotNull(table="pets", column="badge", value=fill)
+    assert "rollback stop half way" in refused(badges, loosen)["CF109"]
+    each = TightenNotNull(table="pets", column="name", reads=["id"], fill=lambda row: to_text(row.id))
+    assert [item.tightened for item in planned(pets(unique), each).installed] == [("name",)]
+
+
+def test_a_table_with_a_dot_in_its_name_is_referred_to() -> None:
+    other = sa.Table("a.b", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
+    key = sa.ForeignKeyConstraint(["owner_id"], [other.c.id], name="fk_pets_owner")
+    if hasattr(sa.ForeignKey, "target_tokens"):  # SQLAlchemy 2.1; before, nothing tells such dots apart
+        assert referred(key) == ((None, "a.b"), ("id",))
+        assert planned(pets(key), DropForeignKey(table="pets", columns=["owner_id"])).contract != ()
+    plain = sa.ForeignKeyConstraint(["owner_id"], ["more.people.id"], name="fk_pets_owner")
+    assert referred(plain) == (("more", "people"), ("id",))
 
 
 def test_not_null_of_a_column_that_is_synced_or_renamed_is_left_to_another_upgrade() -> None:

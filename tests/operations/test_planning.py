@@ -22,11 +22,21 @@ from contraflow import (
     TransformColumns,
     Upgrade,
 )
-from contraflow.expressions import lower
+from contraflow.expressions import concat, lower
 from contraflow.installed import Index, Installed
 from contraflow.operations.base import Operation
 from contraflow.operations.planning import plan, plan_builds, plan_end
-from contraflow.steps import BuildIndex, DropColumns, DropIndexes, Hold, MakeConstraints, Online, Phases
+from contraflow.steps import (
+    BuildIndex,
+    DropColumns,
+    DropIndexes,
+    Hold,
+    InstallSync,
+    MakeConstraints,
+    Online,
+    Phases,
+)
+from contraflow.syncs import Sync
 
 COLUMNS = ("mail", "realm", "city")
 
@@ -277,3 +287,50 @@ def test_the_fingerprint_tells_declarations_apart() -> None:
 
 def test_a_name_that_differs_in_case_only() -> None:
     assert "CF112" in refused(users(), RenameColumn(table="users", old="mail", new="Mail"))
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_what_follows_from_a_column_that_is_filled_once_is_filled_once_too(renamed: bool) -> None:
+    slug = AddColumn(
+        table="users",
+        column=sa.Column("slug", sa.String(60), nullable=False),
+        reads=["mail"],
+        value=lambda row: lower(row.mail),
+        keep="fill",
+    )
+    code = DropColumn(
+        table="users",
+        column="code" if renamed else "city",
+        reads=["realm"],
+        value=lambda row: lower(row.realm),
+        keep="fill",
+    )
+    before = [RenameColumn(table="users", old="city", new="code")] if renamed else []
+    after = [RenameColumn(table="users", old="slug", new="title")] if renamed else []
+    sync = installed_sync(planned(users(), [slug], [*before, *after, code]))
+    once = {name for group in sync.groups for name in group.once}
+    assert once == {"title" if renamed else "slug", "city"}
+
+
+def test_what_follows_from_a_column_that_is_filled_once_and_another_one_is_refused() -> None:
+    slug = AddColumn(
+        table="users",
+        column=sa.Column("slug", sa.String(60), nullable=False),
+        reads=["mail"],
+        value=lambda row: lower(row.mail),
+        keep="fill",
+    )
+    both = Lens(
+        old=["slug", "city"],
+        new=["page"],
+        forward=lambda row: {"page": concat(row.slug, row.city)},
+        backward=lambda row: {"city": row.page},
+    )
+    change = TransformColumns(table="users", columns=[sa.Column("page", sa.Text, nullable=False)], lens=both)
+    assert "page is computed from slug, which is filled once, and from city" in refused(users(), slug, change)["CF116"]
+
+
+def installed_sync(phases: Phases) -> Sync:
+    (hold,) = [block for block in phases.expand if isinstance(block, Hold)]
+    (sync,) = [step.sync for step in hold.steps if isinstance(step, InstallSync)]
+    return sync

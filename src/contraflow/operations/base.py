@@ -40,6 +40,7 @@ __all__ = [
     "find_column",
     "find_table",
     "incomplete",
+    "referred",
     "sql_text",
 ]
 
@@ -321,6 +322,17 @@ def find_column(schema: Schema, table: TableName, name: str) -> sa.Column[Any]:
             )
         )
     return columns[name]
+
+
+def referred(key: sa.ForeignKeyConstraint) -> tuple[TableName, tuple[str, ...]]:
+    """The table that the key refers to, which need not be known, and its columns there, in the key's order."""
+    if hasattr(sa.ForeignKey, "target_tokens"):
+        targets = [element.target_tokens for element in key.elements]
+        return targets[0][:2], tuple(str(target.column_name) for target in targets)
+    # Before SQLAlchemy 2.1 there is one text only, in which a dot of a name cannot be told from the one before a name.
+    places = [element.target_fullname.rpartition(".") for element in key.elements]
+    schema, _, name = places[0][0].rpartition(".")
+    return (schema or None, name), tuple(column for _, _, column in places)
 
 
 def sql_text(title: str, text: sa.TextClause) -> str:

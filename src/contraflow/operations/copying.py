@@ -16,7 +16,16 @@ from contraflow.copies import BackfillCopy, Copy, Hop, InstallCopy, Path, Place,
 from contraflow.expressions import Ref
 from contraflow.installed import Installed, InstalledCopy
 from contraflow.lens import Group
-from contraflow.operations.base import Copying, Fragment, Schema, default_text, find_column, find_table, incomplete
+from contraflow.operations.base import (
+    Copying,
+    Fragment,
+    Schema,
+    default_text,
+    find_column,
+    find_table,
+    incomplete,
+    referred,
+)
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.problems import Problem, ProblemError
 from contraflow.steps import AddColumns, Block, Hold, Online, RemovePair
@@ -288,10 +297,8 @@ class _Planner:
     def _key(self, found: TablePlan, columns: Mapping[str, str], to: Place) -> sa.ForeignKeyConstraint | None:
         """The foreign key that says: these columns, to those of the other table."""
         for key in found.table.foreign_key_constraints:
-            places = [element.target_fullname.rpartition(".") for element in key.elements]
-            schema, _, table = places[0][0].rpartition(".")
-            pairs = dict(zip(key.column_keys, (column for _, _, column in places), strict=True))
-            if (schema or None, table) == to and pairs == dict(columns):
+            place, there = referred(key)
+            if place == to and dict(zip(key.column_keys, there, strict=True)) == dict(columns):
                 return key
         return None
 

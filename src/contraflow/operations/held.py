@@ -14,7 +14,7 @@ from contraflow.expressions import Ref
 from contraflow.expressions.trees import Lookup
 from contraflow.installed import Index
 from contraflow.lens import Group
-from contraflow.operations.base import Release
+from contraflow.operations.base import Release, referred
 from contraflow.problems import Problem, ProblemError
 
 __all__ = [
@@ -160,15 +160,14 @@ def _constraints(table: sa.Table) -> Iterator[Holder]:
 
 def _foreign_key(key: sa.ForeignKeyConstraint, name: str | None) -> ForeignKey:
     # The tables that it refers to need not be known: their names stand in text.
-    targets = [element.target_fullname.rpartition(".") for element in key.elements]
-    schema, _, table = targets[0][0].rpartition(".")
+    (schema, table), columns = referred(key)
     ondelete, onupdate = (str(action or "").upper() for action in (key.ondelete, key.onupdate))
     return ForeignKey(
         name=name,
         columns=tuple(key.column_keys),
         target=table,
-        target_schema=schema or None,
-        target_columns=tuple(column for _, _, column in targets),
+        target_schema=schema,
+        target_columns=columns,
         ondelete=None if ondelete in ("", "NO ACTION") else ondelete,
         onupdate=None if onupdate in ("", "NO ACTION") else onupdate,
         deferrable=bool(key.deferrable),

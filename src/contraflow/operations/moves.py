@@ -24,6 +24,7 @@ from contraflow.operations.base import (
     find_column,
     find_table,
     incomplete,
+    referred,
 )
 from contraflow.operations.gathering import Plans, TablePlan
 from contraflow.problems import Problem, ProblemError
@@ -357,10 +358,8 @@ def _refers(table: sa.Table, on: Mapping[str, str], other: TableName) -> bool:
 
 
 def _links(key: sa.ForeignKeyConstraint, on: Mapping[str, str], other: TableName) -> bool:
-    places = [element.target_fullname.rpartition(".") for element in key.elements]
-    schema, _, name = places[0][0].rpartition(".")
-    there = [column for _, _, column in places]
-    return (schema or None, name) == other and dict(zip(key.column_keys, there, strict=True)) == dict(on)
+    place, there = referred(key)
+    return place == other and dict(zip(key.column_keys, there, strict=True)) == dict(on)
 
 
 def _cascades(

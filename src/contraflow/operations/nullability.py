@@ -124,6 +124,25 @@ def nullability_problems(found: TablePlan, sync: Sync | None) -> Iterator[Proble
                 why="it is filled in ranges of the key, so that writers go on.",
                 instead="fill it by hand, and declare no value.",
             )
+        elif change.value is not None and not expressions.references(change.value):
+            yield from _alike(found, change)
+
+
+def _alike(found: TablePlan, change: Nullability) -> Iterator[Problem]:
+    """``CF109`` for one value in all rows of a column that is unique: to the new release, if it is tightened."""
+    built = [] if change.nullable else [(made.columns, f"{made.name}", made.unique) for made in found.build]
+    stand = [(holder.columns, holder.title, holder.unique) for holder in found.holders]
+    for columns, title, unique in (*stand, *built):
+        if unique and columns == (change.column,):
+            yield Problem(
+                code="CF109",
+                what=f"{found.name[1]}.{change.column} is to get one value in all rows that hold NULL,"
+                f" and {title} stands on it.",
+                why=f"of two such rows the second would be refused, and {'rollback' if change.nullable else 'contract'}"
+                " stop half way.",
+                instead="compute another value for each row, from its key: reads=[...].",
+            )
+            return
 
 
 def _fragment(

@@ -20,6 +20,7 @@ from contraflow.operations.base import (
     default_text,
     find_table,
     incomplete,
+    referred,
 )
 from contraflow.operations.held import put_index
 from contraflow.problems import Problem, ProblemError
@@ -160,7 +161,7 @@ def references(table: sa.Table) -> list[tuple[str, TableName, bool]]:
     return [
         (
             str(key.name or ", ".join(key.column_keys)),
-            _target(key)[0],
+            referred(key)[0],
             (key.ondelete or "NO ACTION").upper() not in ("NO ACTION", "RESTRICT"),
         )
         for key in sorted(keys, key=lambda key: (str(key.name), list(key.column_keys)))
@@ -296,7 +297,9 @@ def describe_table(table: sa.Table) -> dict[str, Any]:
 def _describe_constraint(constraint: sa.Constraint) -> list[str]:
     described = [type(constraint).__name__, str(constraint.name)]
     if isinstance(constraint, sa.ForeignKeyConstraint):
-        targets = [element.target_fullname for element in constraint.elements]
+        (schema, table), there = referred(constraint)
+        prefix = f"{schema}.{table}" if schema else table
+        targets = [f"{prefix}.{column}" for column in there]
         return [*described, *constraint.column_keys, *targets, str(constraint.ondelete), str(constraint.onupdate)]
     if isinstance(constraint, sa.CheckConstraint):
         return [*described, str(constraint.sqltext)]
@@ -304,15 +307,8 @@ def _describe_constraint(constraint: sa.Constraint) -> list[str]:
     return [*described, *(column.name for column in columns)]
 
 
-def _target(key: sa.ForeignKeyConstraint) -> tuple[TableName, list[str]]:
-    """The table that a foreign key refers to, and its columns there."""
-    places = [element.target_fullname.rpartition(".") for element in key.elements]
-    schema, _, name = places[0][0].rpartition(".")
-    return (schema or None, name), [column for _, _, column in places]
-
-
 def _refer(table: sa.Table, key: sa.ForeignKeyConstraint, stands: Callable[[TableName], TableName]) -> None:
-    target, columns = _target(key)
+    target, columns = referred(key)
     schema, name = stands(target)
     own = (schema, name) == (table.schema, table.name)
     # The compiler wants to see what is referred to.
