@@ -220,7 +220,27 @@ HALVES: Sequence[Spoiler] = (
     ),
 )
 """What spoils rows of ``{t}`` that the new release has in ``{t}_more``."""
-RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING, *HALVES)
+ASTRAY_BY = "(SELECT count(*) FROM {t}_by WHERE good = {t}.id AND (good_uid IS NULL OR good_uid <> {t}.uid)) > 0"
+LONELY = "SELECT max(id) AS id FROM {t} WHERE id NOT IN (SELECT good FROM {t}_by)"
+REKEYED: Sequence[Spoiler] = (
+    Spoiler(name="key trigger dropped", kinds=WRONG, spoil=drop_triggers("i"), felt="uid IS NULL"),
+    Spoiler(name="keyed triggers dropped", kinds=TORN, spoil=drop_pair_triggers("_by"), felt=ASTRAY_BY),
+    Spoiler(
+        name="keyed reference altered",
+        kinds=WRONG,
+        spoil=sql(f"UPDATE {{t}}_by SET good_uid = (SELECT uid FROM {{t}} ORDER BY uid LIMIT 1), {MARKED}"),
+        phase=CHECK,
+    ),
+    Spoiler(
+        name="key altered",
+        kinds=TORN,
+        spoil=sql(f"UPDATE {{t}} SET uid = '{'f' * 32}', {MARKED} WHERE id = (SELECT id FROM ({LONELY}) AS one)"),
+        phase=CHECK,
+    ),
+)
+"""What spoils rows of ``{t}`` and of ``{t}_by``, which refers to them: by ``id`` and ``good`` before, by ``uid`` and
+``good_uid`` after."""
+RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING, *HALVES, *REKEYED)
 
 SCHEMA: Sequence[Spoiler] = (
     Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
@@ -243,7 +263,13 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     names = [*(spoiler.table for spoiler in spoilers), *UNSPOILT]
     changing = {
         spoiler.table: change
-        for listed, change in ((PAIRS, _move), (REFERRING, _refer), (COPYING, _copy), (HALVES, _copy_table))
+        for listed, change in (
+            (PAIRS, _move),
+            (REFERRING, _refer),
+            (COPYING, _copy),
+            (HALVES, _copy_table),
+            (REKEYED, _replace_key),
+        )
         for spoiler in listed
     }
     told = {spoiler.table: ", autoincrement=False" for spoiler in HALVES}
@@ -255,10 +281,11 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     )
     tables += "".join(
         f"    op.create_table('{spoiler.table}_{suffix}', sa.Column('id', sa.Integer(), primary_key=True),"
-        f" {column}, sa.Column('number', sa.Integer()))\n"
+        f" {column.format(t=spoiler.table)}, sa.Column('number', sa.Integer()))\n"
         for listed, suffix, column in (
             (REFERRING, "to", "sa.Column('fullname', sa.String(100), nullable=False, unique=True)"),
             (COPYING, "of", "sa.Column('good', sa.Integer(), nullable=False)"),
+            (REKEYED, "by", "sa.Column('good', sa.Integer(), sa.ForeignKey('{t}.id'), nullable=False, index=True)"),
         )
         for spoiler in spoilers
         if spoiler in listed
@@ -269,7 +296,8 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
     made.revision(
         "0002",
         "0001",
-        "from contraflow import CopyColumn, CopyTable, CreateTable, MoveColumns, ReferColumns, Source\n\n"
+        "from contraflow import CopyColumn, CopyTable, CreateTable, KeyReference, MoveColumns, ReferColumns\n"
+        "from contraflow import ReplaceKey, Source\n\n"
         f"change = Change(\n{changes})\nupgrade, downgrade = change.upgrade, change.downgrade\n",
     )
     return made
@@ -285,6 +313,12 @@ def _refer(name: str) -> str:
         f"    ReferColumns(table={name!r}, columns={{'fullname': 'fullname'}}, column={column}, to='{name}_to',"
         " key='id', scans=True),\n"
     )
+
+
+def _replace_key(name: str) -> str:
+    column = "sa.Column('uid', sa.Uuid())"
+    reference = f"KeyReference(table='{name}_by', old='good', new='good_uid', name='fk_{name}_uid')"
+    return f"    ReplaceKey(table={name!r}, old='id', column={column}, references=[{reference}]),\n"
 
 
 def _copy(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from contraflow.rehearsal.faults import parse
 from contraflow.rehearsal.nodes import Workload
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
@@ -226,7 +227,75 @@ change = Change(
 )
 upgrade, downgrade = change.upgrade, change.downgrade
 """
+USERS = """
+def upgrade():
+    op.create_table("users", sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(40)))
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("user_id", sa.Integer(), sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+        sa.Column("agent_id", sa.Integer(), sa.ForeignKey("users.id", ondelete="SET NULL"), index=True),
+        sa.Column("what", sa.String(40)),
+    )
+    op.create_table(
+        "items",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("order_id", sa.Integer(), sa.ForeignKey("orders.id"), nullable=False, index=True),
+        sa.Column("note", sa.String(40)),
+    )
+    op.execute("INSERT INTO users (id, name) VALUES (7001, 'there before'), (7002, NULL)")
+    op.execute("INSERT INTO orders (id, user_id, agent_id) VALUES (7001, 7001, 7002)")
+
+
+def downgrade():
+    pass
+"""
+REKEYED = """
+from contraflow import KeyReference, ReplaceKey
+
+change = Change(
+    RenameColumn(table="users", old="name", new="title"),
+    ReplaceKey(
+        table="orders",
+        old="id",
+        column=sa.Column("uid", sa.Uuid()),
+        references=[KeyReference(table="items", old="order_id", new="order_uid", name="fk_order_uid")],
+    ),
+    ReplaceKey(
+        table="users",
+        old="id",
+        column=sa.Column("uid", sa.String(36)),
+        references=[
+            KeyReference(table="orders", old="user_id", new="user_uid", name="fk_user_uid", index="ix_user_uid"),
+            KeyReference(table="orders", old="agent_id", new="agent_uid", name="fk_agent_uid"),
+        ],
+    ),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+STAFF = """
+def upgrade():
+    op.create_table(
+        "staff",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("boss_id", sa.Integer(), sa.ForeignKey("staff.id"), index=True),
+        sa.Column("name", sa.String(40)),
+    )
+
+
+def downgrade():
+    pass
+"""
+STAFF_REKEYED = """
+from contraflow import KeyReference, ReplaceKey
+
+boss = KeyReference(table="staff", old="boss_id", new="boss_uid", name="fk_boss_uid", index="ix_boss_uid")
+change = Change(ReplaceKey(table="staff", old="id", column=sa.Column("uid", sa.Uuid()), references=[boss]))
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
 CASES = {
+    "replaced keys": (USERS, REKEYED),
+    "replaced key of itself": (STAFF, STAFF_REKEYED),
     "companion": (PROVIDERS, ACCOMPANIED),
     "refer": (LIMITS, REFERRED),
     "copied column": (SHOPS, COPIED),
@@ -237,7 +306,7 @@ CASES = {
 
 
 @pytest.mark.only_on("sqlite", "postgresql", "mysql")
-@pytest.mark.parametrize("case", ["refer", "copied column", "split", "companion"])
+@pytest.mark.parametrize("case", ["refer", "copied column", "split", "companion", "replaced keys"])
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     judge(server, tmp_path, case)
 
@@ -246,6 +315,20 @@ def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Pat
 @pytest.mark.parametrize("case", ["merged", "copied table"])
 def test_whole_rows_in_other_tables_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     judge(server, tmp_path, case)
+
+
+@pytest.mark.only_on("sqlite", "postgresql")
+def test_rows_that_refer_to_rows_of_their_own_table_by_another_key_are_judged(server: Server, tmp_path: Path) -> None:
+    judge(server, tmp_path, "replaced key of itself")
+
+
+@pytest.mark.only_on("sqlite", "postgresql15")
+def test_replaced_keys_are_taken_back_and_replaced_again(server: Server, tmp_path: Path) -> None:
+    faults = (parse("release-taken-back@both:0.5"),)
+    record = rehearse(server, two_revisions(tmp_path / "service", *CASES["replaced keys"]), faults=faults).run()
+    assert record.verdict == "passed", explain(record)
+    (fault,) = record.faults
+    assert fault.detail == "rolled back, and upgraded again"
 
 
 def judge(server: Server, tmp_path: Path, case: str) -> None:
@@ -314,6 +397,45 @@ def test_rows_that_others_own_code_writes_are_compared_with_those_they_refer_to(
     record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
     assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
     assert {finding.kind for finding in record.findings} == ({"differs"} if spoilt else set())
+
+
+KEYED_WORK = """
+from sqlalchemy import text
+
+
+def old(engine, random):
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE orders SET user_id = {random.choice([7001, 7002])} WHERE id = 7001"))
+
+
+def new(engine, random):
+    with engine.begin() as connection:
+        uids = sorted(connection.execute(text("SELECT uid FROM users")).scalars())
+        connection.execute(text("UPDATE orders SET user_uid = :uid WHERE what IS NULL"), {"uid": random.choice(uids)})
+"""
+
+
+@pytest.mark.only_on("sqlite")
+@pytest.mark.parametrize("spoilt", [False, True], ids=["sound", "spoilt"])
+def test_rows_that_others_own_code_writes_are_compared_by_whichever_key(
+    server: Server, tmp_path: Path, *, spoilt: bool
+) -> None:
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if spoilt and phase == "checking every row before contract":
+            with engine.begin() as connection:
+                marked = "cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"
+                connection.exec_driver_sql(f"UPDATE orders SET user_uid = (SELECT min(uid) FROM users), {marked}")
+
+    ini = two_revisions(tmp_path / "service", *CASES["replaced keys"])
+    (tmp_path / "keyed_work.py").write_text(KEYED_WORK)
+    workloads = {
+        f"{release}_workload": Workload(call=f"keyed_work:{release}", folder=tmp_path) for release in ("old", "new")
+    }
+    record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
+    assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
+    assert {(finding.kind, finding.table) for finding in record.findings} == (
+        {("differs", "orders")} if spoilt else set()
+    )
 
 
 TAGS = LETTERS.replace(

@@ -18,7 +18,7 @@ from tests.rehearsal.sabotage import DATA, PAIRS, RELATED, SCHEMA, UNSPOILT, Spo
 
 PATIENCE = 300.0
 SEVERAL = 3
-SUFFIX = re.compile("_(more|to|of)$")
+SUFFIX = re.compile("_(more|to|of|by)$")
 
 
 def wait_until_felt(connection: sa.Connection, spoilers: Sequence[Spoiler]) -> None:

@@ -15,7 +15,10 @@ from contraflow.rehearsal.oracle import TableOracle, World
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape, stored
 
-__all__ = ["check"]
+__all__ = ["check", "tell_keys"]
+
+_Keys = Mapping[tuple[str, Any], Mapping[str, Any]]
+"""By which keys each release knows a row, for each column and value of these."""
 
 _RELEASES: tuple[Side, Side] = ("old", "new")
 
@@ -25,12 +28,41 @@ def check(desk: Desk, clients: Sequence[Client]) -> None:
     _Check(desk, clients).run()
 
 
+def tell_keys(desk: Desk, clients: Sequence[Client]) -> Mapping[TableName, _Keys]:
+    """Let every client know by which keys each release knows its rows, where that can be told. The desk is closed."""
+    told = {name: _keys(desk, name) for name in desk.rekeyed if desk.tells(name)}
+    for client in clients:
+        for name, keys in told.items():
+            for item in list(client.items[name]):
+                known = _known(keys, item.key)
+                if known is not None and known.keys() > item.key.keys():
+                    client.learn(item, known)
+            for key in client.abandoned[name]:
+                key.update(_known(keys, key) or {})
+    return told
+
+
+def _keys(desk: Desk, table: TableName) -> _Keys:
+    answer = desk.nodes["new"].ask(0, {"statements": [("keys", desk.tables[table].shape("new").title)]})
+    rows = answer.results[0] if answer.ok else ()
+    return {(name, value): row for row in rows for name, value in row.items() if value is not None}
+
+
+def _known(keys: _Keys, key: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    return next((keys[cell] for cell in key.items() if cell in keys), None)
+
+
+def _columns(table: TableOracle) -> set[str]:
+    return {name for release in _RELEASES for name in table.shape(release).columns}
+
+
 class _Check:
     def __init__(self, desk: Desk, clients: Sequence[Client]) -> None:
         self._desk = desk
         self._clients = clients
         self._history = desk.history
         self._read: dict[TableName, Sequence[Mapping[str, Any]]] = {}
+        self._keys = tell_keys(desk, clients)
 
     def run(self) -> None:
         if self._desk.calls:
@@ -66,6 +98,11 @@ class _Check:
         for name, found in read.items():
             table = self._desk.tables[name].of(known.__getitem__)
             for row in found:
+                if lacking := _columns(table) - row.keys():
+                    what = f"one release does not know the row: it reads no {', '.join(sorted(lacking))}"
+                    told = ", ".join(f"{name}={row[name]}" for name in table.shape("old").key if name in row)
+                    self._history.find("differs", what, table=table.shape("new").title, key=told)
+                    continue
                 for group in table.drifted(row):
                     told = ", ".join(f"{cell.name} = {row[cell.name]!r}" for cell in (*group.old, *group.new))
                     key = ", ".join(f"{name}={row[name]}" for name in table.shape("new").key)
@@ -77,8 +114,12 @@ class _Check:
         for release in _RELEASES:
             shape = table.shape(release)
             answer = self._desk.nodes[release].ask(0, {"statements": [("all", shape.title)]})
+            keys = self._keys.get(shape.name)
             for row in answer.results[0] if answer.ok else ():
-                merged.setdefault(tuple(str(row[name]) for name in shape.key), {}).update(row)
+                key = {name: row[name] for name in shape.key}
+                if keys is not None:
+                    key = dict(_known(keys, key) or key)
+                merged.setdefault(tuple(f"{name}={key[name]}" for name in sorted(key)), {}).update(row)
         self._history.count("values checked", sum(map(len, merged.values())))
         return list(merged.values())
 
@@ -115,17 +156,28 @@ class _Check:
                     views.setdefault(hot, []).append(seen)
         for client in self._clients:
             for item in list(client.items[name]):
-                client.check(release, item, found.pop(identity(item.key), None), at, "check")
+                seen = found.pop(identity(item.key), None) if item.knows(shape) else None
+                client.check(release, item, seen, at, "check")
             for key in client.abandoned[name]:
-                found.pop(identity(key), None)
+                if key.keys() >= set(shape.key):
+                    found.pop(identity(key), None)
+        self._unheard(release, name, table, found, at)
+        self._nobodys(shape, name, found.values())
+
+    def _unheard(
+        self, release: Side, name: TableName, table: TableOracle, found: dict[Any, Mapping[str, Any]], at: float
+    ) -> None:
+        """Recognise rows whose insert was not answered by what they hold."""
         for client in self._clients:
             for item in [item for item in client.unheard if item.table == name]:
                 same = next((key for key, row in found.items() if table.read(item.worlds, release, row)[0]), None)
                 if same is not None:
                     row = found.pop(same)
-                    client.recognise(item, {column: row[column] for column in shape.key})
-                    client.check(release, item, row, at, "check")
-        self._nobodys(shape, name, found.values())
+                    key = {column: row[column] for column in table.shape(release).key}
+                    client.recognise(item, key)
+                    client.learn(item, _known(self._keys.get(name, {}), key))
+                    if item in client.items[name]:
+                        client.check(release, item, row, at, "check")
 
     def _nobodys(self, shape: TableShape, name: TableName, rows: Iterable[Mapping[str, Any]]) -> None:
         """Rows that nobody has written."""

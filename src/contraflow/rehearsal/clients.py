@@ -13,12 +13,14 @@ from typing import Any
 
 from contraflow.faults import Fault
 from contraflow.operations.base import TableName
+from contraflow.rehearsal import own
 from contraflow.rehearsal.desk import Desk
-from contraflow.rehearsal.history import KeyHistory
 from contraflow.rehearsal.hot import HotRow
 from contraflow.rehearsal.nodes import Answer, NodeGone, Statement
 from contraflow.rehearsal.oracle import ABSENT, MANY, Stage, World, distinct
+from contraflow.rehearsal.own import UNKNOWN
 from contraflow.rehearsal.record import FindingKind
+from contraflow.rehearsal.rekeying import taught
 from contraflow.rehearsal.relations import Relation, Written
 from contraflow.rehearsal.rule import NOW, Side
 from contraflow.rehearsal.shapes import ANY
@@ -26,11 +28,11 @@ from contraflow.rehearsal.transactions import Drawer, Item, Key, Step, after_upd
 
 __all__ = ["Client"]
 
+_RELEASES: tuple[Side, Side] = ("old", "new")
 _A_MOMENT = 0.005
 """Seconds until a client asks again whether there is something to do."""
 _HOT = 0.15
 """How many of the requests are for rows that everybody writes."""
-_UNKNOWN = frozenset({Fault.COMMIT_UNKNOWN.value})
 _REFUSED = frozenset(
     fault.value
     for fault in (Fault.CHECK, Fault.DATA, Fault.NOT_NULL, Fault.DUPLICATE_KEY, Fault.FOREIGN_KEY, Fault.RAISED)
@@ -108,10 +110,11 @@ class Client:
         rng = self._rng
         release = rng.choice(sorted(self.desk.nodes))
         if release in self.desk.replays:
-            self._replay(release)
+            if not own.replay(self.desk, release, self.number, self.name):
+                self._stopped.wait(_A_MOMENT)
             return
         if self.desk.calls:
-            self._call(release)
+            own.call(self.desk, release, self.number, self.name, seed=self._rng.getrandbits(48))
             return
         chance = rng.random()
         if self.desk.hot and rng.random() < _HOT:
@@ -135,53 +138,6 @@ class Client:
                     busy += (near for relation in self.desk.relations for near in relation.beside(item, self.known))
                 steps.append(step)
         self._carry_out(release, steps)
-
-    def _call(self, release: Side) -> None:
-        """Let the release's own workload do one thing."""
-        history, sent = self.desk.history, self.desk.history.now()
-        try:
-            answer = self.desk.nodes[release].ask(self.number, {"seed": self._rng.getrandbits(48)})
-        except NodeGone as error:
-            answer = Answer(fault=Fault.OTHER.value, error=str(error), seconds=history.now() - sent)
-        history.request(release, sent, answer, "the release's own workload")
-        if answer.fault in _UNKNOWN:
-            history.count("commits of unknown outcome")
-        elif answer.ok:
-            history.count("calls of a workload")
-        else:
-            told = KeyHistory()
-            told.add(sent, release, self.name, "call", None, answer.error)
-            history.fail(release, f"the {release} release's workload failed: {answer.error}", table="", key="", of=told)
-
-    def _replay(self, release: Side) -> None:
-        """Let the release carry out a recorded transaction; a finding where that fails, and does not without us."""
-        history = self.desk.history
-        replay, without = self.desk.replays[release]
-        taken = replay.take(history.now())
-        if taken is None:
-            self._stopped.wait(_A_MOMENT)
-            return
-        transaction, done = taken
-        sent = history.now()
-        try:
-            answer = self.desk.nodes[release].ask(self.number, {"sql": list(transaction)})
-        except NodeGone as error:
-            answer = Answer(fault=Fault.COMMIT_UNKNOWN.value, error=str(error), seconds=history.now() - sent)
-        fails = without.fails(transaction)
-        done()
-        history.request(release, sent, answer, f"{len(transaction)} recorded: {transaction[0][:80]}")
-        if answer.fault in _UNKNOWN:
-            history.count("commits of unknown outcome")
-        elif answer.ok:
-            history.count("recorded transactions")
-        elif fails:
-            history.count("refused alike without the upgrade")
-        else:
-            told = KeyHistory()
-            for statement in transaction:
-                told.add(sent, release, self.name, statement, None, answer.error)
-            what = f"a recorded transaction of the {release} release failed: {answer.error}"
-            history.fail(release, what, table="", key="", of=told)
 
     def give_hot(self, table: TableName, rows: int) -> Iterator[HotRow]:
         """Give rows up, to be written by everybody from now on; they are never deleted."""
@@ -223,9 +179,9 @@ class Client:
             row.history.add(sent, release, self.name, "update", draft.values, _outcome(answer))
             if answer.ok:
                 row.done(draft, self.desk.history.now())
-            elif answer.fault not in _UNKNOWN:
+            elif answer.fault not in UNKNOWN:
                 row.failed(draft)
-        if answer.ok or answer.fault in _UNKNOWN:
+        if answer.ok or answer.fault in UNKNOWN:
             return
         if not (answer.fault in _REFUSED and self.desk.control(release, statement, known)):
             what = f"{'update' if draft else 'read'} by the {release} release failed: {answer.error}"
@@ -260,7 +216,7 @@ class Client:
         owned = rng.sample(self.items[table], min(len(self.items[table]), 3 if several else 1))
         ready = [item for item in owned if item not in busy and item.certain and self._clear(item)]
         # What is read to see clearly may find a row gone.
-        ready = [item for item in ready if item in self.items[table]]
+        ready = [item for item in ready if item in self.items[table] and self._identified(release, [item])]
         if not ready:
             return []
         if chance < 0.35 and len(self.items[table]) > 8:
@@ -301,8 +257,38 @@ class Client:
         item.history.add(self.desk.history.now(), None, self.name, "found", row, "ok")
         self._own(item)
 
+    def _identified(self, release: Side, items: Sequence[Item]) -> bool:
+        """Whether the key is known by which the release knows each of these rows of one table; asked for, if not."""
+        shape = self.desk.tables[items[0].table].shape(release)
+        unknown = [item for item in items if not item.knows(shape)]
+        if unknown and self.desk.tells(items[0].table):
+            title = self.desk.tables[items[0].table].shape("new").title
+            answer = self._ask("new", [("keys", title, [item.key]) for item in unknown])
+            for item, keys in zip(unknown, answer.results, strict=False):
+                self.learn(item, keys)
+            if not answer.ok and answer.fault not in UNKNOWN:
+                what = f"a read by the new release failed: {answer.error}"
+                self.desk.history.fail("new", what, table=title, key=items[0].title, of=items[0].history)
+        return all(item.knows(shape) for item in items)
+
+    def learn(self, item: Item, keys: Mapping[str, Any] | None) -> None:
+        """By these keys the releases know a row; None if they know none."""
+        if keys is None:
+            return
+        item.history.add(self.desk.history.now(), "new", self.name, "keys", keys, "ok")
+        if not taught(item, keys):
+            self._wrong("differs", item, f"the row has no {' and no '.join(n for n in keys if keys[n] is None)}")
+        for relation in self.desk.relations if None not in keys.values() else ():
+            relation.learned(item, self.known)
+
     def _forget_new(self) -> None:
-        """The tables that only the new release has are gone, with all their rows."""
+        """What only the new release has is gone: tables with all their rows, and keys."""
+        for item in [item for name in self.desk.rekeyed for item in self.items[name]]:
+            shape = self.desk.tables[item.table].shape("old")
+            if item.knows(shape):
+                item.key = item.key_of(shape)
+            else:
+                self._forget(item)  # nobody has heard that it was inserted, and no check has found it
         for name, table in self.desk.tables.items():
             if not table.knows("old"):
                 for item in list(self.items[name]):
@@ -332,7 +318,7 @@ class Client:
                 paired = item.table in self.desk.mains or item.table in self.desk.companions or not alone
                 action = f"{step.verb} {item.table[1]}" if paired else step.verb
                 item.history.add(sent, release, self.name, action, values, _outcome(answer))
-        if answer.fault in _UNKNOWN:
+        if answer.fault in UNKNOWN:
             for step in steps:
                 self._doubt(release, step)
         elif not answer.ok:
@@ -362,6 +348,8 @@ class Client:
                 self._forget(item)
             written.append((item, before))
         self._follow(step, written)
+        for release in _RELEASES if step.fresh and self.desk.tells(step.items[0].table) else ():
+            self._identified(release, step.items)
 
     def _after(self, step: Step, result: Any = None) -> Sequence[list[World]]:
         """What a step makes of its rows, now that those before it in the transaction are done."""
@@ -503,13 +491,13 @@ class Client:
 
     def _read(self, release: Side, item: Item) -> None:
         oracle = self.desk.tables[item.table]
-        if not oracle.knows(release):
+        if not oracle.knows(release) or not self._identified(release, [item]):
             return
-        sent = self.desk.history.now()
-        answer = self._ask(release, [("select", oracle.shape(release).title, [item.key])])
+        shape, sent = oracle.shape(release), self.desk.history.now()
+        answer = self._ask(release, [("select", shape.title, [item.key_of(shape)])])
         if not answer.ok:
             item.history.add(sent, release, self.name, "read", None, _outcome(answer))
-            if answer.fault not in _UNKNOWN:
+            if answer.fault not in UNKNOWN:
                 what = f"a read by the {release} release failed: {answer.error}"
                 self.desk.history.fail(
                     release, what, table=_title(item.table), key=item.title, row=item.key, of=item.history
@@ -566,10 +554,10 @@ class Client:
         verb, table = statements[0][:2]
         more = f" and {len(statements) - 1} more" if len(statements) > 1 else ""
         history.request(release, sent, answer, f"{verb} {table}{more}")
-        if answer.fault in _UNKNOWN:
+        if answer.fault in UNKNOWN:
             history.count("commits of unknown outcome")
         elif answer.ok:
-            history.count("reads" if verb == "select" else "acknowledged writes")
+            history.count("reads" if verb in ("select", "keys") else "acknowledged writes")
         return answer
 
 
@@ -581,4 +569,4 @@ def _title(table: TableName) -> str:
 def _outcome(answer: Answer) -> str:
     if answer.ok:
         return "ok"
-    return "unknown" if answer.fault in _UNKNOWN else answer.error
+    return "unknown" if answer.fault in UNKNOWN else answer.error

@@ -14,6 +14,7 @@ from contraflow.rehearsal.nodes import Node, Statement
 from contraflow.rehearsal.oracle import Stage, TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.recorded import Replay, Without
+from contraflow.rehearsal.rekeying import Rekeyed
 from contraflow.rehearsal.relations import Relation
 from contraflow.rehearsal.rule import Side
 
@@ -53,6 +54,8 @@ class Desk(Gate):
         self.relations = relations
         self.related = frozenset(name for relation in relations for name in relation.tables)
         """Tables whose rows depend on each other: rows that belong together are one client's."""
+        self.rekeyed = frozenset(relation.table for relation in relations if isinstance(relation, Rekeyed))
+        """Tables whose rows each release knows by a key of its own."""
         self.history = history
         self.seed = seed
         self.control = control
@@ -68,6 +71,10 @@ class Desk(Gate):
     def followed(self) -> bool:
         """Whether rows that others find by what they hold may change that."""
         return self.stage in (Stage.BOTH, Stage.NEW) and not self.ending
+
+    def tells(self, table: TableName) -> bool:
+        """Whether the new release's node can tell by which keys both releases know the rows of a table."""
+        return table in self.rekeyed and self.stage is Stage.BOTH and "new" in self.nodes and not self.ending
 
     def token(self) -> int:
         """A number that nobody else gets."""

@@ -22,6 +22,7 @@ from contraflow.operations.opaque import OpaqueColumns
 from contraflow.operations.parts import CopyTable, MergeTables, SplitTable
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.operations.references import AddCompanion, ReferColumns
+from contraflow.operations.replacing import ReplaceKey
 from contraflow.operations.tables import CreateTable, DropTable, RenameTable
 from contraflow.operations.widening import WidenColumn
 from contraflow.rehearsal.companions import Companion, CompanionOracle
@@ -31,6 +32,7 @@ from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.parts import PartOracle, Parts
 from contraflow.rehearsal.references import Reference, ReferringOracle
+from contraflow.rehearsal.rekeying import Rekeyed, RekeyedOracle
 from contraflow.rehearsal.relations import Relation
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
@@ -67,7 +69,7 @@ _MODELLED = (
     *(AddCheck, DropCheck, AddForeignKey, DropForeignKey, TightenNotNull, LoosenNotNull),
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
-    *(CopyTable, SplitTable, MergeTables, AddCompanion),
+    *(CopyTable, SplitTable, MergeTables, AddCompanion, ReplaceKey),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -102,11 +104,11 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         shapes = [shape for shape in (before.get(name), new.get(name)) if shape is not None]
         known = {shape.physical or shape.name for shape in shapes}
         obstacle = obstacles.get(name) or next((shape.obstacle for shape in shapes if shape.obstacle), None)
-        if obstacle is None and len({shape.key for shape in shapes}) > 1:
+        rekeyed = any(isinstance(one, Rekeyed) and one.table == name for one in relations)
+        if obstacle is None and len({shape.key for shape in shapes}) > 1 and not rekeyed:
             obstacle = "its primary key changes"
         sync = next((syncs[each] for each in known if each in syncs), None)
-        lens = sync.opaque if sync is not None else None
-        if lens is not None and not opaque:
+        if sync is not None and sync.opaque is not None and not opaque:
             obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
@@ -117,32 +119,51 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         if earlier is not None and later is not None:
             earlier = _obeying(earlier, later, sync)
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
-        references = [one for one in relations if isinstance(one, Reference) and one.table == name]
-        followings = [one for one in relations if isinstance(one, Following) and one.target == name]
-        accompanied = [one for one in relations if isinstance(one, Companion) and one.table == name]
-        parts = [one for one in relations if isinstance(one, Parts) and name in one.tables]
-        if lens is not None and earlier is not None and later is not None:
-            made[name] = OpaqueOracle(old=earlier, new=later, lens=lens, conditions=conditions)
-        elif references and earlier is not None and later is not None and sync is not None:
-            made[name] = ReferringOracle(
-                old=earlier, new=later, sync=sync, references=references, conditions=conditions
-            )
-        elif followings and earlier is not None and later is not None:
-            made[name] = CopyingOracle(old=earlier, new=later, sync=sync, followings=followings, conditions=conditions)
-        elif accompanied and earlier is not None and later is not None and sync is not None:
-            made[name] = CompanionOracle(
-                old=earlier, new=later, sync=sync, companions=accompanied, conditions=conditions
-            )
-        elif parts:
-            conditions += [condition for one in parts for condition in one.side(name, shapes[0])]
-            made[name] = PartOracle(old=earlier, new=later, sync=sync, conditions=conditions)
-        else:
-            made[name] = TableOracle(old=earlier, new=later, sync=sync, conditions=conditions)
+        made[name] = _model(
+            name,
+            old=earlier,
+            new=later,
+            sync=sync,
+            conditions=conditions,
+            relations=[one for one in relations if name in one.tables],
+        )
     relations = list(_whole(relations, made, notes, unjudged))
     oracles = [PairOracle(pair, *_ends(pair), made) for pair in pairs if set(_ends(pair)) <= made.keys()]
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
     return Models(tables=tables, pairs=oracles, relations=relations, notes=notes, unjudged=unjudged)
+
+
+def _model(
+    name: TableName,
+    *,
+    old: TableShape | None,
+    new: TableShape | None,
+    sync: Sync | None,
+    conditions: Sequence[Expression],
+    relations: Sequence[Relation],
+) -> TableOracle:
+    """The model of one table, among whose operations are these relations."""
+    references = [one for one in relations if isinstance(one, Reference) and one.table == name]
+    followings = [one for one in relations if isinstance(one, Following) and one.target == name]
+    accompanied = [one for one in relations if isinstance(one, Companion) and one.table == name]
+    if old is not None and new is not None:
+        if sync is not None and sync.opaque is not None:
+            return OpaqueOracle(old=old, new=new, lens=sync.opaque, conditions=conditions)
+        if sync is not None and references:
+            return ReferringOracle(old=old, new=new, sync=sync, references=references, conditions=conditions)
+        if followings:
+            return CopyingOracle(old=old, new=new, sync=sync, followings=followings, conditions=conditions)
+        if sync is not None and accompanied:
+            return CompanionOracle(old=old, new=new, sync=sync, companions=accompanied, conditions=conditions)
+    parts = [one for one in relations if isinstance(one, Parts)]
+    if parts:
+        shape = next(shape for shape in (old, new) if shape is not None)
+        more = [condition for one in parts for condition in one.side(name, shape)]
+        return PartOracle(old=old, new=new, sync=sync, conditions=[*conditions, *more])
+    if any(isinstance(one, Rekeyed) and one.table == name for one in relations):
+        return RekeyedOracle(old=old, new=new, sync=sync, conditions=conditions)
+    return TableOracle(old=old, new=new, sync=sync, conditions=conditions)
 
 
 def _whole(
@@ -162,7 +183,10 @@ def _wishes(upgrade: Upgrade, phases: Phases, made: Mapping[TableName, TableOrac
     """What makes rows of several tables depend on each other."""
     for operation in (each for change in upgrade.changes for each in change.operations):
         if isinstance(operation, ReferColumns):
-            yield Reference(operation)
+            yield Reference.declared(operation)
+        elif isinstance(operation, ReplaceKey):
+            rekeyed = Rekeyed(operation)
+            yield from (rekeyed, *rekeyed.references)
         elif isinstance(operation, AddCompanion):
             yield Companion(operation)
     copied = {step.copy.fingerprint: step.copy for _, step in _steps(phases) if isinstance(step, BackfillCopy)}

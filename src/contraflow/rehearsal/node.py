@@ -57,11 +57,15 @@ class _Node:
         self.retry, self.faults = _library()
         self.engine = _engine(configuration["url"], configuration["workers"], configuration["timeout"])
         self.tables: dict[str, sa.Table] = {}
+        self.keys: dict[str, sa.Table] = {}
         self._statements: dict[tuple[object, ...], Any] = {}
         with self.engine.connect() as connection:
             for told in configuration["tables"]:
                 schema, name = told["schema"], told["name"]
-                self.tables[f"{schema}.{name}" if schema else name] = _table(connection, told)
+                title = f"{schema}.{name}" if schema else name
+                self.tables[title] = _table(connection, told)
+                if told["former"]:
+                    self.keys[title] = _table(connection, {**told, "columns": [*told["key"], *told["former"]]})
         self.writers: dict[str, Any] = {}
         if configuration["upgrade"]:
             self.writers = _writers(configuration["upgrade"], self.tables)
@@ -100,7 +104,7 @@ class _Node:
                     lambda connection: [self._execute(connection, statement) for statement in request["statements"]],
                     attempts=ATTEMPTS,
                     # A COMMIT after nothing but reads may be lost: there is nothing to be done twice.
-                    idempotent=all(statement[0] in ("select", "all") for statement in request["statements"]),
+                    idempotent=all(statement[0] in ("select", "all", "keys") for statement in request["statements"]),
                     on_retry=lambda attempt: faults.append(attempt.fault.value),
                 )
             answer: dict[str, Any] = {"result": result}
@@ -118,6 +122,8 @@ class _Node:
 
     def _execute(self, connection: sa.Connection, statement: Sequence[Any]) -> Any:
         verb, name, *rest = statement
+        if verb == "keys":
+            return _keys(connection, self.keys[name], *rest)
         table = self.tables[name]
         if name in self.writers and verb != "delete":
             return _written(connection, self.writers[name], table, verb, *rest)
@@ -155,6 +161,15 @@ class _Node:
         if form not in self._statements:
             self._statements[form] = _statement(self.tables[name], verb, key, rows, given)
         return self._statements[form]
+
+
+def _keys(connection: sa.Connection, table: sa.Table, keys: Sequence[Mapping[str, Any]] = ()) -> Any:
+    """By which values each release knows the row with this key, None if there is none; of every row without a key."""
+    if not keys:
+        return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+    condition = sa.and_(*(table.c[name] == value for name, value in keys[0].items()))
+    row = connection.execute(sa.select(table).where(condition).with_for_update()).mappings().one_or_none()
+    return None if row is None else dict(row)
 
 
 def _writers(upgrade: Mapping[str, Any], tables: Mapping[str, sa.Table]) -> dict[str, Any]:

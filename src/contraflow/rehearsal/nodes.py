@@ -7,6 +7,7 @@ A request is ``{"statements": [...]}``, all of one transaction, each of them one
 - ``("update", table, [key, ...], values)`` and ``("delete", table, [key, ...])``: answered with the number of rows;
 - ``("select", table, [key])``: answered with the row in the release's own shape, or None; waits for its writers;
 - ``("all", table)``: answered with every row;
+- ``("keys", table, [key])``: answered with what both releases know the row by, or None; without a key, for every row;
 
 or ``{"sql": [text, ...]}``, one recorded transaction; or ``{"seed": number}``, one call of the release's own workload.
 Keys, values and rows are mappings of column name to Python value. The answer is an `Answer`.

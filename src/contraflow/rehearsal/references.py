@@ -5,7 +5,7 @@ Each client refers to rows of its own only, so what it knows of both tables tell
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -28,23 +28,53 @@ __all__ = ["Reference", "ReferringOracle"]
 
 
 class Reference(Relation):
-    """What one `ReferColumns` makes of the rows of its two tables.
+    """What makes rows of a table refer to those of another one by other columns in each release.
 
     :ivar table: the table whose rows refer.
     :ivar to: the table that they refer to.
+    :ivar column: the column by which they do so for the new release, to ``key``.
+    :ivar columns: those by which they do so for the old one, each with what it refers to.
+    :param follows: those that are referred to may change what they are known by.
+    :param creates: they are made where there are none.
+    :param lossy: something alike is found, too.
     """
 
-    def __init__(self, declared: ReferColumns) -> None:
-        self.table: TableName = (declared.schema, declared.table)
-        self.to: TableName = (declared.schema, declared.to)
+    def __init__(
+        self,
+        *,
+        table: TableName,
+        to: TableName,
+        column: str,
+        columns: Mapping[str, str],
+        key: str,
+        follows: bool = True,
+        creates: bool = False,
+        lossy: bool = False,
+    ) -> None:
+        self.table = table
+        self.to = to
         self.tables = frozenset((self.table, self.to))
         self.bound = frozenset((self.table,))
-        self.column = declared.column.name
-        self.columns = dict(declared.columns)
-        self.key = declared.key
-        self._creates = declared.create
-        self._lossy = declared.lossy
+        self.column = column
+        self.columns = dict(columns)
+        self.key = key
+        self._follows = follows
+        self._creates = creates
+        self._lossy = lossy
         self._nulls: frozenset[str] = frozenset()
+
+    @classmethod
+    def declared(cls, operation: ReferColumns) -> Self:
+        """What one `ReferColumns` makes of the rows of its two tables."""
+        return cls(
+            table=(operation.schema, operation.table),
+            to=(operation.schema, operation.to),
+            column=operation.column.name,
+            columns=operation.columns,
+            key=operation.key,
+            creates=operation.create,
+            lossy=operation.lossy,
+        )
 
     def obstacle(self, old: Shapes, new: Shapes) -> str | None:
         """See `Relation.obstacle`."""
@@ -71,10 +101,12 @@ class Reference(Relation):
         )
         by_key = Link(columns=(self.column,), table=self.to, referred=(self.key,), moves=True)
         for shapes, link in ((old, natural), (new, by_key)):
-            shape, to = shapes[self.table], shapes[self.to]
+            shape = shapes[self.table]
             others = (one for one in shape.links if not set(one.columns) & set(link.columns))
             shapes[self.table] = replace(shape, links=(*others, link))
-            shapes[self.to] = replace(to, followed=to.followed | {*self.columns.values(), self.key})
+            if self._follows:
+                to = shapes[self.to]
+                shapes[self.to] = replace(to, followed=to.followed | {*self.columns.values(), self.key})
 
     # -- the lens ----------------------------------------------------------------------------------------------------
 

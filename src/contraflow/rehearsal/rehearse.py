@@ -23,7 +23,7 @@ from contraflow.operations.planning import plan, tables_of
 from contraflow.problems import ContraflowError, ProblemError
 from contraflow.rehearsal import faults as kinds
 from contraflow.rehearsal import recorded, servers
-from contraflow.rehearsal.checking import check
+from contraflow.rehearsal.checking import check, tell_keys
 from contraflow.rehearsal.clients import Client
 from contraflow.rehearsal.control import Control, differences
 from contraflow.rehearsal.desk import Desk
@@ -394,6 +394,7 @@ class _Run:
 
     def _end(self, release: Side) -> None:
         with self._standstill():
+            tell_keys(self.desk, self.clients)
             node = self.desk.nodes.pop(release)
             self.desk.ending = True
         node.stop()

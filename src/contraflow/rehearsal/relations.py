@@ -44,6 +44,9 @@ class Relation:
         """The rows that are written together with this one."""
         return ()
 
+    def learned(self, item: Item, items: Items) -> None:
+        """Let other rows know by which keys each release knows a row, now that both are known."""
+
     def explains(self, table: TableName, row: Mapping[str, Any]) -> bool:  # noqa: ARG002 - likewise
         """Whether a row of the table that nobody has written was made for another one."""
         return False

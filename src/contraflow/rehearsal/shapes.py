@@ -65,6 +65,8 @@ class TableShape:
     """Columns that hold JSON although the server calls them texts."""
     followed: frozenset[str] = frozenset()
     """Columns by which rows of other tables find its rows: while nobody makes these follow, they do not change."""
+    former: tuple[str, ...] = ()
+    """The columns of the primary key that the other release knows its rows by, where that is another one."""
     keyless: bool = False
     """It has no primary key: the columns of ``key`` tell rows apart because the workload never repeats them."""
 
@@ -389,6 +391,7 @@ def columns_of(tables: Iterable[TableShape]) -> list[dict[str, Any]]:
             "name": (shape.physical or shape.name)[1],
             "columns": list(shape.columns),
             "key": list(shape.key),
+            "former": list(shape.former),
             "automatic": shape.automatic,
             "documents": sorted(shape.documents),
         }

@@ -11,7 +11,7 @@ from contraflow.operations.base import TableName
 from contraflow.rehearsal.history import KeyHistory
 from contraflow.rehearsal.nodes import Statement
 from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
-from contraflow.rehearsal.rule import Side, same
+from contraflow.rehearsal.rule import NOW, Side, same
 from contraflow.rehearsal.shapes import ANY, Link, TableShape, value_for
 
 __all__ = ["Drawer", "Item", "Key", "Step", "after_update", "in_order"]
@@ -44,6 +44,14 @@ class Item:
     def certain(self) -> bool:
         """Whether the row is there, whatever else is not known."""
         return all(world.values is not None for world in self.worlds)
+
+    def key_of(self, shape: TableShape) -> Key:
+        """The key by which a release knows the row; `knows` tells whether that is known."""
+        return {name: self.key[name] for name in shape.key}
+
+    def knows(self, shape: TableShape) -> bool:
+        """Whether the key is known by which a release knows the row."""
+        return self.key.keys() >= set(shape.key)
 
     @property
     def title(self) -> str:
@@ -140,7 +148,7 @@ class Drawer:
         after = tuple(after_update(oracle, item, values, stage) for item in items)
         if any(map(oracle.breaks, after)):
             return []
-        keys = [item.key for item in items]
+        keys = [item.key_of(shape) for item in items]
         return [
             Step(
                 statement=("update", shape.title, keys, values),
@@ -171,7 +179,7 @@ class Drawer:
         shape = self._tables[items[0].table].shape(release)
         return [
             Step(
-                statement=("delete", shape.title, [item.key for item in items]),
+                statement=("delete", shape.title, [item.key_of(shape) for item in items]),
                 items=tuple(items),
                 values=(None,) * len(items),
                 after=([ABSENT],) * len(items),
@@ -190,7 +198,7 @@ class Drawer:
         linked = {name: present[name] for link in shape.links for name in link.columns}
         if any(value is ANY for value in linked.values()):
             return []  # nobody knows what it refers to
-        values = {**self._values(oracle, release, linked), **item.key}
+        values = {**self._values(oracle, release, linked), **item.key_of(shape)}
         free = [name for name in self._free(shape) if name in values and name not in oracle.proposed]
         if not free or not item.certain or len({repr(oracle.view(world, release)) for world in item.worlds}) > 1:
             return []
@@ -347,7 +355,8 @@ def after_update(oracle: TableOracle, item: Item, values: Mapping[str, Any], sta
 def _held(item: Item, name: str) -> Any:
     """What the row holds in a column; ANY while that is not certain."""
     values = [item.key.get(name, (world.values or {}).get(name)) for world in item.worlds]
-    return values[0] if all(same(value, values[0]) for value in values) else ANY
+    known = values[0] is not NOW and all(same(value, values[0]) for value in values)
+    return values[0] if known else ANY
 
 
 def _distinguishing(shape: TableShape) -> frozenset[str]:
