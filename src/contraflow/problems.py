@@ -74,6 +74,14 @@ CODES: dict[str, str] = {
     # CF4xx: nodes
     "CF401": "nodes of the other release are alive",
     "CF402": "no such node",
+    # CF5xx: notices, which refuse nothing: what a server imposes on statements while an upgrade lasts
+    "CF501": "a prepared SELECT * fails once",
+    "CF502": "an INSERT that names no columns fails",
+    "CF503": "one statement may not use both tables",
+    "CF504": "transactions may deadlock",
+    "CF505": "a schema change aborts open transactions",
+    "CF506": "a snapshot is older than the table's definition",
+    "CF507": "an INSERT ... SELECT is checked before its triggers",
 }
 """Every problem code and its title. Codes are stable: they are never reused or renumbered."""
 

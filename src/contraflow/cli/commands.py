@@ -118,7 +118,8 @@ def check(session: Session) -> None:
     """Look for everything that would stand in the way of the upgrade. Changes nothing.
 
     Examines the declarations, the schema, the server's settings and privileges, and evaluates every lens over the
-    rows that are there and over values that may come. Exits with 1 if there is a problem.
+    rows that are there and over values that may come. Exits with 1 if there is a problem. Else it tells what the
+    server imposes on statements until contract, and what contract will ask for: notices, which refuse nothing.
 
     \b
     Examples:
@@ -126,13 +127,16 @@ def check(session: Session) -> None:
       contraflow check --revision 09bc:a1f3 --json
     """
     if session.upgrade is None:
-        session.output.answer({"ok": True, "upgrade": None, "problems": []}, _NOTHING)
+        session.output.answer({"ok": True, "upgrade": None, "problems": [], "notices": []}, _NOTHING)
         return
     upgrade = session.need_upgrade()
     with session.runner(upgrade) as runner:
         ProblemError.raise_any(runner.check())
+        notices = runner.notices()
     session.output.answer(
-        {"ok": True, "upgrade": upgrade.id, "problems": []}, f"{upgrade.id}: nothing stands in the way"
+        {"ok": True, "upgrade": upgrade.id, "problems": [], "notices": [notice.as_dict() for notice in notices]},
+        f"{upgrade.id}: nothing stands in the way",
+        *map(str, notices),
     )
 
 

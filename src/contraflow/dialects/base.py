@@ -14,6 +14,7 @@ from contraflow.constraints import Constraint
 from contraflow.copies import Copy
 from contraflow.dialects.compiler import compiler_for
 from contraflow.dialects.constraint_text import violating
+from contraflow.dialects.imposed import Imposition
 from contraflow.dialects.kinds import Kind, kind_of, misfit
 from contraflow.expressions.trees import Lookup
 from contraflow.installed import Index, Installed, Widening
@@ -197,6 +198,8 @@ class Adapter(ABC):
     """A sync sees what a foreign key's action changes."""
     changes_keys: ClassVar[bool] = True
     """A table can get another primary key."""
+    imposes: ClassVar[tuple[Imposition, ...]] = ()
+    """What the server imposes on the statements of both releases, whoever changes their tables."""
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.galera_standstill import standstills
+from contraflow.dialects.imposed import Imposition, aborted_transactions
 from contraflow.dialects.mariadb import MariaDBAdapter
 from contraflow.dialects.mysql import MySQLAdapter, lock_wait
 from contraflow.installed import Installed
@@ -89,6 +91,8 @@ class _Cluster(MySQLAdapter):
 class GaleraAdapter(_Cluster, MariaDBAdapter):
     """MariaDB with ``wsrep_on``."""
 
+    imposes: ClassVar[tuple[Imposition, ...]] = (*MariaDBAdapter.imposes, aborted_transactions)
+
     def hold(self, hold: Hold, found: Found | None) -> list[Statement]:
         """See :meth:`Adapter.hold`. A rest before each statement that makes or drops a trigger.
 
@@ -105,3 +109,5 @@ class GaleraAdapter(_Cluster, MariaDBAdapter):
 
 class XtraDBClusterAdapter(_Cluster, MySQLAdapter):
     """Percona XtraDB Cluster: MySQL with ``wsrep_on``. Compiled for only; not run so far."""
+
+    imposes: ClassVar[tuple[Imposition, ...]] = (*MySQLAdapter.imposes, aborted_transactions)

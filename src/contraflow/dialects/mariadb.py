@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Found, LockTimeout, Statement
+from contraflow.dialects.imposed import Imposition, insert_select
 from contraflow.dialects.mysql import MySQLAdapter, error_number
 from contraflow.steps import Hold
 
@@ -30,6 +31,7 @@ class MariaDBAdapter(MySQLAdapter):
     shows_indexed_columns = False
     _comments_table = "ALGORITHM=INSTANT"
     _growing = 127
+    imposes: ClassVar[tuple[Imposition, ...]] = (*MySQLAdapter.imposes, insert_select)
 
     def _prepare_more(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql("SET SESSION max_statement_time = 0")

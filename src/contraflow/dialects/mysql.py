@@ -34,6 +34,14 @@ from contraflow.dialects.base import (
     Violated,
 )
 from contraflow.dialects.compiler import Compiler, compiler_for
+from contraflow.dialects.imposed import (
+    Imposition,
+    deadlocks,
+    incomplete_inserts,
+    old_snapshots,
+    one_statement,
+    second_unique,
+)
 from contraflow.dialects.kinds import Kind
 from contraflow.dialects.labels import mysql_labels
 from contraflow.dialects.mysql_server import MySQLServer
@@ -93,6 +101,13 @@ class MySQLAdapter(MySQLServer):
     """Up to so many bytes a VARCHAR may become one whose length is kept in two bytes."""
     proves_constraints: ClassVar[bool] = False
     cascades_fire_triggers: ClassVar[bool] = False
+    imposes: ClassVar[tuple[Imposition, ...]] = (
+        incomplete_inserts,
+        one_statement,
+        deadlocks,
+        second_unique,
+        old_snapshots,
+    )
 
     # -- steps to statements -----------------------------------------------------------------------
 

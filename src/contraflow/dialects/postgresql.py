@@ -30,6 +30,7 @@ from contraflow.dialects.collations import copy_collations
 from contraflow.dialects.comments import comment_on, postgresql_comments
 from contraflow.dialects.compiler import plain_literal
 from contraflow.dialects.constraint_text import clause
+from contraflow.dialects.imposed import Imposition, deadlocks, incomplete_inserts, stale_plans
 from contraflow.dialects.kinds import Kind, kind_of
 from contraflow.dialects.labels import postgresql_labels
 from contraflow.dialects.postgresql_lookups import lookup_problems
@@ -78,6 +79,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
     index_methods: ClassVar[bool] = True
     exclusive: ClassVar[str] = "ACCESS EXCLUSIVE"
     row_exclusive: ClassVar[str] = "SHARE ROW EXCLUSIVE"
+    imposes: ClassVar[tuple[Imposition, ...]] = (stale_plans, incomplete_inserts, deadlocks)
 
     # -- steps to statements -----------------------------------------------------------------------
 

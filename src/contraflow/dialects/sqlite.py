@@ -27,6 +27,7 @@ from contraflow.dialects.base import (
 )
 from contraflow.dialects.compiler import plain_literal
 from contraflow.dialects.constraint_text import clause
+from contraflow.dialects.imposed import Imposition, positional_inserts
 from contraflow.dialects.pair import PREFIX
 from contraflow.dialects.remaining import Remaining, fingerprint, index_name, remaining, require
 from contraflow.dialects.sqlite_server import SQLiteServer, is_made
@@ -77,6 +78,7 @@ class SQLiteAdapter(SQLiteServer):
     sync_after_store: ClassVar[bool] = True
     marker_type: ClassVar[str] = "INTEGER"  # STRICT tables know no SMALLINT
     proves_constraints: ClassVar[bool] = False
+    imposes: ClassVar[tuple[Imposition, ...]] = (positional_inserts,)
 
     def in_hold(self, step: Step) -> bool:
         """See :meth:`Adapter.in_hold`: the table's text is changed in a transaction."""

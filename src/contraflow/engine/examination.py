@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
@@ -12,13 +14,14 @@ from contraflow.engine.journal import Entry
 from contraflow.engine.opaque import check_opaque, opaque_syncs
 from contraflow.engine.tables import check_tables, made_by
 from contraflow.engine.widening import check_widenings
+from contraflow.installed import Installed
 from contraflow.operations.copying import copy_lenses
 from contraflow.operations.planning import Upgrade, tables_of
 from contraflow.problems import Problem
 from contraflow.steps import Backfill, BackfillCopy, BackfillPair, Online, Phases
 from contraflow.syncs import Synced
 
-__all__ = ["contrary_triggers", "find_problems", "in_the_way"]
+__all__ = ["contrary_triggers", "find_notices", "find_problems", "in_the_way"]
 
 
 def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade, phases: Phases) -> list[Problem]:
@@ -74,3 +77,16 @@ def contrary_triggers(connection: sa.Connection, adapter: Adapter, entry: Entry)
     """``CF205`` for triggers, made since the upgrade was expanded, that change what its sync has read."""
     known = map(Synced.from_dict, entry.programs.get("synced", ()))  # none, if an earlier version expanded it
     return [problem for synced in known for problem in adapter.contrary_triggers(connection, synced)]
+
+
+def find_notices(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> list[Problem]:
+    """What refuses nothing before the first change, and should be known by then.
+
+    What the server imposes on statements of both releases until contract (``CF5xx``); and what would be in contract's
+    way if it stayed (``CF111``, ``CF122``).
+    """
+    return [
+        *(notice for tell in adapter.imposes for notice in tell(installed)),
+        *check_dependents(connection, adapter, installed),
+        *check_routines(connection, adapter, installed),
+    ]

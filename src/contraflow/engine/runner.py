@@ -18,7 +18,7 @@ from contraflow.engine import nodes as registry
 from contraflow.engine.backfill import Target, fill
 from contraflow.engine.checks import check_dependents, check_routines
 from contraflow.engine.connect import Database, locked, refused, unreachable
-from contraflow.engine.examination import contrary_triggers, find_problems, in_the_way
+from contraflow.engine.examination import contrary_triggers, find_notices, find_problems, in_the_way
 from contraflow.engine.filling import carry_out
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lag import Replicas
@@ -139,6 +139,19 @@ class Runner:
             except ProblemError as error:
                 return list(error.problems)
             return find_problems(connection, self.adapter, upgrade, phases)
+
+    def notices(self) -> list[Problem]:
+        """What refuses nothing, and should be known before the first change: what the server itself imposes on
+        statements of the two releases until contract (``CF501`` to ``CF507``), and what would be in contract's way
+        if it stayed (``CF111``, ``CF122``). None once the upgrade is contracted.
+        """
+        upgrade = self._need_upgrade("notices")
+        with self._reading() as connection:
+            entry = self._current(connection)
+            if entry is not None and entry.state is State.CONTRACTED:
+                return []
+            standing = entry.installed if entry and entry.open else self._phases(connection, upgrade, ()).installed
+            return find_notices(connection, self.adapter, standing)
 
     def plan(self) -> PlanReport:
         """Every statement of every phase for the connected server, in order.
