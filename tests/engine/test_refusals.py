@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from contraflow.engine import Heartbeat, Progress, Runner, State
+from contraflow.engine.connect import unreachable
 from contraflow.engine.journal import FORMAT, Journal, Tables
 from contraflow.engine.lease import Identity
 from contraflow.operations.columns import RenameColumn
@@ -419,6 +420,22 @@ def test_unreachable(url: str) -> None:
         (problem,) = refused(runner, "status")
     assert problem.code == "CF201"
     assert "s3cret" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        'connection to server at "127.0.0.1", port 5432 failed: FATAL:  connection requires a valid client certificate',
+        'connection to server at "127.0.0.1", port 5432 failed: FATAL:  certificate authentication failed for user "x"',
+        "no certificate at all",
+    ],
+)
+def test_a_certificate_that_is_not_carried_over(reason: str) -> None:
+    """As PostgreSQL 15 and libpq 15 say it; an SSLContext of asyncpg shows its own certificate to nobody."""
+    error = sa.exc.OperationalError("", None, Exception(reason))
+    (problem,) = unreachable(sa.make_url("postgresql+asyncpg://x@127.0.0.1/x"), error).problems
+    assert problem.code == "CF201"
+    assert ("PGSSLCERT" in problem.instead) is reason.startswith("connection")
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"])

@@ -176,7 +176,8 @@ class Arguments:
             self._authorities = tempfile.NamedTemporaryFile("w", suffix=".pem", encoding="ascii")  # noqa: SIM115
             self._authorities.writelines(map(ssl.DER_cert_to_PEM_cert, authorities))
             self._authorities.flush()
-        # A key of the client's own cannot be read from it: a server that asks for one says so.
+        # A certificate of the client's own cannot be read from it: a server that asks for one says so (CF201), and
+        # libpq takes it from PGSSLCERT and PGSSLKEY.
         mode = "verify-full" if value.check_hostname else "verify-ca"
         return {"sslmode": mode, "sslrootcert": self._authorities.name}
 

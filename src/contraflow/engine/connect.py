@@ -173,12 +173,18 @@ def unreachable(url: sa.URL, error: BaseException) -> ProblemError:
     reason = str(getattr(error, "orig", error)).strip()
     if url.password:
         reason = reason.replace(str(url.password), "***")
+    advice = "check that it runs, the address, the account and its password"
+    if "client certificate" in reason or "certificate authentication failed" in reason:  # PostgreSQL 15, libpq 15
+        advice = (
+            "name the client's certificate and its key: PGSSLCERT and PGSSLKEY in the environment, or sslcert and"
+            "\nsslkey in the URL of a synchronous driver (asyncpg's SSLContext shows them to nobody)"
+        )
     return ProblemError(
         Problem(
             code="CF201",
             what=f"the database server at {url.render_as_string(hide_password=True)} cannot be reached.",
             why=reason.splitlines()[0] if reason else type(error).__name__,
-            instead="check that it runs, the address, the account and its password, then run the same command again.",
+            instead=f"{advice}, then run the same command again.",
         )
     )
 
