@@ -33,20 +33,17 @@ def postgresql_dependents(
     oid: int,
     columns: Sequence[str],
     own: str | None,
-    defaults: Sequence[str],
     replaced: Sequence[Index | Constraint] = (),
 ) -> Dependents:
     """From ``pg_depend``, and the texts of the trigger functions of the table, which are not in it.
 
-    ``own`` is the stem of the sync's triggers. ``defaults`` are the new columns' defaults: a sequence is only in the
-    way where one of them goes on using it; else it goes with its column, as it should. What is ``replaced`` goes before
-    the columns.
+    ``own`` is the stem of the sync's triggers. What is ``replaced`` goes before the columns; a sequence goes with its
+    column, or over to the one whose default draws from it.
     """
     found = connection.execute(
         sa.text(
             "SELECT a.attname AS column, pg_describe_object(d.classid, d.objid, d.objsubid) AS object,"
             " CAST(CAST(w.ev_class AS regclass) AS text) AS view,"
-            " CASE WHEN c.relkind = 'S' THEN c.relname END AS sequence,"
             " CASE WHEN c.relkind IN ('i', 'I') OR n.conrelid = :oid THEN coalesce(n.conname, c.relname) END AS index"
             " FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid"
             " LEFT JOIN pg_rewrite w ON d.classid = CAST('pg_rewrite' AS regclass) AND w.oid = d.objid"
@@ -58,17 +55,16 @@ def postgresql_dependents(
             # Its own default and NOT NULL (a constraint from PostgreSQL 18 on) go with the column.
             " AND NOT coalesce(f.adrelid = :oid AND f.adnum = a.attnum, false)"
             " AND NOT coalesce(n.conrelid = :oid AND n.contype = 'n', false)"
+            " AND coalesce(c.relkind, 'r') <> 'S'"
             " AND NOT coalesce(starts_with(CAST(t.tgname AS text), CAST(:own AS text)), false)"
             f" AND NOT coalesce(starts_with(CAST(t.tgname AS text), '{PREFIX}'), false)"
-            " UNION SELECT attname, 'the parent table', NULL, NULL, NULL FROM pg_attribute"
+            " UNION SELECT attname, 'the parent table', NULL, NULL FROM pg_attribute"
             " WHERE attrelid = :oid AND attinhcount > 0 AND NOT attisdropped ORDER BY 1, 2"
         ),
         {"oid": oid, "own": own},
     ).mappings()
     for row in found:
         if row["column"] not in columns or row["index"] in {str(index.name) for index in replaced}:
-            continue
-        if row["sequence"] and not any(row["sequence"] in default for default in defaults):
             continue
         yield (
             row["column"],
@@ -101,7 +97,7 @@ def postgresql_readers(connection: sa.Connection, *, oid: int, columns: Sequence
         {"oid": oid},
     )
     standing = [Index(name=str(name or index), columns=()) for index, name in plain]
-    yield from postgresql_dependents(connection, oid=oid, columns=columns, own=None, defaults=(), replaced=standing)
+    yield from postgresql_dependents(connection, oid=oid, columns=columns, own=None, replaced=standing)
 
 
 def mysql_dependents(

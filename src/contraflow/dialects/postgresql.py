@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from contraflow.constraints import Exclusion, ForeignKey
 from contraflow.copies import Copy
-from contraflow.dialects import data, postgresql_keys, postgresql_widening
+from contraflow.dialects import data, postgresql_held, postgresql_keys, postgresql_widening
 from contraflow.dialects.base import (
     BackfillText,
     Found,
@@ -126,6 +126,7 @@ class PostgreSQLAdapter(PostgreSQLServer):
         if creating and creating.function:
             sent.append(Statement(sql=creating.function))
         sent += [Statement(sql=text.create, lock=self.row_exclusive) for text in work.create]
+        sent += postgresql_held.bequeath(work, found, self.compiler)
         return [*sent, *self._alter_all(table, [f"DROP COLUMN {quote(name)}" for name in work.drop])]
 
     def _widened(self, step: WidenColumns, found: Found | None) -> Widened:

@@ -18,11 +18,12 @@ from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.comments import comment_on
 from contraflow.dialects.compiler import Compiler, plain_literal
 from contraflow.dialects.postgresql_keys import cannot_be_remade
+from contraflow.dialects.remaining import Remaining
 from contraflow.dialects.widening import Widened
 from contraflow.installed import Widening
 from contraflow.problems import Problem
 
-__all__ = ["build_twins", "find", "hand_over", "problems", "release", "take_over", "validate"]
+__all__ = ["bequeath", "build_twins", "find", "hand_over", "problems", "release", "take_over", "validate"]
 
 _EXCLUSIVE = "ACCESS EXCLUSIVE"
 _ONLINE = "SHARE UPDATE EXCLUSIVE (writers go on); waits for open transactions"
@@ -219,6 +220,25 @@ def hand_over(widened: Widened, one: Widening) -> list[Statement]:
         _alter(table, f"ALTER COLUMN {column} DROP IDENTITY"),
         Statement(sql=f"ALTER SEQUENCE {named} RENAME TO {last}"),
     ]
+
+
+def bequeath(work: Remaining, found: Found | None, compiler: Compiler) -> list[Statement]:
+    """The statements by which sequences of columns that go (SERIAL) belong to those whose defaults draw from them.
+
+    Else they would go with their columns, and these defaults be in the way.
+    """
+    if found is None:
+        return []
+    table = compiler.table(work.table, work.schema)
+    defaults = {**found.details.get("default_texts", {}), **work.defaults}
+    sent = []
+    for column in work.drop:
+        sequence = found.details.get("sequences", {}).get(column, {}).get("sequence")
+        drawn = f"nextval({plain_literal(sequence)}" if sequence else None
+        heirs = [name for name, text in defaults.items() if drawn and drawn in text and name not in work.drop]
+        if heirs:
+            sent.append(Statement(sql=f"ALTER SEQUENCE {sequence} OWNED BY {table}.{compiler.quote(heirs[0])}"))
+    return sent
 
 
 def validate(widened: Widened) -> list[Statement]:

@@ -194,7 +194,6 @@ class PostgreSQLServer(Adapter):
             oid=oid,
             columns=installed.dropped,
             own=installed.sync,
-            defaults=tuple(installed.defaults.values()),
             replaced=(*installed.replaced, *installed.released, *retired),
         )
 
