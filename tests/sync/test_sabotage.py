@@ -80,7 +80,7 @@ def _recompute_on_every_update(patch: pytest.MonkeyPatch) -> None:
     condition = sync_module._Words.condition
 
     def always(self: Any, found: Any, *rest: Any) -> str:
-        if isinstance(found, Changed) and found.columns == sync_module._synced_columns(self.sync):
+        if isinstance(found, Changed) and found.columns == self.sync.synced.columns:
             return self.compiler.true  # type: ignore[no-any-return]
         return condition(self, found, *rest)
 

@@ -296,7 +296,7 @@ def _postgresql(
     if sync.looks_up:
         create = definer_function(compiler, function, sync.schema or default_schema, lines)
     table = compiler.table(sync.table, sync.schema)
-    changed = words.condition(Changed(columns=_synced_columns(sync)))
+    changed = words.condition(Changed(columns=sync.synced.columns))
     new_marker, old_marker = words.new(sync.marker), words.old(sync.marker)
     when = f"{new_marker} IS NOT DISTINCT FROM {old_marker} AND ({old_marker} IS NULL OR {changed})"
     if sync.looks_up:
@@ -325,10 +325,6 @@ def _asks_unsynced(tree: Tree) -> bool:
     while isinstance(tree, If) and isinstance(tree.condition, Changed):
         tree = tree.otherwise
     return isinstance(tree, If) and isinstance(tree.condition, Unsynced) and tree.otherwise is None
-
-
-def _synced_columns(sync: Sync) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for group in sync.groups for name in group.columns))
 
 
 def _mysql(sync: Sync, compiler: Compiler) -> list[TriggerText]:
@@ -486,7 +482,7 @@ def _sqlite(sync: Sync, compiler: Compiler, *, without_rowid: bool) -> list[Trig
             ]
         )
 
-    changed = words.condition(Changed(columns=_synced_columns(sync)))
+    changed = words.condition(Changed(columns=sync.synced.columns))
     asked = f"NEW.{marker} IS OLD.{marker} AND (OLD.{marker} IS NULL OR {changed})"
     when = f"WHEN ({asked}) OR NEW.{marker} = {TOUCHED} " if sync.looks_up else f"WHEN {asked} "
     return [

@@ -8,7 +8,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from contraflow.engine.backfill import Target, fill
 from contraflow.engine.checks import check_dependents, check_routines
 from contraflow.engine.connect import Database, locked, refused, unreachable
 from contraflow.engine.examination import contrary_triggers, find_notices, find_problems, in_the_way
+from contraflow.engine.expansion import begin, grow, install, planned
 from contraflow.engine.filling import carry_out
 from contraflow.engine.journal import Entry, Journal, Tables, after
 from contraflow.engine.lag import Replicas
@@ -30,20 +30,18 @@ from contraflow.engine.matching import (
     last,
     match,
     nothing_open,
-    revisions_of,
     rolled_back,
 )
 from contraflow.engine.opaque import compute, needs_python, opaque_syncs
-from contraflow.engine.plans import plan_report, programs
+from contraflow.engine.plans import plan_report
 from contraflow.engine.proving import prove, prove_old
 from contraflow.engine.report import Node, Options, PlanReport, Progress, State, Status
-from contraflow.engine.schema import full_name, old_shape
+from contraflow.engine.schema import full_name
 from contraflow.engine.status import first_status, read_status
 from contraflow.engine.widening import check_misfits, takes_wider_types
 from contraflow.engine.work import Work
-from contraflow.installed import Installed
 from contraflow.lens import Side
-from contraflow.operations.planning import Upgrade, plan, plan_builds, plan_end, tables_of
+from contraflow.operations.planning import Upgrade, plan_builds, plan_end
 from contraflow.problems import Interrupted, Problem, ProblemError
 from contraflow.steps import Block, ExtendEnums, Hold, Phases, SetComments
 from contraflow.syncs import Sync
@@ -135,7 +133,7 @@ class Runner:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
                     return in_the_way(connection, self.adapter, entry) if entry.open else []
-                phases = self._phases(connection, upgrade, entry.installed if entry and entry.open else ())
+                phases = planned(connection, self.adapter, upgrade, entry.installed if entry and entry.open else ())
             except ProblemError as error:
                 return list(error.problems)
             return find_problems(connection, self.adapter, upgrade, phases)
@@ -150,7 +148,9 @@ class Runner:
             entry = self._current(connection)
             if entry is not None and entry.state is State.CONTRACTED:
                 return []
-            standing = entry.installed if entry and entry.open else self._phases(connection, upgrade, ()).installed
+            standing = (
+                entry.installed if entry and entry.open else planned(connection, self.adapter, upgrade, ()).installed
+            )
             return find_notices(connection, self.adapter, standing)
 
     def plan(self) -> PlanReport:
@@ -169,7 +169,7 @@ class Runner:
                     reached |= {"migrate", "verify", "contract"}
             if self._declared is not None:
                 name = self._declared.id
-                phases = self._phases(connection, self._declared, entry.installed if entry and is_open else ())
+                phases = planned(connection, self.adapter, self._declared, entry.installed if entry and is_open else ())
             elif entry is not None and is_open:
                 name = entry.id
                 contract, rollback = plan_end(entry.installed)
@@ -207,14 +207,14 @@ class Runner:
             if entry is not None and _past(entry):
                 return
             if entry is None or entry.state is State.ROLLED_BACK:
-                self._begin(work, upgrade)
+                begin(work, upgrade)
             elif entry.pending == "rollback":
                 raise impossible("expand", entry)
             elif grown(entry, upgrade):
-                self._grow(work, entry, upgrade)
+                grow(work, entry, upgrade)
             elif after("expand", entry.state) is None:
                 return  # migrated or further: what expand leads to stands
-            self._install(work, upgrade)
+            install(work, upgrade)
             work.reach(State.EXPANDED)
 
     def migrate(self) -> None:
@@ -443,10 +443,6 @@ class Runner:
     def _read_nodes(self, connection: sa.Connection, entry: Entry | None, now: float) -> list[Node]:
         return registry.read_nodes(connection, self._tables, entry, now=now, ttl=self.options.node_ttl)
 
-    def _phases(self, connection: sa.Connection, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
-        tables = old_shape(connection, self.adapter, tables_of(upgrade), installed)
-        return plan(upgrade, tables, write=self.adapter.condition)
-
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
         with self._translated(), self._database.connect(self._hook) as connection:
@@ -528,58 +524,7 @@ class Runner:
         declared = self._declared
         if declared is None or [one.id for one in entry.revisions] != [change.revision for change in declared.changes]:
             raise needs_python(entry.id, tables)
-        return opaque_syncs(self._phases(work.connection, declared, entry.installed))
-
-    def _begin(self, work: Work, upgrade: Upgrade) -> None:
-        """Write what will be installed, before the first of it is."""
-        phases = self._checked(work, upgrade, ())
-        now = work.now()
-        entry = Entry(
-            number=0,
-            state=State.PENDING,
-            pending="expand",
-            old=upgrade.old,
-            new=upgrade.new,
-            revisions=revisions_of(upgrade),
-            installed=phases.installed,
-            programs=programs(self.adapter, partial(self.adapter.find, work.connection), phases),
-            profile=self.profile,
-            library=registry.library_version(),
-            created=now,
-            updated=now,
-        )
-        work.begin(entry)
-
-    def _grow(self, work: Work, entry: Entry, upgrade: Upgrade) -> None:
-        """Revisions were added before any new release could write: take back the tables whose plan changed,
-        then expand them anew.
-
-        The result is that of planning the whole, the rows count as never synced, and the journal always says
-        what stands: until the last of the old plan is gone, it is the old plan.
-        """
-        phases = self._checked(work, upgrade, entry.installed)
-        work.start(state=State.PENDING, pending="expand")
-        changed = tuple(item for item in entry.installed if item not in phases.installed)
-        linked = [item for item in entry.installed if item.pairs or item.copies]
-        if any(item in changed for item in linked):  # the triggers of one table need the other ones' columns
-            changed = tuple(item for item in entry.installed if item in changed or item in linked)
-        for block in plan_end(changed)[1]:
-            work.run(block)
-        work.save(
-            new=upgrade.new,
-            revisions=revisions_of(upgrade),
-            installed=phases.installed,
-            programs=programs(self.adapter, partial(self.adapter.find, work.connection), phases),
-        )
-
-    def _checked(self, work: Work, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
-        phases = self._phases(work.connection, upgrade, installed)
-        ProblemError.raise_any(find_problems(work.connection, self.adapter, upgrade, phases))
-        return phases
-
-    def _install(self, work: Work, upgrade: Upgrade) -> None:
-        for block in self._phases(work.connection, upgrade, work.current.installed).expand:
-            work.run(block)
+        return opaque_syncs(planned(work.connection, self.adapter, declared, entry.installed))
 
     def _gate(self, work: Work, entry: Entry, force: str | None) -> None:
         problem = registry.gate(self._read_nodes(work.connection, entry, work.now()), verb=work.verb, upgrade=entry.id)
