@@ -346,7 +346,9 @@ def _main(move: Move, source: TablePlan, target: TablePlan, lone: Sequence[Table
                 why="which rows it has would be for both to say: one inserts and deletes them with the moved columns in"
                 " mind, the other without.",
                 instead=f"split {source.name[1]} into a new table (CreateTable before MoveColumns), or let"
-                f" {companion.name[1]} go (DropTable after it).",
+                f" {companion.name[1]} go (DropTable after it);\nif both stay, let those of {target.name[1]} follow"
+                " (CopyColumn) and the new release write both places,\nand drop those of"
+                f" {source.name[1]} in the next upgrade (DropColumn).",
             )
         )
     return "main" if down else "companion"
