@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from contraflow.cli.commands import cli
+from contraflow.cli.group import cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BEGIN = "<!-- The help of each command follows, written by tests/cli/helptext.py. -->\n"

@@ -1,5 +1,5 @@
 """The command line: ``contraflow``."""
 
-from contraflow.cli.commands import main
+from contraflow.cli.entry import main
 
 __all__ = ["main"]

@@ -1,111 +1,24 @@
-"""The commands. Each asks a :class:`~contraflow.cli.session.Session` what to work on, and tells an Output what came
-of it.
+"""The commands on a live database. Each asks a :class:`~contraflow.cli.session.Session` what to work on, and tells an
+Output what came of it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from contraflow.alembic import record
 from contraflow.cli import show
-from contraflow.cli.output import Output
-from contraflow.cli.session import Common, Session, ended_by_sigterm, without_reflection_warnings
+from contraflow.cli.group import COMMON, cli, command, common_option, this_session, with_options
+from contraflow.cli.session import Session
 from contraflow.engine.report import Status
 from contraflow.lens import Side
-from contraflow.problems import Interrupted, ProblemError
+from contraflow.problems import ProblemError
 
-__all__ = ["cli", "main"]
-
-INTERRUPTED = 130
-"""The exit code after Ctrl-C, as a shell has it: 128 + SIGINT."""
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-# -- options that every command takes -----------------------------------------------------------------------
-
-
-def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    """Remember a common option. Given after the command's name, it counts for more than before it."""
-    common = context.ensure_object(Common)
-    if value not in (None, (), False):
-        setattr(common, str(parameter.name), value)
-
-
-def _common(*names: str, **settings: Any) -> Callable[[_Function], _Function]:
-    return click.option(*names, callback=_keep, expose_value=False, **settings)
-
-
-_COMMON = (
-    _common("-c", "--config", metavar="FILE", help="alembic.ini or pyproject.toml.  [default: as Alembic]"),
-    _common("-n", "--name", metavar="SECTION", help="Alembic's section of alembic.ini.  [default: alembic]"),
-    _common("--url", metavar="URL", help="The database, instead of sqlalchemy.url.  [env: CONTRAFLOW_URL]"),
-    _common("-x", "arguments", multiple=True, metavar="KEY=VALUE", help="Passed on to env.py; repeatable."),
-    _common("--revision", metavar="OLD:NEW", help="The upgrade.  [default: the open one, or what waits]"),
-    _common("--json", "as_json", is_flag=True, help="One JSON document on stdout, all else on stderr."),
-)
-
-
-_Options = Sequence[Callable[[Any], Any]]
-
-
-def _with(options: _Options) -> Callable[[_Function], _Function]:
-    def decorate(function: _Function) -> _Function:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-class _InOrder(click.Group):
-    """Lists its commands in the order of an upgrade, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
-        """The names of the commands, as they were declared."""
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="contraflow", message="contraflow %(version)s")
-@_with(_COMMON)
-def cli() -> None:
-    """Zero-downtime upgrades: two releases of a service side by side on one live database.
-
-    \b
-    The way of an upgrade:
-      contraflow check        what would stand in its way
-      contraflow upgrade      expand, migrate and verify (as alembic upgrade head does)
-      ...                     replace the nodes of the old release, one by one
-      contraflow contract     remove the old shape
-    Until then contraflow rollback goes back to the schema of before.
-
-    \b
-    Examples:
-      contraflow -c service/alembic.ini upgrade
-      contraflow --url postgresql://app@db.internal/app status
-    """
-
-
-def _command(
-    name: str, *options: Callable[[Any], Any], common: _Options = _COMMON
-) -> Callable[[Callable[..., None]], click.Command]:
-    """A command that takes the common options, and whose function gets a Session as its first argument."""
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        def run(**arguments: Any) -> None:
-            function(_session(), **arguments)
-
-        run.__doc__ = function.__doc__
-        return cli.command(name)(_with((*options, *common))(run))
-
-    return decorate
-
+__all__: list[str] = []
 
 _NOTHING = "no upgrade waits: there is no Change after the database's revision"
 
@@ -113,7 +26,7 @@ _NOTHING = "no upgrade waits: there is no Change after the database's revision"
 # -- before ---------------------------------------------------------------------------------------------------
 
 
-@_command("check")
+@command("check")
 def check(session: Session) -> None:
     """Look for everything that would stand in the way of the upgrade. Changes nothing.
 
@@ -140,7 +53,7 @@ def check(session: Session) -> None:
     )
 
 
-@_command(
+@command(
     "plan",
     click.option("--sql", is_flag=True, help="The statements in full, as SQL text."),
     click.option("--phase", multiple=True, metavar="PHASE", help="Only this phase; repeatable."),
@@ -203,7 +116,7 @@ def _report(session: Session, verb: str, now: Status | None = None) -> None:
     session.output.answer({"ok": True, "verb": verb, "status": now.as_dict()}, *show.status(now))
 
 
-@_command("expand")
+@command("expand")
 def expand(session: Session) -> None:
     """Add the new shape beside the old one, and the sync between them. The old release is not affected.
 
@@ -221,12 +134,14 @@ def expand(session: Session) -> None:
 
 
 _LAG = (
-    _common("--replica", "replicas", multiple=True, metavar="URL", help="Watch this replica's lag; repeatable."),
-    _common("--max-lag", type=click.FloatRange(min=0, min_open=True), help="Pause while it is more.  [default: 10]"),
+    common_option("--replica", "replicas", multiple=True, metavar="URL", help="Watch this replica's lag; repeatable."),
+    common_option(
+        "--max-lag", type=click.FloatRange(min=0, min_open=True), help="Pause while it is more.  [default: 10]"
+    ),
 )
 
 
-@_command("migrate", *_LAG)
+@command("migrate", *_LAG)
 def migrate(session: Session) -> None:
     """Fill the new shape of the rows that were there before.
 
@@ -244,7 +159,7 @@ def migrate(session: Session) -> None:
     _report(session, "migrate")
 
 
-@_command(
+@command(
     "verify",
     click.option(
         "--show", "shown", type=click.IntRange(min=0), default=3, help="Rows to show of each kind.  [default: 3]"
@@ -266,7 +181,7 @@ def verify(session: Session, shown: int) -> None:
     _report(session, "verify")
 
 
-@_command(
+@command(
     "repair",
     click.argument("table"),
     click.option("--from", "side", type=click.Choice(["old", "new"]), required=True, help="The side that is right."),
@@ -297,7 +212,7 @@ _force = click.option(
 )
 
 
-@_command("contract", _force)
+@command("contract", _force)
 def contract(session: Session, force: str | None) -> None:
     """Remove the sync and the old shape, for good.
 
@@ -314,7 +229,7 @@ def contract(session: Session, force: str | None) -> None:
     _report(session, "contract")
 
 
-@_command("rollback", _force)
+@command("rollback", _force)
 def rollback(session: Session, force: str | None) -> None:
     """Go back to the schema of before. Nothing that the old side holds is lost. Not possible after contract.
 
@@ -333,7 +248,7 @@ def rollback(session: Session, force: str | None) -> None:
     _report(session, "rollback", now)
 
 
-@_command(
+@command(
     "upgrade",
     click.option(
         "--through",
@@ -362,7 +277,7 @@ def upgrade(session: Session, through: Any) -> None:
 # -- beside ---------------------------------------------------------------------------------------------------
 
 
-@_command("status", click.option("--check", "checked", is_flag=True, help="Tell by the exit code what is due."))
+@command("status", click.option("--check", "checked", is_flag=True, help="Tell by the exit code what is due."))
 def status(session: Session, checked: bool) -> None:
     """Show where the upgrade stands and what comes next.
 
@@ -381,7 +296,7 @@ def status(session: Session, checked: bool) -> None:
 
 
 @cli.group("nodes", invoke_without_command=True)
-@_with(_COMMON)
+@with_options(COMMON)
 @click.pass_context
 def nodes(context: click.Context) -> None:
     """List the application's processes, and the release of each.
@@ -398,7 +313,7 @@ def nodes(context: click.Context) -> None:
 
 
 @nodes.command("list")
-@_with(_COMMON)
+@with_options(COMMON)
 def list_nodes() -> None:
     """List them: what contraflow nodes does.
 
@@ -406,7 +321,7 @@ def list_nodes() -> None:
     Examples:
       contraflow nodes list --json
     """
-    session = _session()
+    session = this_session()
     with session.runner() as runner:
         known = runner.nodes()
     session.output.answer(
@@ -417,7 +332,7 @@ def list_nodes() -> None:
 
 @nodes.command("forget")
 @click.argument("node")
-@_with(_COMMON)
+@with_options(COMMON)
 def forget(node: str) -> None:
     """Remove NODE (its id), which is known to be gone but still counts as alive.
 
@@ -425,206 +340,7 @@ def forget(node: str) -> None:
     Examples:
       contraflow nodes forget 3f2a9c
     """
-    session = _session()
+    session = this_session()
     with session.runner() as runner:
         runner.forget_node(node)
     session.output.answer({"ok": True, "forgotten": node}, f"{node} is forgotten")
-
-
-@_command(
-    "demo",
-    _common("--url", metavar="URL", help="An empty database to use; no server is started."),
-    _COMMON[-1],
-    click.option(
-        "--on",
-        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql"]),
-        default="sqlite",
-        show_default=True,
-        help="The scratch server to start.",
-    ),
-    click.option(
-        "--users", type=click.IntRange(min=10), default=3000, show_default=True, help="Users before the upgrade."
-    ),
-    click.option("--duration", type=click.FloatRange(min=1), default=12.0, show_default=True, help="Seconds of load."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Makes the clients' choices repeatable."),
-    common=(),
-)
-def demo(session: Session, on: str, users: int, duration: float, seed: int) -> None:
-    """Upgrade a small service live, under load, and check every value.
-
-    Starts three nodes of release 1, upgrades the database, replaces the nodes one by one by release 2, contracts,
-    and prints the verdict. Exits with 1 if a request failed or a value was lost or differs.
-
-    \b
-    Examples:
-      contraflow demo
-      contraflow demo --on mysql --users 10000
-    """
-    # Imported here: no other command needs the rehearsal.
-    from contraflow.rehearsal import demo as rehearsal
-
-    options = rehearsal.Options(on=on, url=session.common.url, users=users, duration=duration, seed=seed)
-    with ended_by_sigterm(), session.output.milestones() as tell:
-        verdict = rehearsal.run(options, progress=tell)
-    session.output.answer({"ok": verdict.passed, **verdict.as_dict()}, rehearsal.table(verdict))
-    if not verdict.passed:
-        sys.exit(1)
-
-
-@_command(
-    "rehearse",
-    click.argument("revisions", metavar="[OLD:NEW]", default=""),
-    click.option(
-        "--on",
-        multiple=True,
-        type=click.Choice(["sqlite", "postgresql", "postgresql15", "mariadb", "mysql", "galera", "cockroachdb"]),
-        help="The scratch server to start; repeatable.  [default: sqlite]",
-    ),
-    click.option(
-        "--seconds", type=click.FloatRange(min=0.5), default=20.0, show_default=True, help="How long the load lasts."
-    ),
-    click.option(
-        "--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Connections of each release."
-    ),
-    click.option(
-        "--rows", type=click.IntRange(min=0), default=200, show_default=True, help="Rows a table before the upgrade."
-    ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Makes workload and faults repeatable."),
-    click.option(
-        "--data",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE.sql",
-        help="Rows of your own for the old release's schema: INSERT statements.",
-    ),
-    *(
-        option
-        for release in ("old", "new")
-        for option in (
-            click.option(
-                f"--{release}-workload",
-                metavar="MODULE:FUNCTION",
-                help=f"What the {release} release does instead of generated statements: function(engine, random).",
-            ),
-            click.option(
-                f"--{release}-python", metavar="FILE", help=f"The interpreter of the {release} release's environment."
-            ),
-        )
-    ),
-    click.option(
-        "--sql",
-        multiple=True,
-        metavar="RELEASE=FILE",
-        help="Recorded SQL of the old or new release to replay instead: old=FILE, new=FILE; repeatable, each file is a"
-        " session. Statements, or a log of PostgreSQL, MySQL or MariaDB.",
-    ),
-    click.option(
-        "--sql-rate",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="N",
-        help="Recorded transactions a second of each session.  [default: as fast as they are answered]",
-    ),
-    click.option(
-        "--faults",
-        default="none",
-        show_default=True,
-        metavar="LIST",
-        help="What strikes meanwhile: all, none, or kinds (runner-killed) and exact ones (lock-storm@both:0.4+1.5s),"
-        " separated by commas.",
-    ),
-    click.option(
-        "--report",
-        "page",
-        type=click.Path(dir_okay=False, writable=True, path_type=Path),
-        metavar="FILE.html",
-        help="Write a page that shows all of it, for a browser.",
-    ),
-    click.option(
-        "--reproduce",
-        type=click.Path(dir_okay=False, writable=True, path_type=Path),
-        metavar="FILE.py",
-        help="If it fails, write a script that shows it again: the statements of one row, or a smaller rehearsal (up to"
-        " 30 are run) that fails alike.",
-    ),
-    _common("--url", metavar="URL", help="A running server to use instead, whose account may create databases."),
-    *(option for option in (_COMMON[0], _COMMON[1], _COMMON[3], _COMMON[5])),
-    common=(),
-)
-def rehearse(session: Session, revisions: str, on: tuple[str, ...], **options: Any) -> None:
-    """Rehearse the upgrade under load on scratch servers.
-
-    Starts a server of each kind with the old release's schema and generated rows. Workers of the old release write
-    while the upgrade is expanded, migrated and verified; then those of the new release beside them; then only those
-    after contract. What one release has written, the other must read in its own shape, and every value is judged.
-    Exits with 1 if a statement failed, a value is lost or differs, or the upgrade was refused. Without OLD:NEW: the
-    last Changes up to the head.
-
-    \b
-    Examples:
-      contraflow rehearse
-      contraflow rehearse 09bc:a1f3 --on postgresql --on mysql --seconds 60
-    """
-    # Imported here: no other command needs it.
-    from contraflow.cli.rehearse import Workload, recordings_of, run
-
-    recordings = recordings_of(options.pop("sql"))
-    # One mapping for both releases: how each one's transactions are made and carried out.
-    workloads = {
-        release: Workload(
-            call=options.pop(f"{release}_workload"),
-            python=options.pop(f"{release}_python"),
-            recordings=recordings[release],
-        )
-        for release in ("old", "new")
-    }
-    if not run(session, revisions=revisions, on=on, workloads=workloads, **options):
-        sys.exit(1)
-
-
-# -- the way out ----------------------------------------------------------------------------------------------
-
-
-def _session() -> Session:
-    common = click.get_current_context().ensure_object(Common)
-    return Session(common=common, output=Output(as_json=common.as_json))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: the console script ``contraflow``. Exits with 0, 1 (an error) or 130 (stopped).
-
-    ``status --check`` has exit codes of its own.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    common = Common(as_json="--json" in given)
-    output = Output(as_json=common.as_json)
-    try:
-        with without_reflection_warnings():
-            cli.main(given, prog_name="contraflow", standalone_mode=False, obj=common)
-    except ProblemError as error:
-        output.problems(error.problems)
-        sys.exit(1)
-    except (Interrupted, KeyboardInterrupt, click.Abort):
-        _stopped(output, common, given)
-        sys.exit(INTERRUPTED)
-    except click.ClickException as error:
-        # 2, click's own code for wrong usage, would mean "expand is due" to a caller of status --check.
-        if output.as_json:
-            output.answer({"ok": False, "error": error.format_message()})
-        else:
-            error.show(file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        # Of env.py or of a revision, whose author needs the traceback; or ours. A program gets its document.
-        if output.as_json:
-            output.answer({"ok": False, "error": f"{type(error).__name__}: {error}"})
-        raise
-
-
-def _stopped(output: Output, common: Common, given: Sequence[str]) -> None:
-    """Say how to go on. The URL is left out: it may hold a password."""
-    verb = next((word for word in given if word in cli.commands), "")
-    words = ["contraflow", *(["-c", common.config] if common.config else []), verb]
-    resume = " ".join(word for word in words if word)
-    if output.as_json:
-        output.answer({"ok": False, "interrupted": True, "resume": resume})
-    else:
-        output.note(f"stopped; nothing is half done. Go on with: {resume}")
