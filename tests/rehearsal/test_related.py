@@ -293,7 +293,53 @@ boss = KeyReference(table="staff", old="boss_id", new="boss_uid", name="fk_boss_
 change = Change(ReplaceKey(table="staff", old="id", column=sa.Column("uid", sa.Uuid()), references=[boss]))
 upgrade, downgrade = change.upgrade, change.downgrade
 """
+ONE_EACH = """
+def upgrade():
+    for table in ("teams", "badges"):
+        op.create_table(table, sa.Column("id", sa.Integer(), primary_key=True), sa.Column("name", sa.String(40)))
+    op.create_table(
+        "people",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("age", sa.SmallInteger()),
+        sa.Column("known", sa.Integer(), sa.Computed("coalesce(age, 0) + 1", persisted=True)),
+    )
+    op.create_table(
+        "profiles",
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("person_id", sa.Integer(), sa.ForeignKey("people.id"), nullable=False),
+        sa.Column("town", sa.String(40)),
+        sa.UniqueConstraint("person_id", name="uq_person_id"),
+    )
+    op.create_table(
+        "members",
+        sa.Column("badge_id", sa.Integer(), sa.ForeignKey("badges.id"), primary_key=True, autoincrement=False),
+        sa.Column("team_id", sa.Integer(), sa.ForeignKey("teams.id"), primary_key=True, autoincrement=False),
+        sa.Column("role", sa.String(20)),
+    )
+    op.execute("INSERT INTO teams (id, name) VALUES (7001, 'there before')")
+    op.execute("INSERT INTO badges (id) VALUES (7001)")
+    op.execute("INSERT INTO people (id) VALUES (7001), (7002)")
+    op.execute("INSERT INTO profiles (id, person_id) VALUES (7001, 7001)")
+    op.execute("INSERT INTO members (badge_id, team_id) VALUES (7001, 7001)")
+
+
+def downgrade():
+    pass
+"""
+ONE_EACH_REKEYED = """
+from contraflow import AddUnique, DropUnique, KeyReference, ReplaceKey
+
+person = KeyReference(table="profiles", old="person_id", new="person_uid", name="fk_person_uid")
+change = Change(
+    ReplaceKey(table="people", old="id", column=sa.Column("uid", sa.Uuid()), references=[person]),
+    DropUnique(table="profiles", columns=["person_id"]),
+    AddUnique(table="profiles", name="uq_person_uid", columns=["person_uid"]),
+    RenameColumn(table="members", old="role", new="duty"),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
 CASES = {
+    "one each": (ONE_EACH, ONE_EACH_REKEYED),
     "replaced keys": (USERS, REKEYED),
     "replaced key of itself": (STAFF, STAFF_REKEYED),
     "companion": (PROVIDERS, ACCOMPANIED),
@@ -309,6 +355,11 @@ CASES = {
 @pytest.mark.parametrize("case", ["refer", "copied column", "split", "companion", "replaced keys"])
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     judge(server, tmp_path, case)
+
+
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
+def test_at_most_one_row_refers_to_each_where_that_is_unique(server: Server, tmp_path: Path) -> None:
+    judge(server, tmp_path, "one each")
 
 
 @pytest.mark.only_on("sqlite", "mariadb")

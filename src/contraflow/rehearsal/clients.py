@@ -59,7 +59,12 @@ class Client:
         self._rng = random.Random(f"{desk.seed}/{number}")  # noqa: S311 - repeatable on purpose
         self._tables = {name: table.of(self._rows) for name, table in desk.tables.items()}
         self._drawer = Drawer(
-            tables=self._tables, items=self.items, token=desk.token, rng=self._rng, followed=lambda: desk.followed
+            tables=self._tables,
+            items=self.items,
+            token=desk.token,
+            rng=self._rng,
+            known=self.known,
+            followed=lambda: desk.followed,
         )
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -155,6 +160,8 @@ class Client:
             values = item.worlds[0].values
             if len(item.worlds) == 1 and values is not None:
                 self.items[table].remove(item)
+                for parent in item.parents:
+                    parent.shared = True
                 yield HotRow(table, item.key, oracle, values, self.desk.history.now())
 
     def _act_on(self, release: Side, row: HotRow) -> None:
@@ -253,7 +260,8 @@ class Client:
         oracle = self.desk.tables[table]
         key = {name: row[name] for name in oracle.shape("old").key}
         parents = (main,) if main is not None else ()
-        item = Item(table=table, key=key, worlds=oracle.insert(row, Stage.OLD), children=1, parents=parents)
+        worlds = oracle.insert(row, Stage.OLD)
+        item = Item(table=table, key=key, worlds=worlds, children=1, parents=parents, shared=True)
         item.history.add(self.desk.history.now(), None, self.name, "found", row, "ok")
         self._own(item)
 
@@ -524,6 +532,8 @@ class Client:
     def _wrong(self, kind: FindingKind, item: Item, what: str) -> None:
         """Report a row once: after that, nothing that is read of it can be judged."""
         self.desk.history.find(kind, what, table=_title(item.table), key=item.title, row=item.key, of=item.history)
+        for parent in item.parents:
+            parent.shared = True  # the row may still be there
         pair = self.desk.mains.get(item.table) or self.desk.companions.get(item.table)
         if pair is not None:
             main = item if item.table == pair.main else item.partner

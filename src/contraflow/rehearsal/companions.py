@@ -56,13 +56,11 @@ class Companion(Relation):
         self._natural: set[tuple[Any, ...]] = set()
         self._told_by: tuple[str, ...] = ()
 
-    def obstacle(self, old: Shapes, new: Shapes) -> str | None:
+    def obstacle(self, old: Shapes, new: Shapes) -> str | None:  # noqa: ARG002 - both know the tables
         """See `Relation.obstacle`."""
         mine = old[self.table]
         if not set(mine.key) <= self._columns.keys() or mine.made & self._columns.keys():
             return f"what is made for a row of {self.table[1]} is not told by a key that the application gives"
-        if any(set(unique) <= {self.column} for unique in new[self.table].unique):
-            return f"at most one row of {self.table[1]} refers to each of {self.to[1]}, which is not modelled"
         return None
 
     def link(self, old: dict[TableName, TableShape], new: dict[TableName, TableShape]) -> None:  # noqa: ARG002 - alike

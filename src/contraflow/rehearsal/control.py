@@ -93,6 +93,12 @@ def _table(title: str, found: Mapping[str, Any], expected: Mapping[str, Any]) ->
             yield f"{title}: {fact} is {found.get(fact, 'left out')}, and must be {expected.get(fact, 'left out')}"
 
 
+def _default(found: object) -> str:
+    if isinstance(found, sa.Computed):
+        return f"AS {found.sqltext}, persisted={found.persisted}"
+    return str(getattr(found, "arg", found))
+
+
 def _facts(connection: sa.Connection, shape: TableShape) -> dict[str, Any]:
     """Everything about a table that can be compared, by name."""
     facts: dict[str, Any] = {
@@ -103,7 +109,7 @@ def _facts(connection: sa.Connection, shape: TableShape) -> dict[str, Any]:
     for name, column in shape.columns.items():
         words = [column.type.compile(connection.dialect), "NULL" if column.nullable else "NOT NULL"]
         if column.server_default is not None:
-            words.append(f"DEFAULT {getattr(column.server_default, 'arg', column.server_default)}")
+            words.append(f"DEFAULT {_default(column.server_default)}")
         facts[f"column {name}"] = " ".join(words)
     inspector = sa.inspect(connection)
     schema, name = shape.name

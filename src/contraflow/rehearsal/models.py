@@ -86,6 +86,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     :param new: the new release's.
     :param opaque: whether the new release's nodes can load this library, for opaque lenses.
     """
+    old, new = ({name: shape.written() for name, shape in shapes.items()} for shapes in (old, new))
     renamed = {(item.schema, item.table): (item.schema, item.renamed) for item in phases.installed if item.renamed}
     syncs = _syncs(phases)
     pairs = [pair for pair in _pairs(phases) if not pair.rows]
@@ -95,7 +96,6 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     obstacles = {**_unpaired(pairs, before, new), **_strange(upgrade, before.keys() | new.keys())}
     changed = set(tables_of(upgrade))
     unjudged: list[str] = []
-    new = dict(new)
     relations = list(_relations(_wishes(upgrade, phases, made), before, new, obstacles))
     for name in before.keys() | new.keys():
         for shapes_of, shape in _told_apart(name, before, new, syncs).items():
@@ -110,6 +110,8 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         sync = next((syncs[each] for each in known if each in syncs), None)
         if sync is not None and sync.opaque is not None and not opaque:
             obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
+        elif sync is not None and not sync.columns.keys() <= {name for shape in shapes for name in shape.columns}:
+            obstacle = "a lens reads what the server computes"
         if obstacle is not None:
             notes.append(f"{shapes[0].title} is not written: {obstacle}")
             if changed & {name, *known} or name in obstacles:

@@ -81,8 +81,8 @@ class Reference(Relation):
         if self._creates:
             return f"rows of {self.to[1]} are made for those that refer to them, which is not modelled"
         for shape, columns in ((old[self.table], set(self.columns)), (new[self.table], {self.column})):
-            if any(set(unique) <= columns for unique in (shape.key, *shape.unique)):
-                return f"at most one row of {self.table[1]} refers to each of {self.to[1]}, which is not modelled"
+            if columns & set(shape.key):
+                return f"the primary key of {self.table[1]} refers to {self.to[1]}, which is not modelled"
         return None
 
     def link(self, old: dict[TableName, TableShape], new: dict[TableName, TableShape]) -> None:

@@ -87,12 +87,20 @@ class TableShape:
         """Why the generated workload cannot write this table, None if it can."""
         if not self.key:
             return "it has no primary key, and no column whose values could tell its rows apart"
+        if any(not set(columns) & self.columns.keys() for columns in self.unique):
+            return "what the server computes for its rows is unique"
         linked = {name for link in self.links for name in link.columns}
         for name, column in self.columns.items():
             needed = name in self.key or not (column.nullable or column.server_default is not None)
             if needed and name not in self.made and name not in linked and not _known(column.type):
                 return f"no values of type {column.type!r} are known for {name}"
         return None
+
+    def written(self) -> TableShape:
+        """The table without columns that the server computes from others: a write of these changes them, too."""
+        linked = {name for link in self.links for name in link.columns}
+        gone = {name for name, column in self.columns.items() if column.computed} - {*self.key, *linked}
+        return replace(self, columns={name: column for name, column in self.columns.items() if name not in gone})
 
     def told_apart_by(self, name: str) -> TableShape:
         """The table, which has no primary key, with a column instead whose values the workload never repeats."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Item:
 
     :ivar children: how many rows refer to it.
     :ivar partner: its row in a table that is kept in step with this one.
+    :ivar shared: whether rows that this client does not know may refer to it.
     """
 
     table: TableName
@@ -38,6 +39,7 @@ class Item:
     parents: tuple[Item, ...] = ()
     children: int = 0
     partner: Item | None = None
+    shared: bool = False
     history: KeyHistory = field(default_factory=KeyHistory)
 
     @property
@@ -89,6 +91,7 @@ class Drawer:
     :param tables: the model of each table.
     :param items: the rows that may be used, by table; looked at anew for each transaction.
     :param token: gives a number that nobody else gets.
+    :param known: every row of a table that may be there, also such as cannot be used.
     :param followed: whether rows follow those that they are found by, at present.
     """
 
@@ -99,8 +102,10 @@ class Drawer:
         items: Mapping[TableName, Sequence[Item]],
         token: Callable[[], int],
         rng: random.Random,
+        known: Callable[[TableName], Iterable[Item]],
         followed: Callable[[], bool] = bool,
     ) -> None:
+        self._known = known
         self._followed = followed
         self._tables = tables
         self._items = items
@@ -136,7 +141,7 @@ class Drawer:
         shape = oracle.shape(release)
         once = _distinguishing(shape)
         free = [name for name in self._free(shape) if len(items) == 1 or name not in once]
-        reference, referred = self._moved(release, shape, busy)
+        reference, referred = self._moved(release, shape, items, busy)
         if not free and not reference:
             return []
         values = {
@@ -159,7 +164,9 @@ class Drawer:
             )
         ]
 
-    def _moved(self, release: Side, shape: TableShape, busy: Sequence[Item]) -> tuple[dict[str, Any], Item | None]:
+    def _moved(
+        self, release: Side, shape: TableShape, items: Sequence[Item], busy: Sequence[Item]
+    ) -> tuple[dict[str, Any], Item | None]:
         """The values that let rows refer to another row, and that row; mostly none."""
         rng = self._rng
         for link in shape.links:
@@ -170,6 +177,9 @@ class Drawer:
             owned = [item for item in self._items[link.table] if item not in busy]
             parent = rng.choice(owned) if owned else None
             reference = self._reference(release, parent, link) if parent is not None else None
+            if parent is not None and any(set(link.columns) & one for one in _all_linked(shape)):
+                # At most one row refers to it: not one that others refer to already, nor several at once.
+                reference = reference if len(items) == 1 and not (parent.children or parent.shared) else None
             if reference is not None:
                 return reference, parent
         return {}, None
@@ -242,16 +252,16 @@ class Drawer:
         rng, oracle = self._rng, self._tables[table]
         shape = oracle.shape(release)
         values: dict[str, Any] = {}
-        parents: list[Item] = []
+        parents: dict[Link, Item] = {}
         for link in shape.links:
             optional = all(shape.columns[name].nullable for name in link.columns)
             chosen = None
             if not (optional and rng.random() < 0.4):
-                chosen = self._parent(release, shape, link, values, stage, steps, others, depth=depth)
+                chosen = self._parent(release, shape, link, parents, stage, steps, others, depth=depth)
             if chosen is not None:
                 parent, reference = chosen
                 values.update(reference)
-                parents.append(parent)
+                parents[link] = parent
             elif optional:
                 values.update(dict.fromkeys(link.columns))
             else:
@@ -264,7 +274,7 @@ class Drawer:
         worlds = oracle.insert(values, stage)
         if oracle.breaks(worlds):
             return None
-        return Item(table=table, key=key, worlds=worlds, parents=tuple(parents)), values
+        return Item(table=table, key=key, worlds=worlds, parents=tuple(parents.values())), values
 
     def _values(self, oracle: TableOracle, release: Side, given: Mapping[str, Any]) -> dict[str, Any]:
         """Values for every column that is not left to its default, besides those that are given."""
@@ -286,18 +296,17 @@ class Drawer:
         release: Side,
         shape: TableShape,
         link: Link,
-        values: Mapping[str, Any],
+        parents: Mapping[Link, Item],
         stage: Stage,
         steps: list[Step],
         others: Sequence[tuple[Item, dict[str, Any]]],
         *,
         depth: int,
     ) -> tuple[Item, dict[str, Any]] | None:
-        """A row to refer to, and the values that do so."""
+        """A row to refer to, besides those that the row refers to by other links, and the values that do so."""
         if link.table not in self._tables or not self._tables[link.table].knows(release):
             return None
-        taken = [item.key for item in (*self._items[shape.name], *(item for item, _ in others))]
-        linked_key = set(shape.key) <= {name for other in shape.links for name in other.columns}
+        siblings = [*self._known(shape.name), *(item for item, _ in others)]
         for _ in range(4):
             owned = self._items[link.table]
             if owned and self._rng.random() < 0.8:
@@ -310,9 +319,7 @@ class Drawer:
             reference = self._reference(release, parent, link)
             if reference is None:
                 continue
-            proposed = {**values, **reference}
-            whole = linked_key and set(shape.key) <= proposed.keys()
-            if not whole or {name: proposed[name] for name in shape.key} not in taken:
+            if not _doubles(shape, {**parents, link: parent}, siblings):
                 return parent, reference
         return None
 
@@ -357,6 +364,25 @@ def _held(item: Item, name: str) -> Any:
     values = [item.key.get(name, (world.values or {}).get(name)) for world in item.worlds]
     known = values[0] is not NOW and all(same(value, values[0]) for value in values)
     return values[0] if known else ANY
+
+
+def _all_linked(shape: TableShape) -> list[set[str]]:
+    """The sets of columns that may not repeat, and all of which refer to other rows."""
+    linked = {name for link in shape.links for name in link.columns}
+    return [set(columns) for columns in (shape.key, *shape.unique) if columns and set(columns) <= linked]
+
+
+def _doubles(shape: TableShape, parents: Mapping[Link, Item], siblings: Iterable[Item]) -> bool:
+    """Whether a row that refers to these may repeat what only one row may hold; rather too often than too rarely."""
+    for columns in _all_linked(shape):
+        concerned = [parent for link, parent in parents.items() if columns & set(link.columns)]
+        covered = {name for link in parents for name in link.columns}
+        if columns <= covered and (
+            all(parent.shared for parent in concerned)
+            or any(all(parent in sibling.parents for parent in concerned) for sibling in siblings)
+        ):
+            return True
+    return False
 
 
 def _distinguishing(shape: TableShape) -> frozenset[str]:
