@@ -80,6 +80,27 @@ def test_a_computed_column_comes_live(database: Database) -> None:
             assert "capital" in connection.exec_driver_sql("SELECT * FROM words").keys()  # noqa: SIM118
 
 
+@pytest.mark.only_on("sqlite", "postgresql", "mariadb", "mysql")
+@pytest.mark.parametrize("dropped", [("a",), ("a", "c"), ("a", "s"), ("a", "b", "c", "s")], ids=",".join)
+def test_computed_columns_go_and_others_stay(database: Database, dropped: tuple[str, ...]) -> None:
+    """On MySQL one that stands before another of its kind cannot be dropped instantly."""
+    engine = database.engine
+    columns = ", ".join(f"{name} VARCHAR(20) GENERATED ALWAYS AS (upper(word)) VIRTUAL" for name in "abc")
+    stored = "s VARCHAR(20) GENERATED ALWAYS AS (lower(word)) STORED"
+    send(engine, [f"CREATE TABLE words (id INTEGER PRIMARY KEY, word VARCHAR(20), {columns}, {stored})"])
+    send(engine, ["INSERT INTO words (id, word) VALUES (1, 'One')"])
+    operations = [DropColumn(table="words", column=name) for name in dropped]
+    with runner_of(database, computed("upper(word)"), *operations) as run:
+        assert run.check() == []
+        run.upgrade()
+        run.rollback()
+        run.upgrade()
+        run.contract()
+    left = [column["name"] for column in sa.inspect(engine).get_columns("words")]
+    assert left == [name for name in ("id", "word", "a", "b", "c", "s", "capital") if name not in dropped]
+    assert one(engine, "SELECT capital FROM words") == "ONE"
+
+
 def test_computed_columns_that_are_refused() -> None:
     assert refused(computed("upper(word)", persisted=True)) == {"CF110"}
     assert refused(computed("upper(word)", nullable=False)) == {"CF116"}

@@ -119,7 +119,8 @@ class MySQLAdapter(MySQLServer):
         quote = self.compiler.quote
         reset = [f"DROP COLUMN {quote(work.reset_marker)}"] if work.reset_marker else []
         generated = () if found is None else found.details.get("generated", ())
-        first = [f"DROP COLUMN {quote(name)}" for name in work.drop if name in generated]
+        virtual = self._dropped_apart(work, found)
+        first = [f"DROP COLUMN {quote(name)}" for name in work.drop if name in generated and name not in virtual]
         dropped = [f"DROP COLUMN {quote(name)}" for name in work.drop if name not in generated]
         shapes = self._final_shape(work, found)
         computed = [shape for name, shape in shapes.items() if name in generated]
@@ -141,6 +142,7 @@ class MySQLAdapter(MySQLServer):
             *self._alter(work, self._generated(work), found),
             *(Statement(sql=text.create, lock=_EXCLUSIVE) for text in work.create),
             *self._alter(work, first, found),
+            *self._drop_virtual(work, virtual),
             *self._alter(work, computed, found),
             *self._alter(work, shown, found, algorithm),
             # At once, so that no prefix shows a half of it; with a rebuild if NOT NULL was not enforced before.
@@ -209,6 +211,21 @@ class MySQLAdapter(MySQLServer):
         if algorithm == "INSTANT":
             return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, ALGORITHM=INSTANT")]
         return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, for as long as rebuilding the table takes")]
+
+    def _dropped_apart(self, work: Remaining, found: Found | None) -> list[str]:
+        """The columns computed when read that go while others of their kind stay: MySQL (9.7) does not drop them
+        instantly (1845) where one of these stands behind.
+        """
+        virtual = frozenset() if found is None else found.details.get("virtual", frozenset())
+        return [name for name in work.drop if name in virtual] if virtual - set(work.drop) else []
+
+    def _drop_virtual(self, work: Remaining, names: Sequence[str]) -> list[Statement]:
+        """In place, which for these alone stores no row anew (manual, Online DDL Operations, Generated Columns)."""
+        if not names:
+            return []
+        drops = ", ".join(f"DROP COLUMN {self.compiler.quote(name)}" for name in names)
+        sql = f"ALTER TABLE {self.compiler.table(work.table, work.schema)} {drops}, ALGORITHM=INPLACE"
+        return [Statement(sql=sql, lock=f"{_EXCLUSIVE}, no row is stored anew")]
 
     def _additions(self, work: Remaining) -> list[str]:
         quote = self.compiler.quote

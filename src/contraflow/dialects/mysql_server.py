@@ -298,6 +298,9 @@ class MySQLServer(Adapter):
                 "generated": frozenset(
                     str(column) for column, _, _, extra, *_ in columns if " GENERATED" in str(extra).upper()
                 ),
+                "virtual": frozenset(
+                    str(column) for column, _, _, extra, *_ in columns if "VIRTUAL GENERATED" in str(extra).upper()
+                ),
                 "on_update": tuple(
                     str(column) for column, _, _, extra, *_ in columns if "on update" in str(extra).lower()
                 ),
