@@ -7,7 +7,7 @@ every provider each time it was run, under a random key, and let all of them ref
 from __future__ import annotations
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -122,23 +122,14 @@ def test_two_runners_and_a_writer_make_no_domain_twice(database: Database) -> No
     with staged(database, OLD, *OPERATIONS) as stage, staged(database, OLD, *OPERATIONS) as other:
         stage.send(*map(provider, names))
         stage.run.expand()
-        errors: list[BaseException] = []
-
-        def run(work: object) -> None:
-            try:
-                work()  # type: ignore[operator]
-            except BaseException as error:  # noqa: BLE001 - shown by the test itself
-                errors.append(error)
 
         def touch() -> None:
             for name in names:
                 stage.send(OLD_PROVIDER.update().where(OLD_PROVIDER.c.id == name).values(enabled=False))
 
-        threads = [threading.Thread(target=run, args=(work,)) for work in (stage.run.migrate, other.run.migrate, touch)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(3) as pool:
+            works = [pool.submit(work) for work in (stage.run.migrate, other.run.migrate, touch)]
+        errors = [error for work in works if (error := work.exception()) is not None]
         # The second runner may be told that the first is at work (CF001), and nothing else.
         assert all("CF001" in str(error) for error in errors), errors
         stage.run.migrate()

@@ -214,15 +214,6 @@ class Page:
         )
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def screenshot(self) -> bytes:
-        """The whole page as a PNG."""
-        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=self._whole())
-        return base64.b64decode(shot["data"])
-
-    def _whole(self) -> dict[str, float]:
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-
     def pdf(self) -> bytes:
         """The page as it is printed on A4."""
         made = self.call(
