@@ -38,7 +38,7 @@ from contraflow.operations.planning import plan
 from contraflow.steps import BuildConstraint, Online, Phases
 from tests.operations.lives import LIVES, create, exact, runner, send
 from tests.servers.shared import Database
-from tests.upgrades import upgrade_of
+from tests.upgrades import runner_of, upgrade_of
 
 UNKEPT = next(life for life in LIVES if life.name == "a foreign key comes that the old release does not keep")
 
@@ -262,12 +262,47 @@ def test_a_constraint_is_taken_out_of_the_text_of_a_table(constraint: ForeignKey
 
 def test_a_constraint_is_put_into_the_text_once() -> None:
     added = sqlite_text.add_constraint(TEXT, "ck_new", 'CONSTRAINT "ck_new" CHECK (age <> 7)')
-    assert added == TEXT.replace("MATCH FULL", 'MATCH FULL, CONSTRAINT "ck_new" CHECK (age <> 7)')
+    assert added == TEXT.replace("MATCH FULL", 'MATCH FULL,\n\tCONSTRAINT "ck_new" CHECK (age <> 7)')
     assert sqlite_text.add_constraint(added, "CK_NEW", "") == added
     assert sqlite_text.drop_constraint(added, check("ck_new", "")) == TEXT
 
 
 # --- on servers ---
+
+
+@pytest.mark.only_on("sqlite")
+def test_the_names_of_constraints_that_follow_each_other_are_reflected(database: Database) -> None:
+    create(database.engine, UNKEPT.old, UNKEPT.parents)
+    key = AddForeignKey(
+        table="users",
+        name="fk_users_group",
+        columns=["group_id"],
+        target="groups_of_users",
+        target_columns=["id"],
+    )
+    with runner_of(database, AddCheck(table="users", **{**CHECK, "columns": ["group_id"]}), key) as run:
+        run.run()
+    database.engine.dispose()  # a connection from before goes on with the schema that it has read
+    (found,) = sa.inspect(database.engine).get_foreign_keys("users")
+    assert found["name"] == "fk_users_group"
+
+
+def test_what_is_loosened_is_filled_when_the_upgrade_grows(database: Database) -> None:
+    create(
+        database.engine,
+        [sa.Column("id", sa.Integer, primary_key=True), sa.Column("city", sa.String(60), nullable=False)],
+    )
+    loosen = LoosenNotNull(table="users", column="city", value=lambda _row: "none")
+    first = Declared(revision="r1", operations=(loosen,))
+    last = Declared(
+        revision="r2", operations=(AddColumn(table="users", column=sa.Column("town", sa.String(60), nullable=True)),)
+    )
+    with Runner(database.url, Upgrade(old=None, new="r1", changes=(first,))) as run:
+        run.expand()
+    with Runner(database.url, Upgrade(old=None, new="r2", changes=(first, last))) as run:
+        run.run()
+    columns = {column["name"]: column["nullable"] for column in sa.inspect(database.engine).get_columns("users")}
+    assert columns == {"id": False, "city": True, "town": True}
 
 
 def test_rollback_is_refused_while_nothing_says_what_the_old_release_reads(database: Database) -> None:

@@ -376,11 +376,15 @@ def constraint_names(sql: str) -> frozenset[str]:
 
 
 def add_constraint(sql: str, name: str, clause: str) -> str:
-    """The text with a constraint of the table behind all that is there; unchanged if one has the name."""
+    """The text with a constraint of the table behind all that is there; unchanged if one has the name.
+
+    On a line of its own: SQLAlchemy looks for constraints in the text, and takes all of a line before a foreign key,
+    from the first CONSTRAINT on, for its name.
+    """
     if _fold(name) in constraint_names(sql):
         return sql
     end = list(_definitions(sql))[-1][-1].end
-    return f"{sql[:end]}, {clause}{sql[end:]}"
+    return f"{sql[:end]},\n\t{clause}{sql[end:]}"
 
 
 def drop_constraint(sql: str, constraint: Constraint) -> str:

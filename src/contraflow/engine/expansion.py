@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from contraflow.dialects.base import Adapter
 from contraflow.engine.examination import find_problems
+from contraflow.engine.filling import carry_out
 from contraflow.engine.journal import Entry
 from contraflow.engine.matching import revisions_of
 from contraflow.engine.nodes import library_version
@@ -65,7 +66,7 @@ def grow(work: Work, entry: Entry, upgrade: Upgrade) -> None:
     if any(item in changed for item in linked):  # the triggers of one table need the other ones' columns
         changed = tuple(item for item in entry.installed if item in changed or item in linked)
     for block in plan_end(changed)[1]:
-        work.run(block)
+        carry_out(work, entry, block)
     work.save(
         new=upgrade.new,
         revisions=revisions_of(upgrade),
