@@ -240,7 +240,11 @@ REKEYED: Sequence[Spoiler] = (
 )
 """What spoils rows of ``{t}`` and of ``{t}_by``, which refers to them: by ``id`` and ``good`` before, by ``uid`` and
 ``good_uid`` after."""
-RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING, *HALVES, *REKEYED)
+NUMBERED: Sequence[Spoiler] = (
+    Spoiler(name="number altered", kinds=WRONG, spoil=sql("UPDATE {t} SET serial = serial + 1000000"), phase=CHECK),
+)
+"""What spoils rows of ``{t}`` that the server numbers for the new release."""
+RELATED: Sequence[Spoiler] = (*REFERRING, *COPYING, *HALVES, *REKEYED, *NUMBERED)
 
 SCHEMA: Sequence[Spoiler] = (
     Spoiler(name="index left behind", kinds=("structure",), spoil=sql("CREATE INDEX stray ON {t} (number)"), phase=END),
@@ -269,13 +273,15 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
             (COPYING, _copy),
             (HALVES, _copy_table),
             (REKEYED, _replace_key),
+            (NUMBERED, _number),
         )
         for spoiler in listed
     }
-    told = {spoiler.table: ", autoincrement=False" for spoiler in HALVES}
+    keys = {spoiler.table: "sa.Integer(), autoincrement=False" for spoiler in HALVES}
+    keys.update({spoiler.table: "sa.String(20)" for spoiler in NUMBERED})
     made = Project(folder, "sqlite://")
     tables = "".join(
-        f"    op.create_table({name!r}, sa.Column('id', sa.Integer(), primary_key=True{told.get(name, '')}),"
+        f"    op.create_table({name!r}, sa.Column('id', {keys.get(name, 'sa.Integer()')}, primary_key=True),"
         " sa.Column('fullname', sa.String(100), nullable=False), sa.Column('number', sa.Integer()))\n"
         for name in names
     )
@@ -297,7 +303,7 @@ def project(folder: Path, spoilers: Sequence[Spoiler]) -> Project:
         "0002",
         "0001",
         "from contraflow import CopyColumn, CopyTable, CreateTable, KeyReference, MoveColumns, ReferColumns\n"
-        "from contraflow import ReplaceKey, Source\n\n"
+        "from contraflow import AddSurrogateKey, ReplaceKey, Source\n\n"
         f"change = Change(\n{changes})\nupgrade, downgrade = change.upgrade, change.downgrade\n",
     )
     return made
@@ -313,6 +319,11 @@ def _refer(name: str) -> str:
         f"    ReferColumns(table={name!r}, columns={{'fullname': 'fullname'}}, column={column}, to='{name}_to',"
         " key='id', scans=True),\n"
     )
+
+
+def _number(name: str) -> str:
+    column = "sa.Column('serial', sa.BigInteger(), sa.Identity())"
+    return f"    AddSurrogateKey(table={name!r}, column={column}, unique='uq_{name}', copies=True),\n"
 
 
 def _replace_key(name: str) -> str:

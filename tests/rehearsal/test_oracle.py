@@ -61,6 +61,20 @@ def test_a_write_of_one_release_is_read_by_the_other_as_its_image() -> None:
     assert wrong == ["a is 'x', and must be 'y'"]
 
 
+def test_what_the_server_numbers_is_a_number_and_stays() -> None:
+    old = shape(sa.Column("a", sa.String(20)))
+    new = replace(shape(sa.Column("a", sa.String(20)), sa.Column("n", sa.Integer())), made=frozenset({"n"}))
+    table = TableOracle(old=old, new=new, sync=None)
+    worlds = table.moved(table.insert({"id": 1, "a": "x"}, Stage.OLD), Stage.BOTH)
+    assert table.read(worlds, "new", {"id": 1, "a": "x", "n": None})[1] == ["n is NULL, and must be a number"]
+    known, wrong = table.read(worlds, "new", {"id": 1, "a": "x", "n": 7})
+    assert not wrong
+    assert table.read(known, "new", {"id": 1, "a": "x", "n": 8})[1] == ["n is 8, and must be 7"]
+    # Taken back, and numbered anew.
+    again = table.moved(table.moved(known, Stage.OLD), Stage.BOTH)
+    assert not table.read(again, "new", {"id": 1, "a": "x", "n": 8})[1]
+
+
 def test_nobody_knows_when_the_sync_came_while_it_is_installed() -> None:
     old = shape(sa.Column("a", sa.String(20), nullable=False))
     table = oracle(

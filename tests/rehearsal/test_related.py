@@ -338,7 +338,47 @@ change = Change(
 )
 upgrade, downgrade = change.upgrade, change.downgrade
 """
+KEYS = """
+def upgrade():
+    op.create_table(
+        "plans",
+        sa.Column("code", sa.String(20), primary_key=True),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("note", sa.String(20)),
+    )
+    op.create_table("tags", sa.Column("word", sa.String(20), primary_key=True), sa.Column("note", sa.String(20)))
+    for table in ("steps", "marks"):
+        op.create_table(table, sa.Column("number", sa.Integer()), sa.Column("code", sa.String(20)))
+    op.execute("INSERT INTO plans (code, number) VALUES ('there', 7001), ('before', 7002)")
+    op.execute("INSERT INTO tags (word) VALUES ('there'), ('before')")
+    op.execute("INSERT INTO steps (number, code) VALUES (7001, 'a'), (7001, 'b')")
+
+
+def downgrade():
+    pass
+"""
+KEYS_CHANGED = """
+from contraflow import AddPrimaryKey, AddSurrogateKey, AddUnique, DropPrimaryKey
+
+
+def serial():
+    return sa.Column("id", sa.BigInteger(), sa.Identity())
+
+
+change = Change(
+    RenameColumn(table="plans", old="note", new="title"),
+    DropPrimaryKey(table="plans"),
+    AddUnique(table="plans", name="uq_plans_code", columns=["code"]),
+    AddPrimaryKey(table="plans", columns=["number"]),
+    AddSurrogateKey(table="tags", column=serial(), unique="uq_word", copies=True),
+    AddPrimaryKey(table="steps", columns=["number", "code"]),
+)
+upgrade, downgrade = change.upgrade, change.downgrade
+"""
+WITHOUT_KEY = "    AddSurrogateKey(table='marks', column=serial()),\n"
 CASES = {
+    "other keys": (KEYS, KEYS_CHANGED),
+    "other and first keys": (KEYS, KEYS_CHANGED.replace(")\nupgrade", f"{WITHOUT_KEY})\nupgrade")),
     "one each": (ONE_EACH, ONE_EACH_REKEYED),
     "replaced keys": (USERS, REKEYED),
     "replaced key of itself": (STAFF, STAFF_REKEYED),
@@ -355,6 +395,16 @@ CASES = {
 @pytest.mark.parametrize("case", ["refer", "copied column", "split", "companion", "replaced keys"])
 def test_rows_that_depend_on_each_other_are_judged(server: Server, tmp_path: Path, case: str) -> None:
     judge(server, tmp_path, case)
+
+
+@pytest.mark.only_on("sqlite", "postgresql", "mysql")
+def test_rows_are_known_while_the_primary_key_changes(server: Server, tmp_path: Path) -> None:
+    judge(server, tmp_path, "other keys")
+
+
+@pytest.mark.only_on("sqlite")
+def test_other_keys_are_taken_back_and_made_again(server: Server, tmp_path: Path) -> None:
+    take_back(server, tmp_path, "other and first keys")
 
 
 @pytest.mark.only_on("sqlite", "postgresql", "mysql")
@@ -375,8 +425,12 @@ def test_rows_that_refer_to_rows_of_their_own_table_by_another_key_are_judged(se
 
 @pytest.mark.only_on("sqlite", "postgresql15")
 def test_replaced_keys_are_taken_back_and_replaced_again(server: Server, tmp_path: Path) -> None:
+    take_back(server, tmp_path, "replaced keys")
+
+
+def take_back(server: Server, tmp_path: Path, case: str) -> None:
     faults = (parse("release-taken-back@both:0.5"),)
-    record = rehearse(server, two_revisions(tmp_path / "service", *CASES["replaced keys"]), faults=faults).run()
+    record = rehearse(server, two_revisions(tmp_path / "service", *CASES[case]), faults=faults).run()
     assert record.verdict == "passed", explain(record)
     (fault,) = record.faults
     assert fault.detail == "rolled back, and upgraded again"

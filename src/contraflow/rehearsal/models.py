@@ -16,6 +16,7 @@ from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck
 from contraflow.operations.copying import CopyColumn
 from contraflow.operations.enums import AddEnumValues
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
+from contraflow.operations.keys import AddPrimaryKey, AddSurrogateKey, DropPrimaryKey
 from contraflow.operations.moves import MoveColumns
 from contraflow.operations.nullability import LoosenNotNull, TightenNotNull
 from contraflow.operations.opaque import OpaqueColumns
@@ -32,7 +33,7 @@ from contraflow.rehearsal.oracle import TableOracle
 from contraflow.rehearsal.pairs import PairOracle
 from contraflow.rehearsal.parts import PartOracle, Parts
 from contraflow.rehearsal.references import Reference, ReferringOracle
-from contraflow.rehearsal.rekeying import Rekeyed, RekeyedOracle
+from contraflow.rehearsal.rekeying import Rekeyed, RekeyedOracle, agreed
 from contraflow.rehearsal.relations import Relation
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import TableShape
@@ -70,6 +71,7 @@ _MODELLED = (
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
     *(CopyTable, SplitTable, MergeTables, AddCompanion, ReplaceKey),
+    *(AddPrimaryKey, DropPrimaryKey, AddSurrogateKey),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -92,8 +94,10 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     pairs = [pair for pair in _pairs(phases) if not pair.rows]
     made: dict[TableName, TableOracle] = {}
     notes: list[str] = []
+    new = dict(new)
     before = {renamed.get(name, name): _known_as(shape, renamed) for name, shape in old.items()}
     obstacles = {**_unpaired(pairs, before, new), **_strange(upgrade, before.keys() | new.keys())}
+    _agree(upgrade, before, new, obstacles)
     changed = set(tables_of(upgrade))
     unjudged: list[str] = []
     relations = list(_relations(_wishes(upgrade, phases, made), before, new, obstacles))
@@ -104,9 +108,6 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
         shapes = [shape for shape in (before.get(name), new.get(name)) if shape is not None]
         known = {shape.physical or shape.name for shape in shapes}
         obstacle = obstacles.get(name) or next((shape.obstacle for shape in shapes if shape.obstacle), None)
-        rekeyed = any(isinstance(one, Rekeyed) and one.table == name for one in relations)
-        if obstacle is None and len({shape.key for shape in shapes}) > 1 and not rekeyed:
-            obstacle = "its primary key changes"
         sync = next((syncs[each] for each in known if each in syncs), None)
         if sync is not None and sync.opaque is not None and not opaque:
             obstacle = "the new release computes columns of it in Python; a workload of its own can (--new-workload)"
@@ -134,6 +135,32 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
     companions = {oracle.companion for oracle in oracles}
     tables = {name: made[name] for name in sorted(made, key=lambda name: (name in companions, str(name)))}
     return Models(tables=tables, pairs=oracles, relations=relations, notes=notes, unjudged=unjudged)
+
+
+def _agree(
+    upgrade: Upgrade,
+    old: dict[TableName, TableShape],
+    new: dict[TableName, TableShape],
+    obstacles: dict[TableName, str],
+) -> None:
+    """Let both releases know the rows of a table by one key where it changes; an obstacle where they cannot.
+
+    Where an operation replaces it, each has its own.
+    """
+    operations = [each for change in upgrade.changes for each in change.operations]
+    replaced = {(each.schema, each.table) for each in operations if isinstance(each, ReplaceKey)}
+    for name in old.keys() & new.keys() - replaced:
+        if old[name].key != new[name].key:
+            numbered = frozenset(
+                each.column.name
+                for each in operations
+                if isinstance(each, AddSurrogateKey) and (each.schema, each.table) == name
+            )
+            told = agreed(old[name], new[name], numbered)
+            if isinstance(told, str):
+                obstacles.setdefault(name, told)
+            else:
+                old[name], new[name] = told
 
 
 def _model(

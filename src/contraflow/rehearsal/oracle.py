@@ -94,6 +94,8 @@ class TableOracle:
         }
         self._old_only = old.columns.keys() - new.columns.keys() if old and new else set()
         self._new_only = new.columns.keys() - old.columns.keys() if old and new else set()
+        self._numbered = {name for name in self._new_only if new is not None and name in new.made}
+        """What the server numbers for both releases, though only the new one knows it."""
         self._new_cells = {cell.name: cell for group in self.groups for cell in group.new}
 
     @property
@@ -152,6 +154,8 @@ class TableOracle:
             return value if value is None else self._store[name](value)
         if stage is Stage.NEW and side == "old":
             return None
+        if name in self._numbered and stage is Stage.BOTH:
+            return ANY
         if name in self._new_only and stage is not Stage.NEW:
             return None  # without a default until contract: the sync fills it
         return self.shape(side).default(name)
@@ -206,24 +210,23 @@ class TableOracle:
     def moved(self, worlds: list[World], stage: Stage) -> list[World]:
         """The row at the beginning of a stage."""
         if stage is Stage.BOTH:
-            return self.backfilled(worlds)
+            return self._with(self.backfilled(worlds), dict.fromkeys(self._numbered, ANY))
         if stage is Stage.NEW:
             return self.contracted(worlds)
         return self.rolled_back(worlds) if stage is Stage.OLD else worlds
 
     def contracted(self, worlds: Iterable[World]) -> list[World]:
         """The row without its old columns."""
-        return self._without(worlds, self._old_only)
+        return self._with(worlds, dict.fromkeys(self._old_only))
 
     def rolled_back(self, worlds: Iterable[World]) -> list[World]:
         """The row without its new columns."""
-        return [replace(world, synced=False) for world in self._without(worlds, self._new_only)]
+        return [replace(world, synced=False) for world in self._with(worlds, dict.fromkeys(self._new_only))]
 
     @staticmethod
-    def _without(worlds: Iterable[World], gone: Iterable[str]) -> list[World]:
-        nothing = dict.fromkeys(gone)
+    def _with(worlds: Iterable[World], values: Values) -> list[World]:
         return distinct(
-            world if world.values is None else replace(world, values={**world.values, **nothing}) for world in worlds
+            world if world.values is None else replace(world, values={**world.values, **values}) for world in worlds
         )
 
     def _written(self, row: Values, images: Iterable[Values]) -> Values:
@@ -266,8 +269,14 @@ class TableOracle:
             return expected is None and seen is None
         if not all(value in (ANY, NOW) or same(value, seen[name]) for name, value in expected.items()):
             return False
+        if self._unnumbered(seen):
+            return False
         # A time that only the server knew must still be one that means what the other side says.
         return all(self._settles(group, expected, world, seen) for group in self.groups)
+
+    def _unnumbered(self, seen: Values) -> list[str]:
+        """What the server has not numbered of a row that the new release has read."""
+        return sorted(name for name in self._numbered & seen.keys() if seen[name] is None)
 
     @staticmethod
     def _settles(group: Group, expected: Values, world: World, seen: Values) -> bool:
@@ -297,6 +306,7 @@ class TableOracle:
             for name, value in expected.items()
             if value not in (ANY, NOW) and not same(value, seen[name])
         ]
+        wrong += [f"{name} is NULL, and must be a number" for name in self._unnumbered(seen)]
         return wrong or [self.UNTOLD]
 
     def unsettled(self, worlds: Sequence[World], release: Side) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contraflow.operations.base import TableName
     from contraflow.rehearsal.transactions import Item, Key
 
-__all__ = ["KeyedReference", "Rekeyed", "RekeyedOracle", "taught"]
+__all__ = ["KeyedReference", "Rekeyed", "RekeyedOracle", "agreed", "taught"]
 
 
 class RekeyedOracle(TableOracle):
@@ -124,6 +124,40 @@ def _known(image: Values, reference: Any) -> Values:
     if reference is None:
         return image
     return {name: ANY if value is None or value is NOW else value for name, value in image.items()}
+
+
+def agreed(old: TableShape, new: TableShape, numbered: frozenset[str]) -> tuple[TableShape, TableShape] | str:
+    """Both shapes of a table whose primary key changes, with one that both releases may tell its rows by all the time.
+
+    What is unique for one of them is so for both: the workload never repeats it. Without a key that both know, none of
+    them has one.
+
+    :param numbered: columns that the upgrade lets the server number.
+    :returns: why there is no such key, where rows cannot be told apart by anything else, either.
+    """
+    # A column that only becomes the key is given by the new release, though some server would number it then.
+    new = replace(new, made=new.made - (set(new.key) - old.made - numbered))
+    for name in {*old.key, *new.key} & old.made & new.columns.keys():
+        column = new.columns[name]
+        if column.identity is None and column.server_default is None and column.autoincrement is not True:
+            return f"the server numbers {name} for the old release only"
+        new = replace(new, made=new.made | {name})
+    both = old.columns.keys() & new.columns.keys()
+    keys = [key for key in (old.key, new.key) if key and both >= set(key)]
+    if old.key and not keys:
+        return "its primary key changes, and no release knows both"
+    for name in new.key:
+        if name in old.columns:
+            old.columns[name].nullable = False
+    key = keys[0] if keys else ()
+    # What only one of them has a constraint for, no statement may count on while both serve.
+    keyless = any(key not in (shape.key, *shape.unique) for shape in (old, new))
+    return _told_by(old, key, keyless, keys), _told_by(new, key, keyless, keys)
+
+
+def _told_by(shape: TableShape, key: tuple[str, ...], keyless: bool, keys: Iterable[tuple[str, ...]]) -> TableShape:
+    unique = {shape.key, *shape.unique, *keys} - {key, ()}
+    return replace(shape, key=key, keyless=keyless and bool(key), unique=tuple(sorted(unique)))
 
 
 def taught(item: Item, keys: Mapping[str, Any]) -> bool:
