@@ -82,6 +82,7 @@ CODES: dict[str, str] = {
     "CF505": "a schema change aborts open transactions",
     "CF506": "a snapshot is older than the table's definition",
     "CF507": "an INSERT ... SELECT is checked before its triggers",
+    "CF508": "writers wait while a table is copied",
 }
 """Every problem code and its title. Codes are stable: they are never reused or renumbered."""
 

@@ -347,7 +347,9 @@ def test_what_stands_on_a_column_that_would_be_rebuilt(database: Database) -> No
         send(engine, ["ALTER TABLE users ADD t VARCHAR(20) DEFAULT 'x'"])
         assert codes(database, widen("t", sa.Text)) == (["CF205"] if database.kind == "mysql" else [])
         send(engine, ["ALTER TABLE users ADD g INT AS (n + 1)"])
-        assert codes(database, widen("n", sa.BigInteger)) == ["CF111"]
+        # MariaDB gives a table with such a column new ones at its end only.
+        only_there = ["CF205"] if database.kind == "mariadb" else []
+        assert codes(database, widen("n", sa.BigInteger)) == [*only_there, "CF111"]
 
 
 @pytest.mark.only_on(*POSTGRESQL)

@@ -238,6 +238,10 @@ class Adapter(ABC):
         """
         return []
 
+    def waits(self, connection: sa.Connection, item: Installed) -> Iterator[Problem]:  # noqa: ARG002 - for subclasses
+        """A notice (``CF508``) where writers wait for as long as the table is copied, though nothing asks for it."""
+        return iter(())
+
     def index_problems(
         self,
         connection: sa.Connection,  # noqa: ARG002 - for subclasses

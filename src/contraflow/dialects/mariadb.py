@@ -115,8 +115,13 @@ class MariaDBAdapter(MySQLAdapter):
         return "json" if f"json_valid({self.compiler.quote(column)})" in create else type_
 
     def _needs_copy(self, name: str, found: Found) -> bool:
-        # TIMESTAMP NOT NULL turns a NULL into the present time, even with a constant default: error 1846 in place.
-        return bool(found.details["fulltext"]) or str(found.details["types"].get(name, "")).startswith("timestamp")
+        # TIMESTAMP NOT NULL turns a NULL into the present time, even with a constant default: error 1846 in place. And
+        # with a column that is computed and stored it does not do that of any one (10.11: error 1845).
+        is_time = str(found.details["types"].get(name, "")).startswith("timestamp")
+        return is_time or found.details["stored"] or self._rebuilt_by_copy(found)
+
+    def _rebuilt_by_copy(self, found: Found) -> bool:
+        return bool(found.details["obstacle"])
 
     def _is_cut(self, column: str) -> bool:  # noqa: ARG002 - MariaDB keeps no names of dropped columns
         return False

@@ -338,7 +338,8 @@ class MySQLAdapter(MySQLServer):
         if isinstance(step, ProveReferences):
             return []
         if isinstance(step, AllowNull):
-            return mysql_constraints.allow_null(step, found, self.compiler)
+            copies = found is not None and self._rebuilt_by_copy(found)
+            return mysql_constraints.allow_null(step, found, self.compiler, copies=copies)
         if not isinstance(step, EnforceNotNull):
             raise TypeError(f"{type(step).__name__} is not sent as statements")
         names = still_nullable(step, found)
@@ -379,10 +380,28 @@ class MySQLAdapter(MySQLServer):
         ]
 
     def _needs_copy(self, name: str, found: Found) -> bool:  # noqa: ARG002 - for MariaDB
-        """Whether the column cannot become NOT NULL in place: no table with a FULLTEXT index is rebuilt online, and
-        MySQL 9.7 rebuilds none with a check that reads a date or a time (error 1845).
+        """Whether the column cannot become NOT NULL beside the writers."""
+        return self._rebuilt_by_copy(found)
+
+    def _rebuilt_by_copy(self, found: Found) -> bool:
+        """Whether the server cannot rebuild the table beside its writers, because of an index (error 1846); on MySQL
+        9.7 also of a check that reads a date or a time (error 1845).
         """
-        return bool(found.details["fulltext"]) or checks_time(found.details["create"], found.details["types"])
+        return bool(found.details["obstacle"]) or checks_time(found.details["create"], found.details["types"])
+
+    def waits(self, connection: sa.Connection, item: Installed) -> Iterator[Problem]:
+        """See :meth:`Adapter.waits`."""
+        found = self.find(connection, item.table, item.schema)
+        names = (*item.not_null, *item.tightened, *item.loosened)
+        if found.exists and any(self._needs_copy(name, found) for name in names):
+            yield Problem(
+                code="CF508",
+                what=f"writers of {item.table} wait while it is copied, because {', '.join(names)} becomes NOT NULL, or"
+                " may be NULL.",
+                why=f"this server does not rebuild a table with {found.details['obstacle'] or 'its columns'} beside its"
+                " writers (errors 1845, 1846).",
+                instead="choose a quiet time for contract (LoosenNotNull: for migrate), or leave the columns nullable.",
+            )
 
     def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:
         """See :meth:`Adapter.contrary_triggers`."""

@@ -98,8 +98,8 @@ def build(step: BuildConstraint, found: Found | None, compiler: Compiler) -> lis
     ]
 
 
-def allow_null(step: AllowNull, found: Found | None, compiler: Compiler) -> list[Statement]:
-    """The statement that lets columns hold NULLs, which rebuilds the table beside the writers."""
+def allow_null(step: AllowNull, found: Found | None, compiler: Compiler, *, copies: bool) -> list[Statement]:
+    """The statement that lets columns hold NULLs, which rebuilds the table beside the writers, or ``copies`` it."""
     if found is not None:
         require(found, step.table, step.names)
     parts = []
@@ -111,8 +111,10 @@ def allow_null(step: AllowNull, found: Found | None, compiler: Compiler) -> list
             parts.append(f"MODIFY COLUMN {compiler.quote(name)} {definition}")
     if not parts:
         return []
-    sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)}, ALGORITHM=INPLACE, LOCK=NONE"
-    return [Statement(sql=sql, lock=_ONLINE)]
+    sql = f"ALTER TABLE {compiler.table(step.table, step.schema)} {', '.join(parts)}"
+    if copies:
+        return [Statement(sql=sql, lock=_COPY)]
+    return [Statement(sql=f"{sql}, ALGORITHM=INPLACE, LOCK=NONE", lock=_ONLINE)]
 
 
 def drop(work: Remaining, found: Found | None, compiler: Compiler) -> list[Statement]:

@@ -99,10 +99,10 @@ def problems(connection: sa.Connection, item: Installed, found: Found) -> Iterat
     key = item.key
     if key is None:
         return
-    if found.details["fulltext"]:
+    if obstacle := found.details["obstacle"]:
         yield Problem(
             code="CF205",
-            what=f"the primary key of {item.table} cannot change beside its writers: it has a FULLTEXT index.",
+            what=f"the primary key of {item.table} cannot change beside its writers: it has {obstacle}.",
             why="the server rebuilds no table with such an index online (error 1846).",
             instead="drop that index in a revision before this one, and create it again in one after it.",
         )

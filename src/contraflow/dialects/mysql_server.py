@@ -262,14 +262,29 @@ class MySQLServer(Adapter):
             "SELECT DISTINCT index_name, index_type FROM information_schema.statistics WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) ORDER BY index_name"
         )
-        fulltext = any(str(type_) == "FULLTEXT" for _, type_ in indexes)
+        kinds = {str(type_) for _, type_ in indexes}
+        fulltext = "FULLTEXT" in kinds
+        virtual = frozenset(str(column) for column, _, _, extra, *_ in columns if _is_virtual(extra))
+        # MariaDB's; a key of the table that stands on what is computed when it is read.
+        indexed = self.product == "mariadb" and not virtual.isdisjoint(
+            str(name)
+            for (name,) in rows(
+                "SELECT column_name FROM information_schema.statistics WHERE table_name = :table"
+                " AND table_schema = coalesce(:schema, database())"
+            )
+        )
+        obstacles = (
+            (fulltext, "a FULLTEXT index"),
+            ("SPATIAL" in kinds, "a SPATIAL index"),
+            (indexed, "an index on a column that is computed when it is read"),
+        )
         charsets = rows(
             "SELECT character_set_name FROM information_schema.columns WHERE table_name = :table"
             " AND table_schema = coalesce(:schema, database()) AND character_set_name IS NOT NULL"
             " UNION SELECT substring_index(table_collation, '_', 1) FROM information_schema.tables"
             " WHERE table_name = :table AND table_schema = coalesce(:schema, database())"
         )
-        instant = str(tables[0][0]).lower() != "compressed" and not fulltext
+        instant = str(tables[0][0]).lower() != "compressed" and not fulltext and not indexed
         shown = connection.exec_driver_sql(
             f"SHOW CREATE TABLE {self.compiler.table(table, schema)}", execution_options={"no_parameters": True}
         )
@@ -298,13 +313,12 @@ class MySQLServer(Adapter):
                 "generated": frozenset(
                     str(column) for column, _, _, extra, *_ in columns if " GENERATED" in str(extra).upper()
                 ),
-                "virtual": frozenset(
-                    str(column) for column, _, _, extra, *_ in columns if "VIRTUAL GENERATED" in str(extra).upper()
-                ),
+                "virtual": virtual,
+                "stored": any("STORED GENERATED" in str(extra).upper() for _, _, _, extra, *_ in columns),
                 "on_update": tuple(
                     str(column) for column, _, _, extra, *_ in columns if "on update" in str(extra).lower()
                 ),
-                "fulltext": fulltext,
+                "obstacle": next((text for stands, text in obstacles if stands), ""),
                 "utf8mb4": {_words(charset) for (charset,) in charsets} == {"utf8mb4"},
                 "expressions": self._expressions(rows),
                 "instant": instant and not self._is_worn(connection, table, schema),
@@ -350,6 +364,10 @@ def _version(text: str) -> tuple[int, ...]:
     parts = [part for part in text.split("-") if part[:1].isdigit() and "." in part]
     number = parts[1] if len(parts) > 1 and parts[0] == "5.5.5" else parts[0]
     return tuple(int(part) for part in number.split(".") if part.isdigit())
+
+
+def _is_virtual(extra: object) -> bool:
+    return "VIRTUAL GENERATED" in str(extra).upper()
 
 
 def _on(settings: Mapping[str, str], name: str) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from contraflow.dialects.base import Statement
+from contraflow.dialects.base import Found, Statement
 from contraflow.dialects.dependents import mysql_dependents
 from contraflow.dialects.kinds import Kind, kind_of
-from contraflow.dialects.mysql_text import retyped, type_part
+from contraflow.dialects.mysql_text import checks_time, retyped, type_part
 from contraflow.dialects.widening import Widened
 from contraflow.installed import Widening
 from contraflow.problems import Problem
@@ -179,6 +179,32 @@ def _drop(widened: Widened) -> list[Statement]:
     return [*sent, *_alter(widened, [f"DROP COLUMN {quote(one.shadow)}" for one in widened.standing])]
 
 
+def _not_exchanged(widened: Widened, found: Found) -> Iterator[Problem]:
+    """What in the table keeps it from getting second columns, or these from taking the names; the first such thing."""
+    details, is_mariadb = found.details, widened.product == "mariadb"
+    held = any(not found.columns[one.column] for one in widened.shadowed)
+    timed = not is_mariadb and checks_time(details["create"], details["types"])
+    obstacles = (
+        (
+            not details["instant"],
+            "is compressed, has a FULLTEXT index or one on a computed column, or was altered often",
+        ),
+        (is_mariadb and details["virtual"], "has columns that are computed when they are read"),
+        (is_mariadb and details["stored"] and held, "has columns that are computed and stored"),
+        (details["obstacle"] and held, f"has {details['obstacle']}"),
+        (timed, "has a check that reads a date or a time"),
+    )
+    if found_one := next((text for stands, text in obstacles if stands), None):
+        yield Problem(
+            code="CF205",
+            what=f"{widened.step.table} {found_one}.",
+            why="the server would make a second column in it, or let the two exchange their names, only while writers"
+            " wait for a rebuild (errors 1845, 1846).",
+            instead="give the wider type to a column of another name: ChangeType(..., forward=, backward=);\n"
+            f"or rebuild a table that was altered often, at a quiet time: ALTER TABLE {widened.table} FORCE.",
+        )
+
+
 def problems(connection: sa.Connection, widened: Widened, database: str) -> Iterator[Problem]:
     """What reads a column by its place in the table, and would go on reading the one of the old type.
 
@@ -187,14 +213,8 @@ def problems(connection: sa.Connection, widened: Widened, database: str) -> Iter
     step, found = widened.step, widened.found
     if not widened.shadowed:
         return
-    if found is not None and not found.details["instant"]:
-        yield Problem(
-            code="CF205",
-            what=f"{step.table} cannot be altered instantly: it is compressed, has a FULLTEXT index, or was altered so"
-            " often.",
-            why="the two columns could exchange their names only while writers wait for a rebuild.",
-            instead=f"rebuild it first, at a quiet time: ALTER TABLE {widened.table} FORCE.",
-        )
+    if found is not None:
+        yield from _not_exchanged(widened, found)
     for one in widened.shadowed:
         large = kind_of(one.new, widened.product).large and not kind_of(one.old, widened.product).large
         if large and widened.product == "mysql" and found is not None and one.column in found.details["defaults"]:

@@ -87,6 +87,7 @@ def find_notices(connection: sa.Connection, adapter: Adapter, installed: Sequenc
     """
     return [
         *(notice for tell in adapter.imposes for notice in tell(installed)),
+        *(notice for item in installed for notice in adapter.waits(connection, item)),
         *check_dependents(connection, adapter, installed),
         *check_routines(connection, adapter, installed),
     ]

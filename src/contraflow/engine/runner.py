@@ -140,7 +140,7 @@ class Runner:
 
     def notices(self) -> list[Problem]:
         """What refuses nothing, and should be known before the first change: what the server itself imposes on
-        statements of the two releases until contract (``CF501`` to ``CF507``), and what would be in contract's way
+        statements of the two releases until contract (``CF501`` to ``CF508``), and what would be in contract's way
         if it stayed (``CF111``, ``CF122``). None once the upgrade is contracted.
         """
         upgrade = self._need_upgrade("notices")

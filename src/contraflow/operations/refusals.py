@@ -37,6 +37,7 @@ def table_problems(found: TablePlan, sync: Sync | None) -> list[Problem]:
         *key_problems(found),
         *nullability_problems(found, sync),
         *check_left_out(found.name[1], found.holders, dropped, written),
+        *_numbered_problems(found.name[1], dropped),
     ]
     if MARKER in found.original:
         problems.append(
@@ -53,6 +54,18 @@ def table_problems(found: TablePlan, sync: Sync | None) -> list[Problem]:
         for group in sync.groups:
             problems.extend(_group_problems(found, sync, group))
     return problems
+
+
+def _numbered_problems(table: str, dropped: Mapping[str, sa.Column[Any]]) -> Iterator[Problem]:
+    """MySQL's and MariaDB's: a column with AUTO_INCREMENT must be in a key, as long as it stands (error 1075)."""
+    for name, column in dropped.items():
+        if column.autoincrement is True and default_text(column) is None and column.identity is None:
+            yield Problem(
+                code="CF110",
+                what=f"{table}.{name} is numbered by the server (AUTO_INCREMENT).",
+                why="no other column could be, while it is there, and it cannot do without its key before it goes.",
+                instead="take AUTO_INCREMENT from it (ALTER TABLE ... MODIFY) in a revision before this one.",
+            )
 
 
 def held_columns(found: TablePlan, sync: Sync | None) -> list[Problem]:
