@@ -19,6 +19,7 @@ from contraflow.problems import Problem, ProblemError
 __all__ = ["Group", "Lens", "Row", "Side", "combine"]
 
 Side = Literal["old", "new"]
+_Direction = Literal["forward", "backward"]
 Expression = ColumnElement[Any]
 LensFunction = Callable[["Row"], Mapping[str, Any]]
 
@@ -95,7 +96,7 @@ class Lens:
         _read_only_themselves("forward", self.images("forward", row))
         _read_only_themselves("backward", self.images("backward", row))
 
-    def images(self, direction: Literal["forward", "backward"], row: Row) -> dict[str, Expression]:
+    def images(self, direction: _Direction, row: Row) -> dict[str, Expression]:
         """The expression for each column that ``direction`` writes, computed from ``row``."""
         function, targets = (self.forward, self.new) if direction == "forward" else (self.backward, self.old)
         try:
@@ -224,33 +225,32 @@ def combine(
     """
     types = {**new_types, **old_types}
     once = frozenset[str]().union(*(names for _, names in lenses))
-    # Forward: what each column made so far is, in terms of old end columns (and targets' own present values).
+    chain = [lens for lens, _ in lenses]
+    made, once = _composed(chain, "forward", types, once)
+    back, once = _composed(chain[::-1], "backward", types, once)
+    return tuple(_merge(cluster, once, made, back, old_types, new_types) for cluster in _clusters(chain))
+
+
+def _composed(
+    lenses: Sequence[Lens], direction: _Direction, types: Mapping[str, sa.types.TypeEngine[Any]], once: frozenset[str]
+) -> tuple[dict[str, Expression], frozenset[str]]:
+    """What each column is that the lenses, in this order, compute in one direction, in terms of end columns (and
+    targets' own present values); and ``once`` with those that follow from it.
+    """
     made: dict[str, Expression] = {}
-    for lens, _ in lenses:
-        cells = {name: made.get(name, expressions.Ref(name, types.get(name))) for name in lens.old}
-        for name in lens.new:
-            cells[name] = expressions.Ref(name, types.get(name))
-        for name, image in lens.images("forward", Row(cells)).items():
+    for lens in lenses:
+        sources, targets = (lens.old, lens.new) if direction == "forward" else (lens.new, lens.old)
+        cells = {name: made.get(name, expressions.Ref(name, types.get(name))) for name in sources}
+        cells |= {name: expressions.Ref(name, types.get(name)) for name in targets}
+        for name, image in lens.images(direction, Row(cells)).items():
             if name in made:
-                raise _two_functions(name, "forward")
+                raise _two_functions(name, direction)
             made[name] = image
-        once |= _filled_once(lens, "forward", once & made.keys())
-    # Backward: the other way round, from the last lens to the first.
-    back: dict[str, Expression] = {}
-    for lens, _ in reversed(lenses):
-        cells = {name: back.get(name, expressions.Ref(name, types.get(name))) for name in lens.new}
-        for name in lens.old:
-            cells[name] = expressions.Ref(name, types.get(name))
-        for name, image in lens.images("backward", Row(cells)).items():
-            if name in back:
-                raise _two_functions(name, "backward")
-            back[name] = image
-        once |= _filled_once(lens, "backward", once & back.keys())
-    clusters = _clusters([lens for lens, _ in lenses])
-    return tuple(_merge(cluster, once, made, back, old_types, new_types) for cluster in clusters)
+        once |= _filled_once(lens, direction, once & made.keys())
+    return made, once
 
 
-def _filled_once(lens: Lens, direction: Literal["forward", "backward"], filled: frozenset[str]) -> frozenset[str]:
+def _filled_once(lens: Lens, direction: _Direction, filled: frozenset[str]) -> frozenset[str]:
     """What the lens computes from columns that are ``filled`` once, and so is filled once as well.
 
     Raises ``CF116`` for what it computes from such a column and from another one that goes on changing it.

@@ -35,34 +35,25 @@ def clause(constraint: Constraint, compiler: Compiler) -> str:
 
 def violating(table: str, schema: str | None, constraint: Constraint, compiler: Compiler) -> str:
     """What stands behind FROM to get the rows of the table, called ``contraflow_row``, that violate the constraint."""
-    quote = compiler.quote
     if isinstance(constraint, Exclusion):
         return _excluded(compiler.table(table, schema), constraint, compiler)
-    rows = f"{compiler.table(table, schema)} contraflow_row"
-    if isinstance(constraint, Check):
-        return f"{rows} WHERE NOT ({constraint.text})"
-    given = [f"contraflow_row.{quote(name)} IS NOT NULL" for name in constraint.columns]
-    same = [
-        f"contraflow_target.{quote(target)} = contraflow_row.{quote(name)}"
-        for name, target in zip(constraint.columns, constraint.target_columns, strict=True)
-    ]
-    target = f"{compiler.table(constraint.target, constraint.target_schema)} contraflow_target"
-    return f"{rows} WHERE {' AND '.join(given)} AND NOT EXISTS (SELECT 1 FROM {target} WHERE {' AND '.join(same)})"
+    return f"{compiler.table(table, schema)} contraflow_row WHERE {violated('contraflow_row', constraint, compiler)}"
 
 
-def violated(table: str, constraint: Constraint, compiler: Compiler) -> str:
-    """The condition, over the table's own row, under which it violates a check or a foreign key to another table.
+def violated(row: str, constraint: Constraint, compiler: Compiler) -> str:
+    """The condition, over the table's own row, under which it violates a check or a foreign key.
 
-    Raises ``TypeError`` for an exclusion constraint: no row violates one by itself.
+    ``row`` is the name of the table, or what it is called in its place. Raises ``TypeError`` for an exclusion
+    constraint: no row violates one by itself.
     """
     quote = compiler.quote
     if isinstance(constraint, Check):
         return f"NOT ({constraint.text})"
     if isinstance(constraint, Exclusion):
         raise TypeError(f"{constraint.title} is violated by two rows")
-    given = [f"{quote(name)} IS NOT NULL" for name in constraint.columns]
+    given = [f"{quote(row)}.{quote(name)} IS NOT NULL" for name in constraint.columns]
     same = [
-        f"contraflow_target.{quote(target)} = {quote(table)}.{quote(name)}"
+        f"contraflow_target.{quote(target)} = {quote(row)}.{quote(name)}"
         for name, target in zip(constraint.columns, constraint.target_columns, strict=True)
     ]
     target = f"{compiler.table(constraint.target, constraint.target_schema)} contraflow_target"

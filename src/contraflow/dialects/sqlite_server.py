@@ -122,15 +122,7 @@ class SQLiteServer(Adapter):
             try:
                 sqlite_text.drop_unique(str(found.details["sql"]), index.columns)
             except ValueError as error:
-                problems.append(
-                    Problem(
-                        code="CF205",
-                        what=f"{index.title} of {item.table} cannot be taken out of the table's text.",
-                        why=f"{error}.",
-                        instead="create the table anew with its constraints apart (PRAGMA foreign_keys = OFF, CREATE,"
-                        "\nINSERT ... SELECT, DROP, RENAME), in a revision of its own, first.",
-                    )
-                )
+                problems.append(_stays(index.title, item.table, str(error)))
         return problems
 
     def table_problems(self, connection: sa.Connection, item: Installed) -> list[Problem]:
@@ -179,15 +171,7 @@ class SQLiteServer(Adapter):
             except ValueError as error:
                 reason = str(error)
             if reason is not None:
-                problems.append(
-                    Problem(
-                        code="CF205",
-                        what=f"{gone.title} of {item.table} cannot be taken out of the table's text.",
-                        why=f"{reason}.",
-                        instead="create the table anew with its constraints apart (PRAGMA foreign_keys = OFF, CREATE,"
-                        "\nINSERT ... SELECT, DROP, RENAME), in a revision of its own, first.",
-                    )
-                )
+                problems.append(_stays(gone.title, item.table, reason))
         return problems
 
     def contrary_triggers(self, connection: sa.Connection, synced: Synced) -> list[Problem]:
@@ -344,6 +328,17 @@ class SQLiteServer(Adapter):
 def is_made(index: Index, found: Found | None) -> bool:
     """Whether UNIQUE in the table's text has made the index."""
     return index.name is None if found is None else index_name(index, found) in found.details["unnamed"]
+
+
+def _stays(title: str, table: str, reason: str) -> Problem:
+    """``CF205`` for a constraint that cannot go."""
+    return Problem(
+        code="CF205",
+        what=f"{title} of {table} cannot be taken out of the table's text.",
+        why=f"{reason}.",
+        instead="create the table anew with its constraints apart (PRAGMA foreign_keys = OFF, CREATE,"
+        "\nINSERT ... SELECT, DROP, RENAME), in a revision of its own, first.",
+    )
 
 
 def _type_text(sql: str, name: str, declared: str) -> str:
