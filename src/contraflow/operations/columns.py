@@ -235,7 +235,8 @@ class AddColumn:
         for name in self.reads:
             find_column(schema, table, name)
         lens = self._lens()
-        if lens is None and not self.column.nullable and self.column.computed is None:
+        generated = self.column.computed is not None or self.column.identity is not None
+        if lens is None and not self.column.nullable and not generated:
             raise incomplete(
                 f"{self.table}.{self.column.name} is NOT NULL, and nothing says what old rows get.",
                 "give value=lambda row: ..., or a constant server_default= to the column.",

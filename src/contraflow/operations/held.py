@@ -360,7 +360,7 @@ def check_injective(
     for name, sources, holder in not_injective(found, group, old, new):
         yield Problem(
             code="CF109",
-            what=f"{table}.{name} is computed from {', '.join(sources)}, and {holder.title} stands on it.",
+            what=f"{table}.{name} is computed from {', '.join(sources) or 'nothing'}, and {holder.title} stands on it.",
             why="two different values could have one image: a write of the other release would fail,"
             " or replace another row.",
             instead=f"drop {holder.title} first, in an upgrade of its own, or keep {name} as it is in both releases.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,8 +115,14 @@ def _check_ends(found: TablePlan, groups: tuple[Group, ...], columns: Mapping[st
                 )
 
 
+_NULL = re.compile(r"NULL(::.*)?", re.IGNORECASE | re.DOTALL)
+"""A default that says what is so without it, as SQLite and PostgreSQL keep it where it was written."""
+
+
 def _sync_column(column: sa.Column[Any]) -> SyncColumn:
     text = default_text(column)
+    if text is not None and _NULL.fullmatch(text.strip("() ")):
+        text = None
     constant, value = constant_default(column)
     return SyncColumn(
         name=column.name,
