@@ -9,6 +9,7 @@ from contraflow import AddUnique, Declared, DropUnique, RenameColumn, Runner, Up
 from contraflow.dialects import sqlite_text
 from tests.operations.lives import exact, send
 from tests.servers.shared import Database
+from tests.upgrades import upgrade_of
 
 pytestmark = pytest.mark.only_on("sqlite")
 
@@ -96,6 +97,26 @@ def test_the_text_without_it(sql: str, columns: list[str], left: str) -> None:
 def test_a_text_that_has_none(sql: str) -> None:
     with pytest.raises(ValueError, match="no UNIQUE on a"):
         sqlite_text.drop_unique(sql, ["a"])
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    ["UNIQUE (mail)", "CONSTRAINT uq_old UNIQUE (mail)", 'CONSTRAINT "u""q" UNIQUE (mail)'],
+)
+def test_a_constraint_takes_the_place_of_one_over_the_same_columns(database: Database, constraint: str) -> None:
+    send(database.engine, [f"CREATE TABLE users (id INTEGER PRIMARY KEY, mail TEXT, {constraint})"])
+    start = exact(database.engine)
+    again = upgrade_of(
+        DropUnique(table="users", columns=["mail"]), AddUnique(table="users", name="uq_new", columns=["mail"])
+    )
+    with Runner(database.url, again) as run:
+        run.upgrade()
+        run.rollback()
+        assert exact(database.engine) == start
+        run.run()
+    shown = sa.inspect(database.engine)
+    assert [(index["name"], index["unique"]) for index in shown.get_indexes("users")] == [("uq_new", 1)]
+    assert shown.get_unique_constraints("users") == []
 
 
 def test_constraints_without_commas_are_left_to_people(database: Database) -> None:

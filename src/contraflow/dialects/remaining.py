@@ -341,7 +341,8 @@ def index_name(index: Index, found: Found) -> str | None:
     if index.name in found.indexes:
         return index.name
     unnamed = found.details.get("unnamed", {})
-    if not index.constraint:
+    # Another constraint may stand on the same columns: one that has a name is known by that.
+    if not index.constraint or (index.name and index.name not in found.details.get("called", (index.name,))):
         return None
     return next((name for name, columns in unnamed.items() if tuple(columns) == index.columns), None)
 

@@ -260,6 +260,7 @@ class SQLiteServer(Adapter):
                 "defaults": frozenset(defaults),
                 "default_texts": defaults,
                 "unnamed": unnamed,
+                "called": sqlite_text.called(sql),
                 # Another name of the row's number, which no index has made, and which is never NULL.
                 "never_null": () if keyed or "WITHOUT" in sqlite_text.options(sql) else tuple(key.values()),
                 "expressions": self._expressions(connection, table, prefix),

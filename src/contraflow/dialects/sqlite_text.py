@@ -365,14 +365,24 @@ def collations(sql: str) -> dict[str, str]:
     return found
 
 
+def _names(sql: str) -> Iterator[_Token]:
+    for item in _definitions(sql):
+        for place, token in enumerate(item[:-1]):
+            if token.upper == "CONSTRAINT":
+                yield item[place + 1]
+
+
 def constraint_names(sql: str) -> frozenset[str]:
     """The names of the constraints in the text, in lower case as SQLite compares them."""
-    return frozenset(
-        _fold(item[place + 1].identifier)
-        for item in _definitions(sql)
-        for place, token in enumerate(item[:-1])
-        if token.upper == "CONSTRAINT"
-    )
+    return frozenset(_fold(name.identifier) for name in _names(sql))
+
+
+def called(sql: str) -> frozenset[str]:
+    """The names of the constraints in the text as they are spelt there, and as SQLAlchemy reads them: with doubled
+    quotes.
+    """
+    names = list(_names(sql))
+    return frozenset([*(name.identifier for name in names), *(name.text.strip('"') for name in names)])
 
 
 def add_constraint(sql: str, name: str, clause: str) -> str:
