@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from contraflow import (
+    AddColumn,
     ChangeDefault,
     Declared,
     LoosenNotNull,
@@ -474,3 +475,24 @@ def test_kinds() -> None:
     assert misfit(kind_of("int unsigned", "mysql"), "c", "mysql") == "(c < 0 OR c > 4294967295)"
     assert misfit(kind_of("tinytext", "mysql"), "c", "mysql") == "length(c) > 255"
     assert misfit(kind_of("decimal(6,2)", "mysql"), "c", "mysql") == "(abs(c) >= 10000 OR round(c, 2) <> c)"
+
+
+def test_a_column_stays_widened_when_the_upgrade_grows(database: Database) -> None:
+    send(
+        database.engine,
+        ["CREATE TABLE users (id INTEGER NOT NULL PRIMARY KEY, points INTEGER)", "INSERT INTO users VALUES (1, 7)"],
+    )
+    first = Declared(
+        revision="r1", operations=(WidenColumn(table="users", column="points", type=sa.BigInteger, replans=True),)
+    )
+    more = AddColumn(table="users", column=sa.Column("city", sa.String(9)))
+    whole = (first, Declared(revision="r2", operations=(more,)))
+    for changes in (whole[:1], whole):
+        with Runner(database.url, Upgrade(old=None, new=changes[-1].revision, changes=changes)) as run:
+            assert run.check() == []
+            run.expand()
+    with Runner(database.url, Upgrade(old=None, new="r2", changes=whole)) as run:
+        run.run()
+    send(database.engine, ["UPDATE users SET points = 3000000000, city = 'Rom'"])
+    columns = {column["name"] for column in sa.inspect(database.engine).get_columns("users")}
+    assert columns == {"id", "points", "city"}

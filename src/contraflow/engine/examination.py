@@ -24,8 +24,13 @@ from contraflow.syncs import Synced
 __all__ = ["contrary_triggers", "find_notices", "find_problems", "in_the_way"]
 
 
-def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade, phases: Phases) -> list[Problem]:
-    """What is wrong with the server, and with the lenses over present and possible values."""
+def find_problems(
+    connection: sa.Connection, adapter: Adapter, upgrade: Upgrade, phases: Phases, installed: Sequence[Installed] = ()
+) -> list[Problem]:
+    """What is wrong with the server, and with the lenses over present and possible values.
+
+    ``installed`` is what stands of an upgrade that grows.
+    """
     syncs = [
         block.step.sync for block in phases.migrate if isinstance(block, Online) and isinstance(block.step, Backfill)
     ]
@@ -53,7 +58,7 @@ def find_problems(connection: sa.Connection, adapter: Adapter, upgrade: Upgrade,
         *adapter.comment_problems(connection, phases),
         *check_tables(connection, adapter, phases),
         *check_indexes(connection, adapter, phases),
-        *check_widenings(connection, adapter, phases),
+        *check_widenings(connection, adapter, phases, installed),
         *check_constraints(connection, adapter, phases),
         *check_domain(syncs),
         *check_rows(connection, adapter, syncs),

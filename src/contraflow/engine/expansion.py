@@ -83,5 +83,5 @@ def install(work: Work, upgrade: Upgrade) -> None:
 
 def _checked(work: Work, upgrade: Upgrade, installed: Sequence[Installed]) -> Phases:
     phases = planned(work.connection, work.adapter, upgrade, installed)
-    ProblemError.raise_any(find_problems(work.connection, work.adapter, upgrade, phases))
+    ProblemError.raise_any(find_problems(work.connection, work.adapter, upgrade, phases, installed))
     return phases

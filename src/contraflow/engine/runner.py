@@ -133,10 +133,11 @@ class Runner:
                 entry = self._current(connection)
                 if entry is not None and entry.state is not State.ROLLED_BACK and not grown(entry, upgrade):
                     return in_the_way(connection, self.adapter, entry) if entry.open else []
-                phases = planned(connection, self.adapter, upgrade, entry.installed if entry and entry.open else ())
+                installed = entry.installed if entry and entry.open else ()
+                phases = planned(connection, self.adapter, upgrade, installed)
             except ProblemError as error:
                 return list(error.problems)
-            return find_problems(connection, self.adapter, upgrade, phases)
+            return find_problems(connection, self.adapter, upgrade, phases, installed)
 
     def notices(self) -> list[Problem]:
         """What refuses nothing, and should be known before the first change: what the server itself imposes on

@@ -68,7 +68,7 @@ def old_shape(
             )
         item = known.get((schema, name))
         kept = (*(pair.marker for pair in item.pairs), *(copy.image for copy in item.copies)) if item else ()
-        hidden = {*item.added, item.marker, *kept} if item else set()
+        hidden = {*item.added, item.marker, *kept, *(one.shadow for one in item.widened)} if item else set()
         columns = [column["name"] for column in inspector.get_columns(name, schema=schema)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=UNREAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
@@ -15,12 +16,21 @@ from contraflow.steps import Block, Hold, Phases, WidenColumns
 __all__ = ["check_misfits", "check_widenings", "takes_wider_types"]
 
 
-def check_widenings(connection: sa.Connection, adapter: Adapter, phases: Phases) -> Iterator[Problem]:
-    """What would keep columns from getting their wider types, as far as it can be known before expand."""
+def check_widenings(
+    connection: sa.Connection, adapter: Adapter, phases: Phases, installed: Sequence[Installed] = ()
+) -> Iterator[Problem]:
+    """What would keep columns from getting their wider types, as far as it can be known before expand.
+
+    Those that ``installed`` has widened already were examined before that.
+    """
+    begun = {(item.schema, item.table, one.column) for item in installed for one in item.widened}
     for block in phases.expand:
         for step in block.steps if isinstance(block, Hold) else ():
-            if isinstance(step, WidenColumns):
-                yield from adapter.widening_problems(connection, step)
+            if not isinstance(step, WidenColumns):
+                continue
+            left = tuple(one for one in step.widenings if (step.schema, step.table, one.column) not in begun)
+            if left:
+                yield from adapter.widening_problems(connection, replace(step, widenings=left))
 
 
 def check_misfits(connection: sa.Connection, adapter: Adapter, installed: Sequence[Installed]) -> Iterator[Problem]:
