@@ -17,7 +17,7 @@ from contraflow import (
     DropCheck,
     LoosenNotNull,
 )
-from contraflow.expressions import length, substr
+from contraflow.expressions import concat, length, substr, to_text
 from tests.operations.pgroll.example import (
     FRUITS,
     PEOPLE,
@@ -390,7 +390,12 @@ LATE = (
         title="a column under a unique constraint and an index may hold NULLs",
         verdict="expressed otherwise",
         reason="The column, with all that stands on it, stays one: the old release has to bear reading NULLs.",
-        operations=lambda: [LoosenNotNull(table="fruits", column="name", value=lambda _row: "unknown")],
+        operations=lambda: [
+            # A constant as in pgroll's could not be written into two rows.
+            LoosenNotNull(
+                table="fruits", column="name", reads=["id"], value=lambda row: concat("fruit ", to_text(row.id))
+            )
+        ],
         setup=[FRUITS.format(" CONSTRAINT uq_name UNIQUE"), "CREATE INDEX idx_fruits_name ON fruits (name)"],
         old=["INSERT INTO fruits (name) VALUES ('fig')"],
         meanwhile=["INSERT INTO fruits (name) VALUES (NULL)", "INSERT INTO fruits (name) VALUES ('kiwi')"],
