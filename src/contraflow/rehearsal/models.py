@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contraflow.copies import BackfillCopy
@@ -12,7 +12,14 @@ from contraflow.operations.attributes import ChangeDefault
 from contraflow.operations.base import TableName
 from contraflow.operations.columns import AddColumn, ChangeType, DropColumn, RenameColumn, TransformColumns
 from contraflow.operations.comments import ChangeComment
-from contraflow.operations.constraints import AddCheck, AddForeignKey, DropCheck, DropForeignKey
+from contraflow.operations.constraints import (
+    AddCheck,
+    AddExclusion,
+    AddForeignKey,
+    DropCheck,
+    DropExclusion,
+    DropForeignKey,
+)
 from contraflow.operations.copying import CopyColumn
 from contraflow.operations.enums import AddEnumValues
 from contraflow.operations.indexes import AddUnique, CreateIndex, DropIndex, DropUnique
@@ -71,7 +78,7 @@ _MODELLED = (
     *(AddUnique, DropUnique, CreateIndex, DropIndex),
     *(CreateTable, DropTable, RenameTable, MoveColumns, OpaqueColumns, ReferColumns, CopyColumn),
     *(CopyTable, SplitTable, MergeTables, AddCompanion, ReplaceKey),
-    *(AddPrimaryKey, DropPrimaryKey, AddSurrogateKey),
+    *(AddPrimaryKey, DropPrimaryKey, AddSurrogateKey, AddExclusion, DropExclusion),
 )
 """The operations whose meaning for rows is known here. Tables that any other one names are left out, and said to be."""
 
@@ -120,7 +127,7 @@ def models(upgrade: Upgrade, phases: Phases, old: Shapes, new: Shapes, *, opaque
             continue
         earlier, later = before.get(name), new.get(name)
         if earlier is not None and later is not None:
-            earlier = _obeying(earlier, later, sync)
+            earlier, later = _obeying(earlier, later, sync), _still_obeying(later, earlier, sync, new.keys())
         conditions = [_condition(check) for check in _checks(upgrade) if {(check.schema, check.table)} & {name, *known}]
         made[name] = _model(
             name,
@@ -356,6 +363,30 @@ def _obeying(old: TableShape, new: TableShape, sync: Sync | None) -> TableShape:
         old,
         unique=(*old.unique, *sorted(columns for columns in unique - set(old.unique) if "" not in columns)),
         links=(*old.links, *(link for link in links if link.columns not in known)),
+    )
+
+
+def _still_obeying(new: TableShape, old: TableShape, sync: Sync | None, tables: Collection[TableName]) -> TableShape:
+    """The new release's table with what the old one's says of columns that both have: it stands until contract.
+
+    :param tables: those that the new release has, to which rows may refer.
+    """
+    later = {name: name for name in old.columns if name in new.columns}
+    for group in sync.groups if sync else ():
+        for name, image in group.forward.items():
+            if isinstance(image, Ref) and name in new.columns:
+                later[image.name] = name
+    unique = {tuple(later.get(name, "") for name in columns) for columns in old.unique}
+    linked = {link.columns for link in new.links}
+    links = [
+        replace(link, columns=tuple(later[name] for name in link.columns))
+        for link in old.links
+        if link.table in tables and all(name in later for name in link.columns)
+    ]
+    return replace(
+        new,
+        unique=(*new.unique, *sorted(one for one in unique - {*new.unique, new.key} if "" not in one)),
+        links=(*new.links, *(link for link in links if link.columns not in linked)),
     )
 
 

@@ -70,6 +70,9 @@ class TableShape:
     keyless: bool = False
     """It has no primary key: the columns of ``key`` tell rows apart because the workload never repeats them."""
 
+    excluding: tuple[str, ...] = ()
+    """Exclusion constraints that rows may violate which differ in every column."""
+
     @property
     def title(self) -> str:
         """The table as people write it."""
@@ -89,6 +92,8 @@ class TableShape:
             return "it has no primary key, and no column whose values could tell its rows apart"
         if any(not set(columns) & self.columns.keys() for columns in self.unique):
             return "what the server computes for its rows is unique"
+        if self.excluding:
+            return f"which rows {self.excluding[0]} lets stand beside each other is not known"
         linked = {name for link in self.links for name in link.columns}
         for name, column in self.columns.items():
             needed = name in self.key or not (column.nullable or column.server_default is not None)
@@ -146,6 +151,8 @@ def reflect(connection: sa.Connection) -> dict[TableName, TableShape]:
             if isinstance(constraint, sa.UniqueConstraint)
         }
         unique |= {tuple(index.columns.keys()) for index in table.indexes if index.unique and index.columns}
+        exclusions = _exclusions(connection, name)
+        unique |= {columns for columns in exclusions.values() if columns}
         key = tuple(table.primary_key.columns.keys())
         found[None, name] = TableShape(
             name=(None, name),
@@ -161,6 +168,7 @@ def reflect(connection: sa.Connection) -> dict[TableName, TableShape]:
                 for link in inspector.get_foreign_keys(name)
             ),
             documents=documents,
+            excluding=tuple(name for name, columns in exclusions.items() if not columns),
             made=frozenset(column.name for column in table.columns if _is_made(column, table)),
         )
     return found
@@ -179,6 +187,36 @@ def _documents(connection: sa.Connection, table: str) -> frozenset[str]:
     ).scalars()
     found = (re.fullmatch(r"\(*json_valid\(`?(\w+)`?\)\)*", clause) for clause in clauses)
     return frozenset(match[1] for match in found if match)
+
+
+def _exclusions(connection: sa.Connection, table: str) -> dict[str, tuple[str, ...]]:
+    """PostgreSQL's exclusion constraints of a table, which SQLAlchemy does not reflect.
+
+    Each with the columns of which a value of its own in every row meets it: those that it compares by ``=``; none where
+    there is none, or where it compares what is computed, for which not every row may have a value.
+    """
+    if connection.dialect.name != "postgresql":
+        return {}
+    found = connection.execute(
+        sa.text(
+            "SELECT held.conname, part.attname, compares.oprname FROM pg_constraint AS held"
+            " CROSS JOIN LATERAL unnest(held.conkey, held.conexclop) WITH ORDINALITY AS one (number, operator, place)"
+            " JOIN pg_operator AS compares ON compares.oid = one.operator"
+            " LEFT JOIN pg_attribute AS part ON part.attrelid = held.conrelid AND part.attnum = one.number"
+            " WHERE held.contype = 'x' AND held.conrelid = to_regclass(quote_ident(:name))"
+            " ORDER BY held.conname, one.place"
+        ),
+        {"name": table},
+    ).all()
+    elements: dict[str, list[tuple[str | None, str]]] = {}
+    for constraint, column, operator in found:
+        elements.setdefault(constraint, []).append((column, operator))
+    return {
+        constraint: ()
+        if any(column is None for column, _ in compared)
+        else tuple(column for column, operator in compared if column is not None and operator == "=")
+        for constraint, compared in elements.items()
+    }
 
 
 def _is_made(column: sa.Column[Any], table: sa.Table) -> bool:
