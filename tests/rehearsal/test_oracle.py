@@ -17,6 +17,7 @@ from contraflow.rehearsal.hot import Draft, HotRow
 from contraflow.rehearsal.oracle import ABSENT, Stage, TableOracle, World
 from contraflow.rehearsal.rule import Side
 from contraflow.rehearsal.shapes import Link, TableShape
+from contraflow.rehearsal.transactions import Drawer, Item
 from contraflow.steps import Backfill, Online
 from tests.upgrades import upgrade_of
 
@@ -255,3 +256,19 @@ def test_what_can_be_read_no_more_is_forgotten() -> None:
         row.done(draft, number + 0.5)
     kept = [len(unit.writes) for unit in row._units]
     assert max(kept) < 100
+
+
+def test_rows_that_are_updated_together_keep_what_tells_them_apart() -> None:
+    columns = [sa.Column(name, sa.String(20)) for name in ("service", "region", "note")]
+    registered = replace(shape(*columns), unique=(("service", "region"),))
+    name, table = (None, "t"), TableOracle(old=registered, new=registered, sync=None)
+    items = [
+        Item(table=name, key={"id": number}, worlds=table.insert(row, Stage.OLD))
+        for number in (1, 2)
+        for row in [{"id": number, "service": "one", "region": str(number), "note": "n"}]
+    ]
+    token, rng = itertools.count().__next__, random.Random(1)
+    drawer = Drawer(tables={name: table}, items={name: items}, token=token, rng=rng, known=lambda _name: items)
+    drawn = [step for _ in range(30) for step in drawer.update("old", items, Stage.OLD)]
+    assert drawn
+    assert all(values is not None and values.keys() <= {"note"} for step in drawn for values in step.values)

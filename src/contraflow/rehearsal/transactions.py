@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -140,7 +141,9 @@ class Drawer:
         oracle, rng = self._tables[items[0].table], self._rng
         shape = oracle.shape(release)
         once = _distinguishing(shape)
-        free = [name for name in self._free(shape) if len(items) == 1 or name not in once]
+        # Rows that were there before the workload may agree in all other columns of a unique set.
+        apart = {*once, *itertools.chain(*shape.unique)}
+        free = [name for name in self._free(shape) if len(items) == 1 or name not in apart]
         reference, referred = self._moved(release, shape, items, busy)
         if not free and not reference:
             return []
