@@ -464,48 +464,36 @@ class Composition:
         table.columns[column.name] = changed
 
     def _tighten(self, table: Table) -> None:
-        columns = [
-            column
-            for name, column in table.columns.items()
-            if column.nullable
-            and self._is_shared(table, name)
-            and not any(name in held for held in table.unique.values())
-            and not any(name == held for held, _, _ in table.keys.values())
-        ]
-        if not columns:
-            return
-        column = self.rng.choice(columns)
-        value: Any = 0 if is_number(column) else "none"
-        self.operations.append(
-            TightenNotNull(table=table.name, column=column.name, fill=lambda _row: sa.literal(value))
-        )
-        if self.empties[table.line].pop(column.name, None) is None:  # else there and back again
-            self.fills[table.line][column.name] = value
-        changed = column._copy()
-        changed.nullable = False
-        table.columns[column.name] = changed
+        if drawn := self._nullability(table, nullable=False):
+            name, value, fill = drawn
+            self.operations.append(TightenNotNull(table=table.name, column=name, fill=fill))
+            if self.empties[table.line].pop(name, None) is None:  # else there and back again
+                self.fills[table.line][name] = value
 
     def _loosen(self, table: Table) -> None:
+        if drawn := self._nullability(table, nullable=True):
+            name, value, fill = drawn
+            self.operations.append(LoosenNotNull(table=table.name, column=name, value=fill))
+            if self.fills[table.line].pop(name, None) is None:
+                self.empties[table.line][name] = value
+
+    def _nullability(self, table: Table, *, nullable: bool) -> tuple[str, Any, Callable[[Any], Any]] | None:
+        """Change NOT NULL of a column that can get one value in all rows; that value, and how it is declared."""
         columns = [
             column
             for name, column in table.columns.items()
-            if not column.nullable
+            if bool(column.nullable) is not nullable
             and self._is_shared(table, name)
             and not any(name in held for held in table.unique.values())
             and not any(name == held for held, _, _ in table.keys.values())
         ]
         if not columns:
-            return
-        column = self.rng.choice(columns)
-        value: Any = 0 if is_number(column) else "none"
-        self.operations.append(
-            LoosenNotNull(table=table.name, column=column.name, value=lambda _row: sa.literal(value))
-        )
-        if self.fills[table.line].pop(column.name, None) is None:
-            self.empties[table.line][column.name] = value
-        changed = column._copy()
-        changed.nullable = True
-        table.columns[column.name] = changed
+            return None
+        changed = self.rng.choice(columns)._copy()
+        changed.nullable = nullable
+        table.columns[changed.name] = changed
+        value: Any = 0 if is_number(changed) else "none"
+        return changed.name, value, lambda _row: sa.literal(value)
 
     # --- what stands on columns ---
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from contraflow.rehearsal.faults import parse
 from contraflow.rehearsal.nodes import Workload
+from contraflow.rehearsal.record import Record
 from contraflow.rehearsal.rehearse import Rehearsal
 from contraflow.rehearsal.servers import Server
 from tests.rehearsal.test_models import LETTERS, SEALED, two_revisions
@@ -551,24 +552,29 @@ def new(engine, random):
 """
 
 
+def judged_work(server: Server, folder: Path, case: str, work: str, spoiling: str | None) -> Record:
+    """The rehearsal of an upgrade whose releases' own code does ``work``; it fails where a row is spoilt at the end."""
+
+    def meanwhile(phase: str, engine: sa.Engine) -> None:
+        if spoiling and phase == "checking every row before contract":
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"{spoiling}, cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END")
+
+    ini = two_revisions(folder / "service", *CASES[case])
+    (folder / "own_work.py").write_text(work)
+    calls = {f"{release}_workload": Workload(call=f"own_work:{release}", folder=folder) for release in ("old", "new")}
+    record = rehearse(server, ini, seconds=0.5, **calls).run(meanwhile=meanwhile)
+    assert record.verdict == ("failed" if spoiling else "passed"), explain(record)
+    return record
+
+
 @pytest.mark.only_on("sqlite")
 @pytest.mark.parametrize("spoilt", [False, True], ids=["sound", "spoilt"])
 def test_rows_that_others_own_code_writes_are_compared_with_those_they_refer_to(
     server: Server, tmp_path: Path, *, spoilt: bool
 ) -> None:
-    def meanwhile(phase: str, engine: sa.Engine) -> None:
-        if spoilt and phase == "checking every row before contract":
-            with engine.begin() as connection:
-                marked = "cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"
-                connection.exec_driver_sql(f"UPDATE limits SET registered_id = 7001, region = NULL, {marked}")
-
-    ini = two_revisions(tmp_path / "service", *CASES["refer"])
-    (tmp_path / "referring_work.py").write_text(WORK)
-    workloads = {
-        f"{release}_workload": Workload(call=f"referring_work:{release}", folder=tmp_path) for release in ("old", "new")
-    }
-    record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
-    assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
+    spoiling = "UPDATE limits SET registered_id = 7001, region = NULL" if spoilt else None
+    record = judged_work(server, tmp_path, "refer", WORK, spoiling)
     assert {finding.kind for finding in record.findings} == ({"differs"} if spoilt else set())
 
 
@@ -593,22 +599,10 @@ def new(engine, random):
 def test_rows_that_others_own_code_writes_are_compared_by_whichever_key(
     server: Server, tmp_path: Path, *, spoilt: bool
 ) -> None:
-    def meanwhile(phase: str, engine: sa.Engine) -> None:
-        if spoilt and phase == "checking every row before contract":
-            with engine.begin() as connection:
-                marked = "cf_marker = CASE cf_marker WHEN 1 THEN 2 ELSE 1 END"
-                connection.exec_driver_sql(f"UPDATE orders SET user_uid = (SELECT min(uid) FROM users), {marked}")
-
-    ini = two_revisions(tmp_path / "service", *CASES["replaced keys"])
-    (tmp_path / "keyed_work.py").write_text(KEYED_WORK)
-    workloads = {
-        f"{release}_workload": Workload(call=f"keyed_work:{release}", folder=tmp_path) for release in ("old", "new")
-    }
-    record = rehearse(server, ini, seconds=0.5, **workloads).run(meanwhile=meanwhile)
-    assert record.verdict == ("failed" if spoilt else "passed"), explain(record)
-    assert {(finding.kind, finding.table) for finding in record.findings} == (
-        {("differs", "orders")} if spoilt else set()
-    )
+    spoiling = "UPDATE orders SET user_uid = (SELECT min(uid) FROM users)" if spoilt else None
+    record = judged_work(server, tmp_path, "replaced keys", KEYED_WORK, spoiling)
+    found = {(finding.kind, finding.table) for finding in record.findings}
+    assert found == ({("differs", "orders")} if spoilt else set())
 
 
 TAGS = LETTERS.replace(

@@ -352,18 +352,7 @@ def _obeying(old: TableShape, new: TableShape, sync: Sync | None) -> TableShape:
     for name, column in new.columns.items():
         if name in old.columns and not column.nullable:
             old.columns[name].nullable = False
-    unique = {tuple(former.get(name, "") for name in columns) for columns in new.unique}
-    links = [
-        replace(link, columns=tuple(former[name] for name in link.columns))
-        for link in new.links
-        if all(name in former for name in link.columns)
-    ]
-    known = [link.columns for link in old.links]
-    return replace(
-        old,
-        unique=(*old.unique, *sorted(columns for columns in unique - set(old.unique) if "" not in columns)),
-        links=(*old.links, *(link for link in links if link.columns not in known)),
-    )
+    return _held_too(old, new, former)
 
 
 def _still_obeying(new: TableShape, old: TableShape, sync: Sync | None, tables: Collection[TableName]) -> TableShape:
@@ -376,17 +365,22 @@ def _still_obeying(new: TableShape, old: TableShape, sync: Sync | None, tables: 
         for name, image in group.forward.items():
             if isinstance(image, Ref) and name in new.columns:
                 later[image.name] = name
-    unique = {tuple(later.get(name, "") for name in columns) for columns in old.unique}
-    linked = {link.columns for link in new.links}
+    return _held_too(new, replace(old, links=tuple(link for link in old.links if link.table in tables)), later)
+
+
+def _held_too(shape: TableShape, other: TableShape, names: Mapping[str, str]) -> TableShape:
+    """The table with the unique sets and the references of another one, whose columns it has under these names."""
+    unique = {tuple(names.get(name, "") for name in columns) for columns in other.unique}
     links = [
-        replace(link, columns=tuple(later[name] for name in link.columns))
-        for link in old.links
-        if link.table in tables and all(name in later for name in link.columns)
+        replace(link, columns=tuple(names[name] for name in link.columns))
+        for link in other.links
+        if all(name in names for name in link.columns)
     ]
+    linked = {link.columns for link in shape.links}
     return replace(
-        new,
-        unique=(*new.unique, *sorted(one for one in unique - {*new.unique, new.key} if "" not in one)),
-        links=(*new.links, *(link for link in links if link.columns not in linked)),
+        shape,
+        unique=(*shape.unique, *sorted(one for one in unique - {*shape.unique, shape.key} if "" not in one)),
+        links=(*shape.links, *(link for link in links if link.columns not in linked)),
     )
 
 
